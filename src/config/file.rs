@@ -1,0 +1,139 @@
+//! Knows no key: the syntax of `KEY=value` lines.
+
+use crate::config::{Assignment, Mistake, Origin};
+
+/// Reads a file's lines into `assignments`, and what is wrong with them into `mistakes`.
+pub(super) fn read(
+    name: &str,
+    content: &[u8],
+    assignments: &mut Vec<Assignment>,
+    mistakes: &mut Vec<Mistake>,
+) {
+    let content = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content);
+    let mut seen: Vec<(String, usize)> = Vec::new();
+    for (line, bytes) in (1..).zip(content.split(|byte| *byte == b'\n')) {
+        let origin = Origin::File {
+            name: name.to_owned(),
+            line,
+        };
+        let mut blame = |key: &str, what: String| {
+            let key = key.chars().take(64).collect();
+            mistakes.push(Mistake {
+                origin: origin.clone(),
+                key,
+                what,
+            });
+        };
+        let Ok(text) = std::str::from_utf8(bytes) else {
+            blame("?", "the line is not UTF-8".to_owned());
+            continue;
+        };
+        let text = text.trim();
+        if text.is_empty() || text.starts_with(['#', ';']) {
+            continue;
+        }
+        let (key, value) = match split(text) {
+            Ok(assignment) => assignment,
+            Err(what) => {
+                blame(text, what);
+                continue;
+            }
+        };
+        if !key.starts_with("NORAY_") {
+            // An `.env` is often shared with other programs.
+            continue;
+        }
+        if let Some((_, first)) = seen.iter().find(|(earlier, _)| *earlier == key) {
+            blame(&key, format!("set a second time, first in line {first}"));
+            continue;
+        }
+        seen.push((key.clone(), line));
+        assignments.push(Assignment { origin, key, value });
+    }
+}
+
+/// Splits `KEY=value`, with or without `export` in front; quotes and a comment behind the value are removed.
+pub(super) fn split(text: &str) -> Result<(String, String), String> {
+    let text = text.strip_prefix("export ").unwrap_or(text);
+    let (key, value) = text.split_once('=').ok_or("not of the form KEY=value")?;
+    Ok((key.trim().to_owned(), unquote(value)?))
+}
+
+fn unquote(value: &str) -> Result<String, String> {
+    let text = value.trim();
+    let quote = text
+        .chars()
+        .next()
+        .filter(|c| matches!(c, '"' | '\'' | '`'));
+    if let Some(quote) = quote {
+        let (inside, behind) = text[1..]
+            .split_once(quote)
+            .ok_or_else(|| format!("the quote {quote} is not closed"))?;
+        let behind = behind.trim_start();
+        if !behind.is_empty() && !behind.starts_with('#') {
+            return Err(format!("`{behind}` stands behind the closing quote"));
+        }
+        return Ok(inside.to_owned());
+    }
+    let is_comment = |(at, _): &(usize, &str)| value[..*at].ends_with(char::is_whitespace);
+    let end = value
+        .match_indices('#')
+        .find(is_comment)
+        .map_or(value.len(), |(at, _)| at);
+    Ok(value[..end].trim().to_owned())
+}
+
+/// Writes a value so that [`split`] reads it back.
+pub(super) fn quote(value: &str) -> String {
+    let needs_quotes = value.starts_with(['"', '\'', '`', '#']);
+    let quote = ['"', '\'', '`']
+        .into_iter()
+        .find(|quote| !value.contains(*quote));
+    match quote {
+        Some(quote) if needs_quotes => format!("{quote}{value}{quote}"),
+        Some(_) | None => value.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_split_as_dotenv_files_are() {
+        let cases = [
+            ("A=1", "A", "1"),
+            ("A = 1 ", "A", "1"),
+            ("export A=1", "A", "1"),
+            ("A=", "A", ""),
+            ("A=a=b", "A", "a=b"),
+            ("A=1 # one", "A", "1"),
+            ("A= # nothing", "A", ""),
+            ("A=a#b", "A", "a#b"),
+            ("A=#ab", "A", "#ab"),
+            ("A=\"1 # 2\" # three", "A", "1 # 2"),
+            ("A='x\"y'", "A", "x\"y"),
+            ("A=`x`", "A", "x"),
+        ];
+        for (line, key, value) in cases {
+            assert_eq!(
+                split(line),
+                Ok((key.to_owned(), value.to_owned())),
+                "{line}"
+            );
+        }
+        for line in ["A", "A='x", "A='x' y"] {
+            assert!(split(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_quoted_value_reads_back() {
+        for value in ["plain", "#a", "\"a", "'\"a", "a`"] {
+            assert_eq!(
+                split(&format!("A={} # note", quote(value))).unwrap().1,
+                value
+            );
+        }
+    }
+}

@@ -1,0 +1,371 @@
+//! Reads no file and no environment: text as given becomes a [`Config`], typed and checked, or every mistake at
+//! once with its place.
+
+mod file;
+mod keys;
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use log::LevelFilter;
+
+use crate::hosts::IdScheme;
+use crate::id::{Alphabet, OpenIdScheme};
+use crate::relay::{Latching, Limits};
+use crate::units::{ByteSize, PortList, TimeSpan};
+
+pub use keys::{KEYS, Key};
+
+/// The fewest random bits that a PrivateID may have: fewer could be guessed over the network.
+const MIN_PRIVATE_ID_BITS: f64 = 64.0;
+
+/// Everything that can be set, each field named and documented by its [`Key`].
+#[derive(Clone, Debug, PartialEq)]
+#[expect(
+    missing_docs,
+    reason = "each field is the value of one key, and the keys are documented in KEYS"
+)]
+pub struct Config {
+    pub oid_length: usize,
+    pub oid_charset: Alphabet,
+    pub enable_words_oid: bool,
+    pub words_oid_length: usize,
+    pub oid_prefix: String,
+    pub pid_length: usize,
+    pub pid_charset: Alphabet,
+    pub socket_host: IpAddr,
+    pub socket_port: u16,
+    pub http_host: IpAddr,
+    pub http_port: u16,
+    pub udp_host: IpAddr,
+    pub registrar_port: u16,
+    pub relay_ports: PortList,
+    pub relay_timeout: TimeSpan,
+    pub relay_cleanup_interval: TimeSpan,
+    pub relay_max_individual_traffic: ByteSize,
+    pub relay_max_global_traffic: ByteSize,
+    pub relay_traffic_interval: TimeSpan,
+    pub relay_max_lifetime_duration: TimeSpan,
+    pub relay_max_lifetime_traffic: ByteSize,
+    pub relay_latching: Latching,
+    pub max_connections: usize,
+    pub max_connections_per_ip: usize,
+    pub drain_timeout: TimeSpan,
+    pub log_level: LogLevel,
+}
+
+/// Which log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum LogLevel {
+    Silent,
+    Fatal,
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        keys::defaults()
+    }
+}
+
+impl Config {
+    /// Where players connect.
+    pub fn socket_address(&self) -> SocketAddr {
+        SocketAddr::new(self.socket_host, self.socket_port)
+    }
+
+    /// Where metrics and health are served.
+    pub fn http_address(&self) -> SocketAddr {
+        SocketAddr::new(self.http_host, self.http_port)
+    }
+
+    /// Where players register their external address.
+    pub fn registrar_address(&self) -> SocketAddr {
+        SocketAddr::new(self.udp_host, self.registrar_port)
+    }
+
+    /// What relays may carry.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            pair_rate: self.relay_max_individual_traffic.0,
+            global_rate: self.relay_max_global_traffic.0,
+            burst: self.relay_traffic_interval.0,
+            lifetime: self.relay_max_lifetime_duration.0,
+            lifetime_traffic: self.relay_max_lifetime_traffic.0,
+            idle_timeout: self.relay_timeout.0,
+            latching: self.relay_latching,
+        }
+    }
+
+    /// How often idle relays are looked for.
+    pub fn sweep_interval(&self) -> Duration {
+        self.relay_cleanup_interval.0
+    }
+
+    /// How the players' ids look.
+    pub fn id_scheme(&self) -> IdScheme {
+        let prefix = self.oid_prefix.clone();
+        let open = if self.enable_words_oid {
+            OpenIdScheme::words(prefix, self.words_oid_length)
+        } else {
+            OpenIdScheme::characters(prefix, self.oid_charset.clone(), self.oid_length)
+        };
+        IdScheme {
+            open,
+            private_alphabet: self.pid_charset.clone(),
+            private_length: self.pid_length,
+        }
+    }
+
+    /// What is wrong with the values taken together: the key to blame, and why.
+    fn contradictions(&self) -> Vec<(&'static str, String)> {
+        let mut found = Vec::new();
+        if self.relay_ports.contains(self.registrar_port) {
+            let what = format!(
+                "holds {}, which is NORAY_UDP_REGISTRAR_PORT",
+                self.registrar_port
+            );
+            found.push(("NORAY_UDP_RELAY_PORTS", what));
+        }
+        if self.relay_ports.as_slice().len() < 2 {
+            let what = "a relay needs two ports, name at least two".to_owned();
+            found.push(("NORAY_UDP_RELAY_PORTS", what));
+        }
+        let do_hosts_overlap = self.http_host == self.socket_host
+            || self.http_host.is_unspecified()
+            || self.socket_host.is_unspecified();
+        if self.http_port == self.socket_port && self.http_port != 0 && do_hosts_overlap {
+            let what = format!("{} is NORAY_SOCKET_PORT already", self.http_port);
+            found.push(("NORAY_HTTP_PORT", what));
+        }
+        let characters = self.pid_charset.to_string().len();
+        let bits = self.pid_length as f64 * (characters as f64).log2();
+        if bits < MIN_PRIVATE_ID_BITS {
+            let what = format!(
+                "{} characters out of {characters} are {bits:.0} bits and could be guessed, \
+                 at least {MIN_PRIVATE_ID_BITS} are needed",
+                self.pid_length
+            );
+            found.push(("NORAY_PID_LENGTH", what));
+        }
+        found
+    }
+}
+
+impl LogLevel {
+    /// The filter that the logger takes.
+    pub fn filter(self) -> LevelFilter {
+        match self {
+            Self::Silent => LevelFilter::Off,
+            Self::Fatal | Self::Error => LevelFilter::Error,
+            Self::Warn => LevelFilter::Warn,
+            Self::Info => LevelFilter::Info,
+            Self::Debug => LevelFilter::Debug,
+            Self::Trace => LevelFilter::Trace,
+        }
+    }
+}
+
+/// Where a value came from; later ones win over earlier ones.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum Origin {
+    /// Nobody set it.
+    #[default]
+    Default,
+    /// A line of the configuration file.
+    File {
+        /// The file's name, as given.
+        name: String,
+        /// The line's number, from 1.
+        line: usize,
+    },
+    /// The process's environment.
+    Environment,
+    /// `--set` on the command line.
+    CommandLine,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File { name, line } => write!(f, "{name}:{line}"),
+            Self::Environment => f.write_str("environment"),
+            Self::CommandLine => f.write_str("command line"),
+        }
+    }
+}
+
+/// One thing that is wrong: `place: KEY: what`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistake {
+    /// Where it stands.
+    pub origin: Origin,
+    /// The key, or what stands in its place.
+    pub key: String,
+    /// What is wrong with it, and what would be right.
+    pub what: String,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}: {}", self.origin, self.key, self.what)
+    }
+}
+
+/// One `KEY=value`, wherever it stood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Assignment {
+    origin: Origin,
+    key: String,
+    value: String,
+}
+
+/// What was given in each place, as it was given.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// The configuration file's name and content.
+    pub file: Option<(String, Vec<u8>)>,
+    /// The environment's variables.
+    pub environment: Vec<(String, String)>,
+    /// `KEY=value` of each `--set`.
+    pub command_line: Vec<String>,
+}
+
+/// A checked configuration, with the origin of each value.
+#[derive(Clone, Debug)]
+pub struct Effective {
+    /// The values.
+    pub config: Config,
+    origins: Vec<Origin>,
+}
+
+impl Effective {
+    /// Reads all sources: the command line wins over the environment over the file over the defaults. An empty
+    /// value counts as not set.
+    ///
+    /// # Errors
+    /// Every mistake in all of them.
+    pub fn read(sources: &Sources) -> Result<Self, Vec<Mistake>> {
+        let mut mistakes = Vec::new();
+        let mut assignments = Vec::new();
+        if let Some((name, content)) = &sources.file {
+            file::read(name, content, &mut assignments, &mut mistakes);
+        }
+        for (key, value) in &sources.environment {
+            if key.starts_with("NORAY_") && !is_set_by_orchestrator(key) {
+                let (key, value) = (key.clone(), value.clone());
+                assignments.push(Assignment {
+                    origin: Origin::Environment,
+                    key,
+                    value,
+                });
+            }
+        }
+        for text in &sources.command_line {
+            match file::split(text) {
+                Ok((key, value)) => {
+                    assignments.push(Assignment {
+                        origin: Origin::CommandLine,
+                        key,
+                        value,
+                    });
+                }
+                Err(what) => {
+                    let origin = Origin::CommandLine;
+                    mistakes.push(Mistake {
+                        origin,
+                        key: format!("--set {text}"),
+                        what,
+                    });
+                }
+            }
+        }
+        let mut effective = Self {
+            config: Config::default(),
+            origins: vec![Origin::Default; KEYS.len()],
+        };
+        for assignment in assignments {
+            if let Err(mistake) = effective.apply(assignment) {
+                mistakes.push(mistake);
+            }
+        }
+        if mistakes.is_empty() {
+            for (key, what) in effective.config.contradictions() {
+                let index = KEYS
+                    .iter()
+                    .position(|k| k.name == key)
+                    .expect("the key exists");
+                let origin = effective.origins[index].clone();
+                mistakes.push(Mistake {
+                    origin,
+                    key: key.to_owned(),
+                    what,
+                });
+            }
+        }
+        if mistakes.is_empty() {
+            Ok(effective)
+        } else {
+            Err(mistakes)
+        }
+    }
+
+    fn apply(&mut self, assignment: Assignment) -> Result<(), Mistake> {
+        let Assignment { origin, key, value } = assignment;
+        let Some(index) = KEYS.iter().position(|known| known.name == key) else {
+            let what = format!("unknown key, did you mean {}?", keys::nearest(&key));
+            return Err(Mistake { origin, key, what });
+        };
+        if value.is_empty() {
+            return Ok(());
+        }
+        match (KEYS[index].set)(&mut self.config, &value) {
+            Ok(()) => {
+                self.origins[index] = origin;
+                Ok(())
+            }
+            Err(what) => Err(Mistake { origin, key, what }),
+        }
+    }
+
+    /// How many values were set, and not left at their defaults.
+    pub fn set_values(&self) -> usize {
+        self.origins
+            .iter()
+            .filter(|origin| **origin != Origin::Default)
+            .count()
+    }
+}
+
+impl fmt::Display for Effective {
+    /// As a configuration file, with the origin of each value behind it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (key, origin) in KEYS.iter().zip(&self.origins) {
+            writeln!(
+                f,
+                "{}={} # {origin}",
+                key.name,
+                file::quote(&(key.show)(&self.config))
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a container orchestrator sets this variable for a service that is called noray: such variables name
+/// the service's addresses and are no settings.
+fn is_set_by_orchestrator(variable: &str) -> bool {
+    variable == "NORAY_PORT"
+        || variable.starts_with("NORAY_PORT_")
+        || variable.starts_with("NORAY_SERVICE_")
+}
+
+#[cfg(test)]
+mod tests;

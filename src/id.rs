@@ -1,0 +1,284 @@
+//! Draws no randomness of its own: what the ids are and how random bytes become one.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// One player's TCP connection, and so one player. Never used again within a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u64);
+
+/// A player's public id: the join code that players share.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct OpenId(Arc<str>);
+
+impl OpenId {
+    /// Takes what a player gave as an OpenID; whether anyone has it is the registry's to say.
+    pub fn new(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    /// The id as it stands on the wire.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for OpenId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A player's secret: who sends it to the registrar sets that player's external address.
+///
+/// Invariant: it is never logged; `Debug` hides it, and there is no `Display`.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct PrivateId(Arc<str>);
+
+impl PrivateId {
+    /// Takes what a player gave as a PrivateID.
+    pub fn new(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    /// The secret itself, for the player that owns it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for PrivateId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PrivateId(hidden)")
+    }
+}
+
+impl std::borrow::Borrow<str> for PrivateId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A source of random bytes; the server's is the kernel's.
+pub trait Random {
+    /// Fills `bytes` with unpredictable ones.
+    fn fill(&mut self, bytes: &mut [u8]);
+
+    /// A number below `bound`, each with the same probability (by rejection).
+    ///
+    /// # Panics
+    /// If `bound` is 0.
+    fn below(&mut self, bound: u32) -> u32 {
+        assert!(bound > 0, "there is no number below 0");
+        let mask = u32::MAX
+            .checked_shr((bound - 1).leading_zeros())
+            .unwrap_or(0);
+        loop {
+            let mut bytes = [0; 4];
+            self.fill(&mut bytes);
+            let candidate = u32::from_le_bytes(bytes) & mask;
+            if candidate < bound {
+                return candidate;
+            }
+        }
+    }
+}
+
+/// The characters that ids are made of: 2 to 94 printable ASCII characters, none of them white space.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alphabet(Vec<u8>);
+
+impl FromStr for Alphabet {
+    type Err = String;
+
+    /// Ranges such as `A-Z` are not special: every character stands for itself, a repeated one counts once.
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(bad) = text.chars().find(|c| !c.is_ascii_graphic()) {
+            return Err(format!(
+                "{bad:?} cannot be part of an id, use printable ASCII without spaces"
+            ));
+        }
+        let mut seen = BTreeSet::new();
+        let characters: Vec<u8> = text.bytes().filter(|byte| seen.insert(*byte)).collect();
+        if characters.len() < 2 {
+            return Err("at least two different characters are needed".to_owned());
+        }
+        Ok(Self(characters))
+    }
+}
+
+impl fmt::Display for Alphabet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0
+            .iter()
+            .try_for_each(|byte| write!(f, "{}", char::from(*byte)))
+    }
+}
+
+impl Alphabet {
+    /// A string of `length` characters, each position independent and uniform.
+    pub fn sample(&self, length: usize, random: &mut impl Random) -> String {
+        let count = u32::try_from(self.0.len()).expect("an alphabet has at most 94 characters");
+        let mut pick = || char::from(self.0[random.below(count) as usize]);
+        (0..length).map(|_| pick()).collect()
+    }
+}
+
+/// The EFF's large word list for passphrases (CC BY 3.0 US), without its four words that have a hyphen.
+const WORDS: &str = include_str!("words.txt");
+
+/// How OpenIDs look.
+#[derive(Clone, Debug)]
+pub struct OpenIdScheme {
+    prefix: String,
+    shape: Shape,
+}
+
+#[derive(Clone, Debug)]
+enum Shape {
+    Characters {
+        alphabet: Alphabet,
+        length: usize,
+    },
+    Words {
+        list: Vec<&'static str>,
+        count: usize,
+    },
+}
+
+impl OpenIdScheme {
+    /// `prefix` and then `length` characters of `alphabet`.
+    pub fn characters(prefix: String, alphabet: Alphabet, length: usize) -> Self {
+        Self {
+            prefix,
+            shape: Shape::Characters { alphabet, length },
+        }
+    }
+
+    /// `prefix` and then `count` capitalised words, such as `FalconTimberYolk`; 12.9 bits a word.
+    pub fn words(prefix: String, count: usize) -> Self {
+        Self {
+            prefix,
+            shape: Shape::Words {
+                list: WORDS.lines().collect(),
+                count,
+            },
+        }
+    }
+
+    /// One OpenID. Whether it is in use already is the registry's to check.
+    pub fn sample(&self, random: &mut impl Random) -> OpenId {
+        let mut text = self.prefix.clone();
+        match &self.shape {
+            Shape::Characters { alphabet, length } => {
+                text.push_str(&alphabet.sample(*length, random))
+            }
+            Shape::Words { list, count } => {
+                let size = u32::try_from(list.len()).expect("the word list is short");
+                for _ in 0..*count {
+                    let word = list[random.below(size) as usize];
+                    text.push_str(&word[..1].to_ascii_uppercase());
+                    text.push_str(&word[1..]);
+                }
+            }
+        }
+        OpenId::new(&text)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    /// Random bytes that are the same in every run.
+    pub(crate) struct Seeded(fastrand::Rng);
+
+    impl Seeded {
+        pub(crate) fn new(seed: u64) -> Self {
+            Self(fastrand::Rng::with_seed(seed))
+        }
+    }
+
+    impl super::Random for Seeded {
+        fn fill(&mut self, bytes: &mut [u8]) {
+            self.0.fill(bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::Seeded;
+    use super::*;
+
+    fn seeded() -> Seeded {
+        Seeded::new(3)
+    }
+
+    #[test]
+    fn every_character_is_as_likely_as_every_other() {
+        let alphabet: Alphabet = "abcdefghijk".parse().unwrap();
+        let text = alphabet.sample(110_000, &mut seeded());
+        for character in 'a'..='k' {
+            let count = text.chars().filter(|c| *c == character).count();
+            assert!(
+                (9_600..10_400).contains(&count),
+                "{character}: {count} of 10000 expected"
+            );
+        }
+    }
+
+    #[test]
+    fn below_reaches_the_ends_and_stays_inside() {
+        let mut random = seeded();
+        for bound in [1, 2, 3, 64, 65, 7772] {
+            let drawn: BTreeSet<u32> = (0..200_000).map(|_| random.below(bound)).collect();
+            assert_eq!(drawn.len(), bound as usize, "every number below {bound}");
+            assert_eq!(drawn.last(), Some(&(bound - 1)));
+        }
+        assert!(random.below(u32::MAX) < u32::MAX);
+    }
+
+    #[test]
+    fn alphabets() {
+        assert_eq!("abca".parse::<Alphabet>().unwrap().to_string(), "abc");
+        for text in ["", "a", "aaa", "ab c", "ab\t", "abé"] {
+            assert!(text.parse::<Alphabet>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn word_ids_are_capitalised_words_with_the_prefix_in_front() {
+        let id = OpenIdScheme::words("eu-".to_owned(), 3).sample(&mut seeded());
+        let words = id.as_str().strip_prefix("eu-").unwrap();
+        assert_eq!(
+            words.bytes().filter(u8::is_ascii_uppercase).count(),
+            3,
+            "{words}"
+        );
+        assert!(words.starts_with(|c: char| c.is_ascii_uppercase()));
+    }
+
+    #[test]
+    fn the_word_list_is_clean() {
+        let words: Vec<&str> = WORDS.lines().collect();
+        assert_eq!(words.len(), 7772);
+        assert!(
+            words.is_sorted_by(|a, b| a < b),
+            "sorted, so each word is there once"
+        );
+        assert!(
+            words
+                .iter()
+                .all(|word| word.len() >= 3 && word.bytes().all(|b| b.is_ascii_lowercase()))
+        );
+    }
+
+    #[test]
+    fn a_private_id_hides_itself() {
+        assert_eq!(
+            format!("{:?}", PrivateId::new("sesame")),
+            "PrivateId(hidden)"
+        );
+    }
+}

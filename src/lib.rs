@@ -1,0 +1,20 @@
+//! noray
+mod clock;
+pub mod config;
+mod connection;
+mod event_loop;
+pub mod hosts;
+mod http;
+pub mod id;
+mod listener;
+pub mod metrics;
+pub mod orchestrator;
+mod os;
+pub mod protocol;
+pub mod registrar;
+pub mod relay;
+pub mod server;
+mod sockets;
+mod throttle;
+pub mod time;
+pub mod units;

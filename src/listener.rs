@@ -1,0 +1,307 @@
+//! Reads no command: accepts players' connections, up to the caps, and starts a thread for each.
+
+use std::collections::HashMap;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+
+use crate::clock;
+use crate::connection::{self, Connection};
+use crate::event_loop::{Event, EventSender, LoopGone};
+use crate::id::ConnectionId;
+use crate::metrics::Metrics;
+use crate::protocol::Reply;
+use crate::throttle::Throttle;
+
+/// How many connections the kernel completes before they are accepted: the standard library's 128 makes ten
+/// thousand players that reconnect wait for a minute. The kernel cuts it to `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// A thread's stack. Half of it was never touched; smaller ones cost more memory, not less, and overflow in a
+/// panic.
+const STACK_SIZE: usize = 64 * 1024;
+
+/// What the kernel may buffer for a player in each direction; by default an unread one parks megabytes.
+const SOCKET_BUFFER: usize = 16 * 1024;
+
+/// How many connections of one IP may be without a registration: a registration follows the connection at once.
+pub(crate) const MAX_UNREGISTERED_PER_IP: usize = 64;
+
+/// A player that vanished is noticed after 60 + 3 * 10 s of silence, or after 90 s with data in flight.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_PROBES: u32 = 3;
+const USER_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// How long no connection is accepted after the system refused one, for want of descriptors or threads.
+const COOL_DOWN: Duration = Duration::from_millis(100);
+
+/// Opens the port for players. Accepted connections inherit its options.
+pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_send_buffer_size(SOCKET_BUFFER)?;
+    socket.set_recv_buffer_size(SOCKET_BUFFER)?;
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_PROBES);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// How many connections there may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Caps {
+    pub(crate) connections: usize,
+    pub(crate) per_ip: usize,
+}
+
+/// Who is connected, counted by IP.
+pub(crate) struct ConnectionTable {
+    caps: Caps,
+    counts: Mutex<Counts>,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Default)]
+struct Counts {
+    connections: usize,
+    by_ip: HashMap<IpAddr, OfIp>,
+}
+
+#[derive(Default)]
+struct OfIp {
+    connections: usize,
+    unregistered: usize,
+}
+
+impl ConnectionTable {
+    pub(crate) fn new(caps: Caps, metrics: Arc<Metrics>) -> Self {
+        Self {
+            caps,
+            counts: Mutex::default(),
+            metrics,
+        }
+    }
+
+    /// Admits one more connection from `ip`, unless a cap is reached.
+    fn admit(self: &Arc<Self>, ip: IpAddr) -> Option<Permit> {
+        let mut counts = self.counts.lock();
+        let is_full = counts.connections >= self.caps.connections;
+        let of_ip = counts.by_ip.entry(ip).or_default();
+        let is_ip_full =
+            of_ip.connections >= self.caps.per_ip || of_ip.unregistered >= MAX_UNREGISTERED_PER_IP;
+        if is_full || is_ip_full {
+            if of_ip.connections == 0 {
+                counts.by_ip.remove(&ip);
+            }
+            return None;
+        }
+        of_ip.connections += 1;
+        of_ip.unregistered += 1;
+        counts.connections += 1;
+        self.metrics.tcp_connections.add(1);
+        Some(Permit {
+            table: Arc::clone(self),
+            ip,
+            is_registered: AtomicBool::new(false),
+        })
+    }
+}
+
+/// One connection's place in the table; dropping it frees the place.
+pub(crate) struct Permit {
+    table: Arc<ConnectionTable>,
+    ip: IpAddr,
+    is_registered: AtomicBool,
+}
+
+impl Permit {
+    pub(crate) fn mark_registered(&self) {
+        if self.is_registered.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let mut counts = self.table.counts.lock();
+        counts
+            .by_ip
+            .get_mut(&self.ip)
+            .expect("the permit's IP is counted")
+            .unregistered -= 1;
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut counts = self.table.counts.lock();
+        counts.connections -= 1;
+        let of_ip = counts
+            .by_ip
+            .get_mut(&self.ip)
+            .expect("the permit's IP is counted");
+        of_ip.connections -= 1;
+        if !self.is_registered.load(Ordering::Relaxed) {
+            of_ip.unregistered -= 1;
+        }
+        if of_ip.connections == 0 {
+            counts.by_ip.remove(&self.ip);
+        }
+        self.table.metrics.tcp_connections.subtract(1);
+    }
+}
+
+/// The body of the listener's thread: accepts until the socket is shut down, then waits for the players' threads.
+pub(crate) fn run(
+    listener: &TcpListener,
+    table: &Arc<ConnectionTable>,
+    events: &EventSender,
+    is_stopping: &AtomicBool,
+) {
+    let mut warnings = Throttle::default();
+    let mut next_id = 0;
+    thread::scope(|players| {
+        while !is_stopping.load(Ordering::Relaxed) {
+            let (stream, peer) = match listener.accept() {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    if !is_stopping.load(Ordering::Relaxed) {
+                        cool_down(&error, &mut warnings);
+                    }
+                    continue;
+                }
+            };
+            let Some(permit) = table.admit(peer.ip().to_canonical()) else {
+                table.metrics.connections_refused.add(1);
+                refuse(stream);
+                continue;
+            };
+            let connection = Arc::new(Connection::new(ConnectionId(next_id), stream, peer, permit));
+            next_id += 1;
+            if start(players, &connection, events, &mut warnings).is_err() {
+                return;
+            }
+        }
+    });
+}
+
+fn start<'scope>(
+    players: &'scope thread::Scope<'scope, '_>,
+    connection: &Arc<Connection>,
+    events: &EventSender,
+    warnings: &mut Throttle,
+) -> Result<(), LoopGone> {
+    events.post(Event::Connected(Arc::clone(connection)))?;
+    let (own, own_events) = (Arc::clone(connection), events.clone());
+    let spawned = thread::Builder::new()
+        .name("player".to_owned())
+        .stack_size(STACK_SIZE)
+        .spawn_scoped(players, move || connection::serve(&own, &own_events));
+    if let Err(error) = spawned {
+        events.post(Event::Refused(connection.id))?;
+        cool_down(&error, warnings);
+    }
+    Ok(())
+}
+
+/// After an error that would only come again at once, such as too many open files, waits a little.
+fn cool_down(error: &io::Error, warnings: &mut Throttle) {
+    if matches!(
+        error.kind(),
+        ErrorKind::ConnectionAborted | ErrorKind::Interrupted
+    ) {
+        return;
+    }
+    if warnings.is_due(clock::now()) {
+        log::warn!(
+            "cannot take a player's connection: {error}; too many open files: raise LimitNOFILE=, \
+             no resources for a thread: raise TasksMax="
+        );
+    }
+    thread::park_timeout(COOL_DOWN);
+}
+
+/// Says why, and closes. What the player has sent is read first, or the reset would overtake the answer.
+fn refuse(mut stream: TcpStream) {
+    let answer = Reply::ServerFull.encode();
+    let said = stream
+        .set_nonblocking(true)
+        .and_then(|()| stream.write_all(answer.as_bytes()))
+        .and_then(|()| stream.read(&mut [0; 256]));
+    if let Err(error) = said {
+        log::trace!("a refused connection was not told: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+    const OTHER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
+
+    fn table(connections: usize, per_ip: usize) -> Arc<ConnectionTable> {
+        Arc::new(ConnectionTable::new(
+            Caps {
+                connections,
+                per_ip,
+            },
+            Arc::default(),
+        ))
+    }
+
+    #[test]
+    fn caps_hold_in_all_and_per_ip_and_places_come_free() {
+        let table = table(3, 2);
+        let first = table.admit(ONE).unwrap();
+        let _second = table.admit(ONE).unwrap();
+        assert!(table.admit(ONE).is_none(), "two from one IP");
+        let _third = table.admit(OTHER).unwrap();
+        assert!(table.admit(OTHER).is_none(), "three in all");
+        drop(first);
+        let _again = table.admit(ONE).unwrap();
+        assert_eq!(table.metrics.tcp_connections.value(), 3);
+    }
+
+    #[test]
+    fn only_so_many_of_one_ip_may_be_without_a_registration() {
+        let table = table(1000, 1000);
+        let waiting: Vec<_> = (0..MAX_UNREGISTERED_PER_IP)
+            .map(|_| table.admit(ONE).unwrap())
+            .collect();
+        assert!(table.admit(ONE).is_none());
+        assert!(table.admit(OTHER).is_some());
+        waiting[0].mark_registered();
+        waiting[0].mark_registered();
+        let _one_more = table.admit(ONE).unwrap();
+        assert!(table.admit(ONE).is_none());
+        drop(waiting);
+        assert_eq!(table.counts.lock().by_ip[&ONE].unregistered, 1);
+    }
+
+    #[test]
+    fn nobody_connected_leaves_nothing_behind() {
+        let table = table(1, 1);
+        let only = table.admit(ONE).unwrap();
+        assert!(table.admit(OTHER).is_none());
+        only.mark_registered();
+        drop(only);
+        assert!(table.counts.lock().by_ip.is_empty());
+    }
+}

@@ -1,0 +1,420 @@
+//! Serves nothing itself: what the server counts, as atomics, and their text in Prometheus's format.
+//!
+//! The names of the existing server are kept, so that its dashboards go on working; new ones follow Prometheus's
+//! conventions. Labels come from closed sets only: nothing that a stranger sends becomes one.
+
+use std::fmt::{Display, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::protocol::CommandKind;
+use crate::relay::DropReason;
+
+/// A number that only grows, or a level that goes up and down.
+#[derive(Debug, Default)]
+pub struct Number(AtomicU64);
+
+impl Number {
+    /// Adds from any thread.
+    pub fn add(&self, amount: u64) {
+        self.0.fetch_add(amount, Ordering::Relaxed);
+    }
+
+    /// Subtracts from any thread.
+    pub fn subtract(&self, amount: u64) {
+        self.0.fetch_sub(amount, Ordering::Relaxed);
+    }
+
+    /// Adds, if no other thread ever writes this number: 0.5 ns, where [`Self::add`] takes 5.
+    pub fn add_as_only_writer(&self, amount: u64) {
+        self.0.store(
+            self.0.load(Ordering::Relaxed).wrapping_add(amount),
+            Ordering::Relaxed,
+        );
+    }
+
+    /// Sets a level.
+    pub fn set(&self, level: usize) {
+        self.0.store(level as u64, Ordering::Relaxed);
+    }
+
+    /// The number now.
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// How often a measured value fell between two bounds. Written by one thread only.
+#[derive(Debug)]
+pub struct Histogram {
+    /// The upper bounds, ascending, in the unit that is observed.
+    bounds: &'static [u64],
+    /// What one of the unit is in the unit that is shown.
+    scale: f64,
+    counts: Vec<Number>,
+    sum: Number,
+}
+
+/// In nanoseconds, from what a thread's wake-up takes to what a player notices.
+const TIME_BOUNDS: &[u64] = &[
+    1_000,
+    2_500,
+    5_000,
+    10_000,
+    25_000,
+    50_000,
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    5_000_000,
+    25_000_000,
+    100_000_000,
+    1_000_000_000,
+];
+
+/// In bytes: games send small datagrams, Ethernet carries 1472, UDP 65,507.
+const SIZE_BOUNDS: &[u64] = &[32, 64, 128, 256, 512, 1024, 1472, 4096, 16_384, 65_536];
+
+impl Histogram {
+    fn new(bounds: &'static [u64], scale: f64) -> Self {
+        let counts = (0..=bounds.len()).map(|_| Number::default()).collect();
+        Self {
+            bounds,
+            scale,
+            counts,
+            sum: Number::default(),
+        }
+    }
+
+    fn of_seconds() -> Self {
+        Self::new(TIME_BOUNDS, 1e-9)
+    }
+
+    /// Counts one value, in the unit of the bounds.
+    pub fn observe(&self, value: u64) {
+        let bucket = self.bounds.iter().position(|bound| value <= *bound);
+        self.counts[bucket.unwrap_or(self.bounds.len())].add_as_only_writer(1);
+        self.sum.add_as_only_writer(value);
+    }
+
+    /// Counts one span of time.
+    pub fn observe_time(&self, span: Duration) {
+        self.observe(crate::time::nanos(span));
+    }
+}
+
+/// Everything that the server counts.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "each is documented by its help text, below")]
+pub struct Metrics {
+    pub tcp_connections: Number,
+    pub connections_refused: Number,
+    pub active_hosts: Number,
+    pub command_duration: [Histogram; CommandKind::ALL.len()],
+    pub command_exception: [Number; CommandKind::ALL.len()],
+    pub registrar_success: Number,
+    pub registrar_fail: Number,
+    pub registrar_repeat: Number,
+    pub relay_count: Number,
+    pub relay_expired: Number,
+    pub relay_size: Histogram,
+    pub relay_duration: Histogram,
+    pub relay_drops: [Number; DropReason::ALL.len()],
+    pub relay_datagrams: Number,
+    pub relay_bytes: Number,
+    pub receive_errors: Number,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            tcp_connections: Number::default(),
+            connections_refused: Number::default(),
+            active_hosts: Number::default(),
+            command_duration: std::array::from_fn(|_| Histogram::of_seconds()),
+            command_exception: Default::default(),
+            registrar_success: Number::default(),
+            registrar_fail: Number::default(),
+            registrar_repeat: Number::default(),
+            relay_count: Number::default(),
+            relay_expired: Number::default(),
+            relay_size: Histogram::new(SIZE_BOUNDS, 1.0),
+            relay_duration: Histogram::of_seconds(),
+            relay_drops: Default::default(),
+            relay_datagrams: Number::default(),
+            relay_bytes: Number::default(),
+            receive_errors: Number::default(),
+        }
+    }
+}
+
+impl Metrics {
+    /// Everything in Prometheus's text format.
+    pub fn text(&self) -> String {
+        let mut page = Page(String::with_capacity(16 * 1024));
+        page.gauge(
+            "noray_tcp_connections",
+            "Players connected by TCP",
+            &self.tcp_connections,
+        );
+        page.counter(
+            "noray_connections_refused_total",
+            "TCP connections refused because a cap was reached",
+            &self.connections_refused,
+        );
+        page.gauge(
+            "noray_active_hosts",
+            "Players that have registered",
+            &self.active_hosts,
+        );
+        self.write_commands(&mut page);
+        page.counter(
+            "noray_remote_registrar_success",
+            "Datagrams at the registrar that set a player's address",
+            &self.registrar_success,
+        );
+        page.counter(
+            "noray_remote_registrar_repeat",
+            "Datagrams at the registrar that repeated a player's address",
+            &self.registrar_repeat,
+        );
+        page.counter(
+            "noray_remote_registrar_fail",
+            "Datagrams at the registrar that were no known PrivateID",
+            &self.registrar_fail,
+        );
+        self.write_relays(&mut page);
+        process::write(&mut page);
+        page.0
+    }
+
+    fn write_commands(&self, page: &mut Page) {
+        let name = "noray_command_duration";
+        page.head(
+            name,
+            "histogram",
+            "Seconds from a command's arrival to its answer",
+        );
+        for (kind, histogram) in CommandKind::ALL.into_iter().zip(&self.command_duration) {
+            page.histogram(name, &format!("command=\"{}\"", kind.name()), histogram);
+        }
+        let name = "noray_command_exception";
+        page.head(name, "counter", "Commands that were answered with an error");
+        for (kind, number) in CommandKind::ALL.into_iter().zip(&self.command_exception) {
+            page.value(
+                name,
+                &format!("command=\"{}\"", kind.name()),
+                number.value(),
+            );
+        }
+    }
+
+    fn write_relays(&self, page: &mut Page) {
+        page.gauge(
+            "noray_relay_count",
+            "Relayed pairs of players",
+            &self.relay_count,
+        );
+        page.counter(
+            "noray_relay_expired",
+            "Relayed pairs freed because they were idle or past their lifetime",
+            &self.relay_expired,
+        );
+        let name = "noray_relay_size";
+        page.head(name, "histogram", "Payload bytes of relayed datagrams");
+        page.histogram(name, "", &self.relay_size);
+        let name = "noray_relay_duration";
+        page.head(
+            name,
+            "histogram",
+            "Seconds to relay a datagram, one of 1024 measured",
+        );
+        page.histogram(name, "", &self.relay_duration);
+        let name = "noray_relay_drop_count";
+        page.head(
+            name,
+            "counter",
+            "Datagrams that arrived at relay ports and were not relayed",
+        );
+        for (reason, number) in DropReason::ALL.into_iter().zip(&self.relay_drops) {
+            page.value(
+                name,
+                &format!("reason=\"{}\"", reason.label()),
+                number.value(),
+            );
+        }
+        page.counter(
+            "noray_relay_datagrams_total",
+            "Datagrams relayed",
+            &self.relay_datagrams,
+        );
+        page.counter(
+            "noray_relay_bytes_total",
+            "Payload bytes relayed",
+            &self.relay_bytes,
+        );
+        page.counter(
+            "noray_receive_errors_total",
+            "Errors when reading from UDP sockets",
+            &self.receive_errors,
+        );
+    }
+}
+
+/// Text in Prometheus's format.
+struct Page(String);
+
+impl Page {
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        self.line(format_args!("# HELP {name} {help}."));
+        self.line(format_args!("# TYPE {name} {kind}"));
+    }
+
+    fn counter(&mut self, name: &str, help: &str, number: &Number) {
+        self.head(name, "counter", help);
+        self.value(name, "", number.value());
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, number: &Number) {
+        self.head(name, "gauge", help);
+        self.value(name, "", number.value());
+    }
+
+    fn value(&mut self, name: &str, labels: &str, value: impl Display) {
+        if labels.is_empty() {
+            self.line(format_args!("{name} {value}"));
+        } else {
+            self.line(format_args!("{name}{{{labels}}} {value}"));
+        }
+    }
+
+    fn histogram(&mut self, name: &str, labels: &str, histogram: &Histogram) {
+        let comma = if labels.is_empty() { "" } else { "," };
+        let bounds = histogram
+            .bounds
+            .iter()
+            .map(|bound| (*bound as f64 * histogram.scale).to_string());
+        let mut total = 0;
+        for (bound, count) in bounds.chain(["+Inf".to_owned()]).zip(&histogram.counts) {
+            total += count.value();
+            self.value(
+                &format!("{name}_bucket"),
+                &format!("{labels}{comma}le=\"{bound}\""),
+                total,
+            );
+        }
+        let sum = histogram.sum.value() as f64 * histogram.scale;
+        self.value(&format!("{name}_sum"), labels, sum);
+        self.value(&format!("{name}_count"), labels, total);
+    }
+
+    fn line(&mut self, text: std::fmt::Arguments<'_>) {
+        self.0.write_fmt(text).expect("a String takes everything");
+        self.0.push('\n');
+    }
+}
+
+/// What the kernel says of this process.
+mod process {
+    use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage};
+    use nix::sys::time::TimeValLike;
+
+    use super::Page;
+
+    /// Leaves out what cannot be read.
+    pub(super) fn write(page: &mut Page) {
+        if let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) {
+            let micros = (usage.user_time() + usage.system_time()).num_microseconds();
+            let name = "process_cpu_seconds_total";
+            page.head(name, "counter", "Processor time used, in seconds");
+            page.value(name, "", micros as f64 / 1e6);
+        }
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let of_status = |key: &str| -> Option<u64> {
+            let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+            line.split_whitespace().next()?.parse().ok()
+        };
+        let mut gauge = |name: &str, help: &str, value: Option<u64>| {
+            if let Some(value) = value {
+                page.head(name, "gauge", help);
+                page.value(name, "", value);
+            }
+        };
+        let bytes = |kilobytes: u64| kilobytes * 1024;
+        gauge(
+            "process_resident_memory_bytes",
+            "Resident memory",
+            of_status("VmRSS:").map(bytes),
+        );
+        gauge(
+            "process_virtual_memory_bytes",
+            "Virtual memory",
+            of_status("VmSize:").map(bytes),
+        );
+        gauge("process_threads", "Threads", of_status("Threads:"));
+        let open_files = std::fs::read_dir("/proc/self/fd").map(|files| files.count() as u64);
+        gauge("process_open_fds", "Open file descriptors", open_files.ok());
+        let limit = getrlimit(Resource::RLIMIT_NOFILE).map(|(soft, _)| soft);
+        gauge(
+            "process_max_fds",
+            "Limit on open file descriptors",
+            limit.ok(),
+        );
+        gauge(
+            "process_start_time_seconds",
+            "Start, in seconds since 1970",
+            start_time(),
+        );
+    }
+
+    /// When the process started: its age in clock ticks since boot, and when the boot was.
+    fn start_time() -> Option<u64> {
+        /// `sysconf(_SC_CLK_TCK)` on every Linux that Rust runs on.
+        const TICKS_PER_SECOND: u64 = 100;
+        let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+        // proc(5): the 22nd field; the second is in brackets and may hold spaces.
+        let ticks: u64 = stat
+            .rsplit_once(')')?
+            .1
+            .split_whitespace()
+            .nth(19)?
+            .parse()
+            .ok()?;
+        let machine = std::fs::read_to_string("/proc/stat").ok()?;
+        let boot = machine
+            .lines()
+            .find_map(|line| line.strip_prefix("btime "))?;
+        Some(boot.trim().parse::<u64>().ok()? + ticks / TICKS_PER_SECOND)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn histograms_count_up_to_their_bounds() {
+        let metrics = Metrics::default();
+        for size in [0, 32, 33, 1400, 65_507, 70_000] {
+            metrics.relay_size.observe(size);
+        }
+        metrics
+            .relay_duration
+            .observe_time(Duration::from_micros(2));
+        let text = metrics.text();
+        for line in [
+            "noray_relay_size_bucket{le=\"32\"} 2",
+            "noray_relay_size_bucket{le=\"64\"} 3",
+            "noray_relay_size_bucket{le=\"1472\"} 4",
+            "noray_relay_size_bucket{le=\"65536\"} 5",
+            "noray_relay_size_bucket{le=\"+Inf\"} 6",
+            "noray_relay_size_sum 136972",
+            "noray_relay_size_count 6",
+            "noray_relay_duration_bucket{le=\"0.0000025\"} 1",
+            "noray_relay_drop_count{reason=\"wrong-ip\"} 0",
+        ] {
+            assert!(text.lines().any(|shown| shown == line), "{line} in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,506 @@
+//! Owns no socket and sees no payload: which pairs exist, and what becomes of a datagram at one of their ports.
+//!
+//! ```text
+//! client C (port 50002)  --to 50001-->    noray  --from 50002-->  host H (port 50001)
+//! client C               <--from 50001--  noray  <--to 50002--    host H
+//! ```
+//!
+//! Each player of a pair has a port of its own, at which only its partner may send. What arrives there goes to the
+//! player, and leaves from the sender's port: each sees the other at one address and can answer there. A
+//! datagram's way is found by the port alone, so its cost does not grow with the number of pairs.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::id::ConnectionId;
+use crate::relay::{
+    Action, DropReason, Latch, Limit, Limits, OwnAddresses, PortMap, PortPool, RelayPort,
+    TokenBucket, charge,
+};
+use crate::time::Timestamp;
+
+/// How many [`charge`]d bytes are sent to an address that was not heard yet. Enough for any handshake, and too
+/// little to be worth a forged registration (in the spirit of consent, RFC 7675).
+pub const UNHEARD_ALLOWANCE: u64 = 64 * 1024;
+
+/// How often a player is told of the same limit of the same pair.
+const NOTICE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// One player of an introduction, with its registered external address.
+#[derive(Clone, Copy, Debug)]
+pub struct Party {
+    /// Who it is.
+    pub player: ConnectionId,
+    /// Where the registrar saw it.
+    pub address: SocketAddr,
+}
+
+/// The ports of a pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Introduction {
+    /// The asker's port, where the host sends to.
+    pub asker: RelayPort,
+    /// The host's port, where the asker sends to.
+    pub host: RelayPort,
+}
+
+/// No two ports were free or could be taken back.
+#[derive(Debug, PartialEq, Eq)]
+pub struct RelaysExhausted;
+
+/// A pair that was freed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Freed {
+    /// Its ports.
+    pub ports: [RelayPort; 2],
+    /// [`charge`]d bytes that it carried, both directions together.
+    pub traffic: u64,
+}
+
+/// All pairs and the ports they use.
+///
+/// Invariant: every port is in exactly one place: free, reserved, or one side of one pair.
+#[derive(Debug)]
+pub struct RelayTable {
+    limits: Limits,
+    own: OwnAddresses,
+    ports: PortPool,
+    slots: PortMap<Slot>,
+    size: usize,
+    pairs: Vec<Option<Pair>>,
+    vacant: Vec<PairIndex>,
+    partners: HashMap<ConnectionId, HashMap<ConnectionId, PairIndex>>,
+    all_traffic: TokenBucket,
+}
+
+type PairIndex = u32;
+
+/// Where a port's pair is, and whose of the two the port is.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    pair: PairIndex,
+    owner: Role,
+}
+
+/// Who is who in a pair: the indices of its sides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Asker,
+    Host,
+}
+
+#[derive(Debug)]
+struct Pair {
+    /// The asker's and the host's.
+    sides: [Side; 2],
+    life: Life,
+}
+
+/// How long a pair has been there, and what it has carried.
+#[derive(Debug)]
+struct Life {
+    created: Timestamp,
+    /// When a datagram was last forwarded, or the two were last introduced.
+    active: Timestamp,
+    /// Charged bytes, both directions together.
+    traffic: u64,
+}
+
+/// One player of a pair.
+#[derive(Debug)]
+struct Side {
+    player: ConnectionId,
+    /// The player's own port: its partner sends here.
+    port: RelayPort,
+    /// Where the player is, as seen at the partner's port.
+    latch: Latch,
+    /// Charged bytes sent to the player since it was last heard.
+    sent_unheard: u64,
+    /// What the player sends.
+    bucket: TokenBucket,
+    /// When it was last told of each limit.
+    told: [Option<Timestamp>; 3],
+}
+
+impl RelayTable {
+    /// No pairs; `ports` are all free, to be used in that order.
+    pub fn new(limits: Limits, own: OwnAddresses, ports: &[RelayPort]) -> Self {
+        Self {
+            limits,
+            own,
+            ports: PortPool::new(ports.iter().copied()),
+            slots: PortMap::new(ports.iter().copied()),
+            size: ports.len(),
+            pairs: Vec::new(),
+            vacant: Vec::new(),
+            partners: HashMap::new(),
+            all_traffic: TokenBucket::default(),
+        }
+    }
+
+    /// Replaces the server's own addresses: those of interfaces come and go.
+    pub fn set_own_addresses(&mut self, own: OwnAddresses) {
+        self.own = own;
+    }
+
+    /// Decides about a datagram with a payload of `length` bytes that arrived at the port `at`.
+    pub fn handle_datagram(
+        &mut self,
+        at: RelayPort,
+        source: SocketAddr,
+        length: usize,
+        now: Timestamp,
+    ) -> Action {
+        let Some(slot) = self.slots.get(at).copied() else {
+            return Action::Drop(DropReason::NoPair);
+        };
+        let pair = self.pairs[slot.pair as usize]
+            .as_mut()
+            .expect("a slot names a pair");
+        let limits = &self.limits;
+        let cost = charge(length);
+
+        let (receiver, sender) = receiver_and_sender(&mut pair.sides, slot.owner);
+        if let Err(reason) = sender.latch.accept(source, limits.latching, &self.own, now) {
+            return Action::Drop(reason);
+        }
+        sender.sent_unheard = 0;
+        let refusal = (pair.life.refusal(limits, now))
+            .or_else(|| receiver.refusal_to_receive(cost, limits, now))
+            .or_else(|| sender.refusal_to_send(limits, now))
+            .or_else(|| refusal_of_all(&self.all_traffic, limits, now));
+        if let Some(reason) = refusal {
+            return Action::Drop(reason);
+        }
+
+        self.all_traffic.charge(cost, limits.global_rate, now);
+        sender.bucket.charge(cost, limits.pair_rate, now);
+        receiver.sent_unheard += cost;
+        pair.life.active = now;
+        pair.life.traffic += cost;
+        Action::Forward {
+            via: sender.port,
+            to: receiver.latch.address(),
+        }
+    }
+
+    /// Opens a pair for the two, or finds the one they have; either way it counts as active from `now`.
+    ///
+    /// # Errors
+    /// [`RelaysExhausted`] if there are not two ports to be had; then nothing has changed.
+    pub fn introduce(
+        &mut self,
+        asker: Party,
+        host: Party,
+        now: Timestamp,
+    ) -> Result<Introduction, RelaysExhausted> {
+        if let Some(index) = self.find(asker.player, host.player) {
+            let pair = self.pairs[index as usize]
+                .as_mut()
+                .expect("partners name a pair");
+            if !pair.life.is_over(&self.limits, now) {
+                pair.life.active = now;
+                return Ok(pair.introduction(asker.player));
+            }
+            self.free(index);
+        }
+        let [asker_port, host_port] = self
+            .ports
+            .allocate(asker.player, host.player)
+            .ok_or(RelaysExhausted)?;
+        let sides = [
+            Side::new(asker, asker_port, now),
+            Side::new(host, host_port, now),
+        ];
+        self.insert(Pair {
+            sides,
+            life: Life {
+                created: now,
+                active: now,
+                traffic: 0,
+            },
+        });
+        Ok(Introduction {
+            asker: asker_port,
+            host: host_port,
+        })
+    }
+
+    /// A player registered its address for the first time: a port is reserved for it, if one is free.
+    pub fn reserve(&mut self, player: ConnectionId) {
+        self.ports.reserve(player);
+    }
+
+    /// A player registered another address: its pairs follow.
+    pub fn handle_move(&mut self, player: ConnectionId, address: SocketAddr) {
+        for index in self
+            .partners
+            .get(&player)
+            .into_iter()
+            .flat_map(HashMap::values)
+        {
+            let pair = self.pairs[*index as usize]
+                .as_mut()
+                .expect("partners name a pair");
+            for side in pair.sides.iter_mut().filter(|side| side.player == player) {
+                side.latch.reset(address);
+            }
+        }
+    }
+
+    /// A player's connection ended: its reservation ends, its pairs live on until they are idle.
+    pub fn handle_departure(&mut self, player: ConnectionId) {
+        self.ports.cancel(player);
+    }
+
+    /// Frees the pairs over which nothing was forwarded for the idle time and those past their lifetime.
+    pub fn sweep(&mut self, now: Timestamp) -> Vec<Freed> {
+        let is_over = |pair: &Option<Pair>| {
+            pair.as_ref()
+                .is_some_and(|p| p.life.is_over(&self.limits, now))
+        };
+        let over: Vec<PairIndex> = (0..)
+            .zip(&self.pairs)
+            .filter(|(_, pair)| is_over(pair))
+            .map(|(index, _)| index)
+            .collect();
+        over.into_iter().map(|index| self.free(index)).collect()
+    }
+
+    /// Whom to tell that the pair at `at` has reached `limit`: each player once a minute.
+    ///
+    /// Of bandwidth the sender is told, whose datagrams were too many; of the others both.
+    pub fn poll_notices(
+        &mut self,
+        at: RelayPort,
+        limit: Limit,
+        now: Timestamp,
+    ) -> [Option<ConnectionId>; 2] {
+        let Some(slot) = self.slots.get(at).copied() else {
+            return [None, None];
+        };
+        let pair = self.pairs[slot.pair as usize]
+            .as_mut()
+            .expect("a slot names a pair");
+        let (receiver, sender) = receiver_and_sender(&mut pair.sides, slot.owner);
+        match limit {
+            Limit::Bandwidth => [sender.tell(limit, now), None],
+            Limit::Lifetime | Limit::Traffic => {
+                [sender.tell(limit, now), receiver.tell(limit, now)]
+            }
+        }
+    }
+
+    /// How many pairs there are.
+    pub fn pairs(&self) -> usize {
+        self.pairs.len() - self.vacant.len()
+    }
+
+    /// The ports that carry no pair.
+    pub fn ports(&self) -> &PortPool {
+        &self.ports
+    }
+
+    fn find(&self, one: ConnectionId, other: ConnectionId) -> Option<PairIndex> {
+        self.partners.get(&one)?.get(&other).copied()
+    }
+
+    fn insert(&mut self, pair: Pair) {
+        let index = self.vacant.pop().unwrap_or_else(|| {
+            self.pairs.push(None);
+            PairIndex::try_from(self.pairs.len() - 1).expect("there are at most 65536 ports")
+        });
+        let [a, b] = &pair.sides;
+        self.slots.insert(
+            a.port,
+            Slot {
+                pair: index,
+                owner: Role::Asker,
+            },
+        );
+        self.slots.insert(
+            b.port,
+            Slot {
+                pair: index,
+                owner: Role::Host,
+            },
+        );
+        self.partners
+            .entry(a.player)
+            .or_default()
+            .insert(b.player, index);
+        self.partners
+            .entry(b.player)
+            .or_default()
+            .insert(a.player, index);
+        self.pairs[index as usize] = Some(pair);
+    }
+
+    fn free(&mut self, index: PairIndex) -> Freed {
+        let pair = self.pairs[index as usize]
+            .take()
+            .expect("only a pair is freed");
+        self.vacant.push(index);
+        let [a, b] = &pair.sides;
+        for (player, partner) in [(a.player, b.player), (b.player, a.player)] {
+            let partners = self
+                .partners
+                .get_mut(&player)
+                .expect("each side has a partner");
+            partners.remove(&partner);
+            if partners.is_empty() {
+                self.partners.remove(&player);
+            }
+        }
+        let ports = [a.port, b.port];
+        for port in ports {
+            self.slots.remove(port);
+            self.ports.release(port);
+        }
+        Freed {
+            ports,
+            traffic: pair.life.traffic,
+        }
+    }
+
+    /// Checks what must always hold, for tests and simulations.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn check_invariants(&self) {
+        let mut seen: HashMap<RelayPort, &str> = HashMap::new();
+        let mut place = |port, name| {
+            assert_eq!(
+                seen.insert(port, name),
+                None,
+                "port {port} is in a second place: {name}"
+            );
+        };
+        self.ports.iter().for_each(|port| place(port, "pool"));
+        for (index, pair) in (0..).zip(&self.pairs) {
+            let Some(pair) = pair else {
+                assert!(
+                    self.vacant.contains(&index),
+                    "empty place {index} is vacant"
+                );
+                continue;
+            };
+            for (owner, side) in [Role::Asker, Role::Host].into_iter().zip(&pair.sides) {
+                place(side.port, "pair");
+                let slot = self
+                    .slots
+                    .get(side.port)
+                    .expect("the port of a pair has a slot");
+                assert_eq!(
+                    (slot.pair, slot.owner),
+                    (index, owner),
+                    "slot of port {}",
+                    side.port
+                );
+            }
+            let [a, b] = &pair.sides;
+            assert_ne!(a.player, b.player, "two different players");
+            assert_eq!(self.find(a.player, b.player), Some(index));
+            assert_eq!(self.find(b.player, a.player), Some(index));
+        }
+        let known: usize = self.partners.values().map(HashMap::len).sum();
+        assert_eq!(
+            known,
+            2 * self.pairs(),
+            "nobody is partner in a pair that is gone"
+        );
+        assert_eq!(
+            self.slots.count(),
+            2 * self.pairs(),
+            "no slot without a pair"
+        );
+        assert_eq!(seen.len(), self.size, "no port is lost");
+    }
+}
+
+impl Pair {
+    /// The pair's ports, as the player who asks now sees them: either may have asked first.
+    fn introduction(&self, asker: ConnectionId) -> Introduction {
+        let [first, second] = &self.sides;
+        if first.player == asker {
+            Introduction {
+                asker: first.port,
+                host: second.port,
+            }
+        } else {
+            Introduction {
+                asker: second.port,
+                host: first.port,
+            }
+        }
+    }
+}
+
+impl Life {
+    fn refusal(&self, limits: &Limits, now: Timestamp) -> Option<DropReason> {
+        if now.since(self.created) >= limits.lifetime {
+            return Some(DropReason::LifetimeDuration);
+        }
+        (self.traffic >= limits.lifetime_traffic).then_some(DropReason::LifetimeTraffic)
+    }
+
+    fn is_over(&self, limits: &Limits, now: Timestamp) -> bool {
+        now.since(self.active) >= limits.idle_timeout || self.refusal(limits, now).is_some()
+    }
+}
+
+/// A datagram at the port of `owner` goes to it, and comes from the other.
+fn receiver_and_sender(sides: &mut [Side; 2], owner: Role) -> (&mut Side, &mut Side) {
+    let [asker, host] = sides;
+    match owner {
+        Role::Asker => (asker, host),
+        Role::Host => (host, asker),
+    }
+}
+
+fn refusal_of_all(
+    all_traffic: &TokenBucket,
+    limits: &Limits,
+    now: Timestamp,
+) -> Option<DropReason> {
+    (!all_traffic.has_tokens(limits.burst, now)).then_some(DropReason::GlobalBandwidth)
+}
+
+impl Side {
+    fn new(party: Party, port: RelayPort, now: Timestamp) -> Self {
+        Self {
+            player: party.player,
+            port,
+            latch: Latch::new(party.address, now),
+            sent_unheard: 0,
+            bucket: TokenBucket::default(),
+            told: [None; 3],
+        }
+    }
+
+    /// Why the player may not be sent `cost` more bytes at the address where it was last seen.
+    fn refusal_to_receive(&self, cost: u64, limits: &Limits, now: Timestamp) -> Option<DropReason> {
+        match self.latch.heard() {
+            None => (self.sent_unheard + cost > UNHEARD_ALLOWANCE)
+                .then_some(DropReason::ReceiverUnheard),
+            Some(heard) => {
+                (now.since(heard) >= limits.idle_timeout).then_some(DropReason::ReceiverSilent)
+            }
+        }
+    }
+
+    /// Why the player may not send just now.
+    fn refusal_to_send(&self, limits: &Limits, now: Timestamp) -> Option<DropReason> {
+        (!self.bucket.has_tokens(limits.burst, now)).then_some(DropReason::PairBandwidth)
+    }
+
+    fn tell(&mut self, limit: Limit, now: Timestamp) -> Option<ConnectionId> {
+        let told = &mut self.told[limit as usize];
+        if told.is_some_and(|at| now.since(at) < NOTICE_INTERVAL) {
+            return None;
+        }
+        *told = Some(now);
+        Some(self.player)
+    }
+}

@@ -1,0 +1,313 @@
+//! Holds no rule: binds the ports, starts the threads, and takes all of it down again. What `main` and every test
+//! use.
+
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::net::{Shutdown, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use socket2::SockRef;
+
+use crate::config::Config;
+use crate::event_loop::{Event, EventLoop, EventSender};
+use crate::http::{self, Endpoint};
+use crate::listener::{self, Caps, ConnectionTable};
+use crate::metrics::Metrics;
+use crate::os;
+use crate::sockets::{Sockets, Unbound};
+use crate::units::PortList;
+
+/// Descriptors for everything that is neither a player nor a relay port.
+const SPARE_FILES: u64 = 64;
+
+/// Why the server could not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The port for players cannot be listened on.
+    Socket(SocketAddr, io::Error),
+    /// The registrar's port cannot be bound.
+    Registrar(SocketAddr, io::Error),
+    /// The kernel has no epoll instance, descriptor or thread left.
+    System(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(address, error) => {
+                let remedy = SOCKET.remedy(error);
+                write!(
+                    f,
+                    "cannot listen for players on {address}/tcp: {error}; {remedy}"
+                )
+            }
+            Self::Registrar(address, error) => {
+                let remedy = REGISTRAR.remedy(error);
+                write!(
+                    f,
+                    "cannot bind the registrar to {address}/udp: {error}; {remedy}"
+                )
+            }
+            Self::System(error) => write!(f, "cannot start: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// One of the server's ports, in the words of the person who has to free it.
+struct PortKeys {
+    host: &'static str,
+    port: &'static str,
+    /// The option of ss(8) that shows who has such ports.
+    ss: &'static str,
+}
+
+const SOCKET: PortKeys = PortKeys {
+    host: "NORAY_SOCKET_HOST",
+    port: "NORAY_SOCKET_PORT",
+    ss: "-ltnp",
+};
+const REGISTRAR: PortKeys = PortKeys {
+    host: "NORAY_UDP_HOST",
+    port: "NORAY_UDP_REGISTRAR_PORT",
+    ss: "-lunp",
+};
+const HTTP: PortKeys = PortKeys {
+    host: "NORAY_HTTP_HOST",
+    port: "NORAY_HTTP_PORT",
+    ss: "-ltnp",
+};
+
+impl PortKeys {
+    fn remedy(&self, error: &io::Error) -> String {
+        let Self { host, port, ss } = self;
+        let kind = error.kind();
+        if kind == ErrorKind::AddrInUse {
+            format!("`ss {ss}` shows which program has the port, {port} sets another")
+        } else if kind == ErrorKind::AddrNotAvailable {
+            format!("no interface of this machine has that address, set {host}")
+        } else if kind == ErrorKind::PermissionDenied {
+            format!("ports below 1024 need a privilege, set {port} to a higher one")
+        } else {
+            format!("check {host} and {port}")
+        }
+    }
+}
+
+/// A server with all its ports, not yet running.
+pub struct Server {
+    event_loop: EventLoop,
+    events: EventSender,
+    listener: TcpListener,
+    http: Option<TcpListener>,
+    table: Arc<ConnectionTable>,
+    metrics: Arc<Metrics>,
+    addresses: Addresses,
+}
+
+/// Where a server listens.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    /// For players.
+    pub socket: SocketAddr,
+    /// For external addresses.
+    pub registrar: SocketAddr,
+    /// For metrics and health, unless that port was taken.
+    pub http: Option<SocketAddr>,
+    /// The relay ports that were bound.
+    pub relay_ports: PortList,
+}
+
+/// Ends a running server from another thread.
+#[derive(Clone)]
+pub struct ServerHandle(EventSender);
+
+impl ServerHandle {
+    /// Ends the server. Does nothing if it has ended.
+    pub fn shut_down(&self) {
+        let _ = self.0.post(Event::Shutdown);
+    }
+}
+
+impl Server {
+    /// Raises the limit on open files and binds every port. Relay ports that cannot be had are left out, and so
+    /// is the HTTP port, each with a warning in the log.
+    ///
+    /// # Errors
+    /// [`StartError`] if players could not be served at all.
+    pub fn bind(config: &Config) -> Result<Self, StartError> {
+        let open_files = os::raise_open_file_limit().map_err(StartError::System)?;
+        let socket = config.socket_address();
+        let listener =
+            listener::listen(socket).map_err(|error| StartError::Socket(socket, error))?;
+
+        let registrar = config.registrar_address();
+        let max_relays = max_relays(open_files, config.max_connections as u64);
+        let wanted = config.relay_ports.as_slice();
+        let (sockets, unbound) = Sockets::bind(registrar, wanted, max_relays)
+            .map_err(|error| StartError::Registrar(registrar, error))?;
+        let bound: PortList = sockets.relay_ports().iter().map(|port| port.0).collect();
+        warn_of_unbound(&unbound, wanted.len(), open_files);
+
+        let addresses = Addresses {
+            socket: listener.local_addr().map_err(StartError::System)?,
+            registrar: sockets.registrar_address().map_err(StartError::System)?,
+            http: None,
+            relay_ports: bound,
+        };
+        let metrics = Arc::new(Metrics::default());
+        // Twice the connections: each may have a command and its end under way.
+        let channel_size = 2 * config.max_connections + 64;
+        let (event_loop, events) =
+            EventLoop::new(config, sockets, Arc::clone(&metrics), channel_size)
+                .map_err(StartError::System)?;
+        let caps = Caps {
+            connections: config.max_connections,
+            per_ip: config.max_connections_per_ip,
+        };
+        let table = Arc::new(ConnectionTable::new(caps, Arc::clone(&metrics)));
+        let http = bind_http(config.http_address());
+        let http_address = http
+            .as_ref()
+            .and_then(|listener| listener.local_addr().ok());
+        let addresses = Addresses {
+            http: http_address,
+            ..addresses
+        };
+        Ok(Self {
+            event_loop,
+            events,
+            listener,
+            http,
+            table,
+            metrics,
+            addresses,
+        })
+    }
+
+    /// Where the server listens.
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// What ends the server once it runs.
+    pub fn handle(&self) -> ServerHandle {
+        ServerHandle(self.events.clone())
+    }
+
+    /// Serves until [`ServerHandle::shut_down`]; then every player is disconnected and every thread joined.
+    ///
+    /// # Errors
+    /// [`StartError::System`] if a thread cannot be started or `poll` fails.
+    pub fn run(self) -> Result<(), StartError> {
+        let Self {
+            event_loop,
+            events,
+            listener,
+            http,
+            table,
+            metrics,
+            addresses,
+        } = self;
+        let is_stopping = Arc::new(AtomicBool::new(false));
+        let mut threads = Vec::new();
+
+        let accepting = Arc::new(listener);
+        let (own, flag) = (Arc::clone(&accepting), Arc::clone(&is_stopping));
+        let own_events = events.clone();
+        threads.push(spawn("listener", move || {
+            listener::run(&own, &table, &own_events, &flag)
+        })?);
+
+        let http = http.map(Arc::new);
+        if let Some(http) = &http {
+            let (own, flag) = (Arc::clone(http), Arc::clone(&is_stopping));
+            let relay_ports = addresses.relay_ports.as_slice().len();
+            let endpoint = Endpoint {
+                metrics,
+                events,
+                relay_ports,
+            };
+            threads.push(spawn("http", move || http::run(&own, &endpoint, &flag))?);
+        }
+
+        // The loop's end drops its end of the channel: whoever still wants to post gives up at once.
+        let result = event_loop.run();
+        is_stopping.store(true, Ordering::Relaxed);
+        for listener in [Some(accepting), http].into_iter().flatten() {
+            // Wakes the thread that waits in accept(2).
+            let _ = SockRef::from(&*listener).shutdown(Shutdown::Both);
+        }
+        for thread in threads {
+            if thread.join().is_err() {
+                log::error!("a thread had panicked");
+            }
+        }
+        result.map_err(StartError::System)
+    }
+}
+
+fn spawn(
+    name: &str,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<thread::JoinHandle<()>, StartError> {
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(body)
+        .map_err(StartError::System)
+}
+
+/// How many relay ports may be bound so that a quarter of the descriptors, or as many as there may be players,
+/// remain for players.
+fn max_relays(open_files: u64, max_connections: u64) -> usize {
+    let for_players = max_connections.min(open_files / 4);
+    usize::try_from(open_files.saturating_sub(for_players + SPARE_FILES)).unwrap_or(usize::MAX)
+}
+
+fn warn_of_unbound(unbound: &Unbound, wanted: usize, open_files: u64) {
+    if let Some(error) = &unbound.last_error {
+        let ports: PortList = unbound.taken.iter().copied().collect();
+        log::warn!(
+            "{} of {wanted} relay ports cannot be bound and are left out: {ports} ({error}); if other \
+             programs have them, keep the ports free with `sysctl -w \
+             net.ipv4.ip_local_reserved_ports=RANGE` and restart, or set NORAY_UDP_RELAY_PORTS",
+            unbound.taken.len()
+        );
+    }
+    if unbound.beyond_open_files > 0 {
+        log::warn!(
+            "{} of {wanted} relay ports are left out: only {open_files} files may be open; raise \
+             LimitNOFILE= (systemd) or `ulimit -Hn`",
+            unbound.beyond_open_files
+        );
+    }
+}
+
+/// Metrics are not worth an outage: without their port the relay serves on.
+fn bind_http(address: SocketAddr) -> Option<TcpListener> {
+    match TcpListener::bind(address) {
+        Ok(listener) => Some(listener),
+        Err(error) => {
+            log::warn!(
+                "no metrics and no health: cannot listen on {address}/tcp: {error}; {}",
+                HTTP.remedy(&error)
+            );
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relay_ports_leave_descriptors_for_players() {
+        assert_eq!(max_relays(1_000_000, 4096), 1_000_000 - 4096 - 64);
+        assert_eq!(max_relays(1024, 4096), 1024 - 256 - 64);
+        assert_eq!(max_relays(10, 4096), 0);
+    }
+}

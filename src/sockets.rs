@@ -1,0 +1,221 @@
+//! Decides nothing: the server's UDP sockets, bound, read and written without ever waiting.
+
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+
+use mio::net::UdpSocket;
+use mio::{Interest, Registry, Token};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::relay::{PortMap, RelayPort};
+
+/// One of the server's UDP sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SocketId {
+    Registrar,
+    Relay(RelayPort),
+}
+
+impl SocketId {
+    /// A relay's token is its port. No relay has port 0, so that is the registrar's.
+    fn token(self) -> Token {
+        match self {
+            Self::Registrar => Token(0),
+            Self::Relay(port) => Token(usize::from(port.0)),
+        }
+    }
+
+    /// The socket of a token, unless it is no socket's.
+    pub(crate) fn from_token(token: Token) -> Option<Self> {
+        match u16::try_from(token.0) {
+            Ok(0) => Some(Self::Registrar),
+            Ok(port) => Some(Self::Relay(RelayPort(port))),
+            Err(_) => None,
+        }
+    }
+}
+
+/// What came out of reading one datagram.
+pub(crate) enum Received {
+    /// A datagram of `length` bytes is in the buffer.
+    Datagram { length: usize, source: SocketAddr },
+    /// There is none.
+    Nothing,
+    /// An error of this socket alone, such as an earlier datagram that was refused.
+    Failed(io::Error),
+}
+
+/// What came out of sending one datagram.
+pub(crate) enum Sent {
+    Whole,
+    /// The kernel's buffer is full.
+    BufferFull,
+    Failed(io::Error),
+}
+
+/// Why relay ports are missing.
+#[derive(Debug, Default)]
+pub(crate) struct Unbound {
+    /// Ports that another program has, or that may not be bound, with the last error.
+    pub(crate) taken: Vec<u16>,
+    pub(crate) last_error: Option<io::Error>,
+    /// How many were left out so that descriptors remain for players.
+    pub(crate) beyond_open_files: usize,
+}
+
+/// One socket, and whether it is known to have something to read.
+struct Entry {
+    socket: UdpSocket,
+    is_readable: bool,
+}
+
+/// The registrar's socket and one for each relay port.
+pub(crate) struct Sockets {
+    registrar: Entry,
+    relays: PortMap<Entry>,
+    relay_ports: Vec<RelayPort>,
+    /// Whether IPv4 addresses are written as IPv6 ones on these sockets.
+    is_ipv6: bool,
+}
+
+impl Sockets {
+    /// Binds the registrar, and of the relay ports as many as can be had, at most `max_relays`.
+    ///
+    /// # Errors
+    /// If the registrar's port cannot be bound.
+    pub(crate) fn bind(
+        registrar: SocketAddr,
+        relay_ports: &[u16],
+        max_relays: usize,
+    ) -> io::Result<(Self, Unbound)> {
+        let host = registrar.ip();
+        let registrar = bind_udp(registrar)?;
+        let mut relays = PortMap::new(relay_ports.iter().copied().map(RelayPort));
+        let mut bound = Vec::new();
+        let mut unbound = Unbound::default();
+        for port in relay_ports {
+            if bound.len() == max_relays {
+                unbound.beyond_open_files = relay_ports.len() - bound.len() - unbound.taken.len();
+                break;
+            }
+            match bind_udp(SocketAddr::new(host, *port)) {
+                Ok(socket) => {
+                    relays.insert(RelayPort(*port), socket);
+                    bound.push(RelayPort(*port));
+                }
+                Err(error) => {
+                    unbound.taken.push(*port);
+                    unbound.last_error = Some(error);
+                }
+            }
+        }
+        let sockets = Self {
+            registrar,
+            relays,
+            relay_ports: bound,
+            is_ipv6: host.is_ipv6(),
+        };
+        Ok((sockets, unbound))
+    }
+
+    /// Has every socket report when it becomes readable, once per change (edge-triggered).
+    pub(crate) fn register(&mut self, registry: &Registry) -> io::Result<()> {
+        let relays = self.relay_ports.iter().copied().map(SocketId::Relay);
+        for id in relays.chain([SocketId::Registrar]).collect::<Vec<_>>() {
+            let entry = self.entry_mut(id).expect("it was bound");
+            registry.register(&mut entry.socket, id.token(), Interest::READABLE)?;
+        }
+        Ok(())
+    }
+
+    /// Notes that a socket has something to read; whether that is news.
+    pub(crate) fn mark_readable(&mut self, id: SocketId) -> bool {
+        self.entry_mut(id)
+            .is_some_and(|entry| !std::mem::replace(&mut entry.is_readable, true))
+    }
+
+    /// Notes that a socket was found empty.
+    pub(crate) fn mark_empty(&mut self, id: SocketId) {
+        if let Some(entry) = self.entry_mut(id) {
+            entry.is_readable = false;
+        }
+    }
+
+    /// The relay ports that are bound, ascending.
+    pub(crate) fn relay_ports(&self) -> &[RelayPort] {
+        &self.relay_ports
+    }
+
+    /// Where the registrar is bound.
+    pub(crate) fn registrar_address(&self) -> io::Result<SocketAddr> {
+        self.registrar.socket.local_addr()
+    }
+
+    /// Reads one datagram. The source is an IPv4 address if the sender's is one, whatever the socket's family.
+    pub(crate) fn receive(&self, id: SocketId, buffer: &mut [u8]) -> Received {
+        let Some(socket) = self.socket(id) else {
+            return Received::Nothing;
+        };
+        match socket.recv_from(buffer) {
+            Ok((length, source)) => {
+                let source = SocketAddr::new(source.ip().to_canonical(), source.port());
+                Received::Datagram { length, source }
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Received::Nothing,
+            Err(error) => Received::Failed(error),
+        }
+    }
+
+    /// Sends one datagram.
+    pub(crate) fn send(&self, id: SocketId, payload: &[u8], to: SocketAddr) -> Sent {
+        let Some(socket) = self.socket(id) else {
+            return Sent::Failed(ErrorKind::NotConnected.into());
+        };
+        match socket.send_to(payload, self.for_kernel(to)) {
+            Ok(_) => Sent::Whole,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Sent::BufferFull,
+            Err(error) => Sent::Failed(error),
+        }
+    }
+
+    fn socket(&self, id: SocketId) -> Option<&UdpSocket> {
+        let entry = match id {
+            SocketId::Registrar => Some(&self.registrar),
+            SocketId::Relay(port) => self.relays.get(port),
+        };
+        entry.map(|entry| &entry.socket)
+    }
+
+    fn entry_mut(&mut self, id: SocketId) -> Option<&mut Entry> {
+        match id {
+            SocketId::Registrar => Some(&mut self.registrar),
+            SocketId::Relay(port) => self.relays.get_mut(port),
+        }
+    }
+
+    fn for_kernel(&self, address: SocketAddr) -> SocketAddr {
+        match address.ip() {
+            IpAddr::V4(ip) if self.is_ipv6 => {
+                SocketAddrV6::new(ip.to_ipv6_mapped(), address.port(), 0, 0).into()
+            }
+            IpAddr::V4(_) | IpAddr::V6(_) => address,
+        }
+    }
+}
+
+fn bind_udp(address: SocketAddr) -> io::Result<Entry> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::DGRAM,
+        Some(Protocol::UDP),
+    )?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(Entry {
+        socket: UdpSocket::from_std(socket.into()),
+        is_readable: false,
+    })
+}
