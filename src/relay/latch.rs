@@ -1,6 +1,6 @@
 //! Sends nothing and allocates nothing: which address a player has at one relay port.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::relay::{DropReason, Latching, OwnAddresses};
@@ -32,6 +32,8 @@ pub const SEAM: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug)]
 pub struct Latch {
     current: SocketAddr,
+    /// Always the player's, also while [`Latching::Any`] lets it send from another.
+    registered_ip: IpAddr,
     heard: Option<Timestamp>,
     introduced: Timestamp,
     displaced: Option<Displaced>,
@@ -58,6 +60,7 @@ impl Latch {
     pub fn new(registered: SocketAddr, introduced: Timestamp) -> Self {
         Self {
             current: registered,
+            registered_ip: registered.ip(),
             heard: None,
             introduced,
             displaced: None,
@@ -112,7 +115,7 @@ impl Latch {
         if self.takes_back(source, now) {
             return Ok(());
         }
-        let is_same_ip = source.ip() == self.current.ip();
+        let is_same_ip = [self.current.ip(), self.registered_ip].contains(&source.ip());
         if self.may_latch(is_same_ip, latching, now) {
             self.displace(source, now);
             return Ok(());
@@ -327,6 +330,12 @@ mod tests {
             Latching::Any,
             &[(0, FOREIGN, Ok(())), (2000, "203.0.113.9:7", Ok(()))],
         );
+        let home_again = [
+            (0, FOREIGN, Ok(())),
+            (1, OTHER, Err(WrongPort)),
+            (2000, OTHER, Ok(())),
+        ];
+        play(Latching::Any, &home_again);
     }
 
     #[test]

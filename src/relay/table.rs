@@ -504,3 +504,6 @@ impl Side {
         Some(self.player)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,406 @@
+//! Random players behind random routers against the relay table, step by step beside a model that is written
+//! another way. A failure prints the seed; `NORAY_SIM_SEED=17 cargo test --test relay_simulation` replays it.
+
+mod model;
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::Duration;
+
+use fastrand::Rng;
+use model::{Model, SECOND};
+use noray::id::ConnectionId;
+use noray::relay::{
+    Action, DropReason, Latching, Limits, OwnAddresses, Party, RelayPort, RelayTable,
+};
+use noray::time::Timestamp;
+
+const SEEDS: u64 = 200;
+const STEPS: usize = 2000;
+const REGISTRAR: u16 = 8809;
+const OWN_IP: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
+#[test]
+fn the_table_does_what_the_model_says() {
+    let seeds = match replayed_seed() {
+        Some(seed) => seed..seed + 1,
+        None => 0..SEEDS,
+    };
+    let mut forwarded = 0;
+    let mut dropped = [0; DropReason::ALL.len()];
+    for seed in seeds.clone() {
+        let run = catch_unwind(AssertUnwindSafe(|| {
+            let mut world = World::new(seed);
+            (0..STEPS).for_each(|_| world.step());
+            (world.forwarded, world.dropped)
+        }));
+        let (more_forwarded, more_dropped) = run.unwrap_or_else(|panic| {
+            println!(
+                "failed; replay with NORAY_SIM_SEED={seed} cargo test --test relay_simulation"
+            );
+            resume_unwind(panic)
+        });
+        forwarded += more_forwarded;
+        dropped
+            .iter_mut()
+            .zip(more_dropped)
+            .for_each(|(sum, more)| *sum += more);
+    }
+    println!("{forwarded} forwarded");
+    for (reason, count) in DropReason::ALL.into_iter().zip(dropped) {
+        println!("{count} dropped: {}", reason.label());
+        let is_the_shells = matches!(reason, DropReason::SendBufferFull | DropReason::SendFailed);
+        let is_whole = seeds.end - seeds.start == SEEDS;
+        assert!(
+            count > 0 || is_the_shells || !is_whole,
+            "{reason:?} never happened: a dull world"
+        );
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the seed to replay comes from the person at the keyboard"
+)]
+fn replayed_seed() -> Option<u64> {
+    std::env::var("NORAY_SIM_SEED")
+        .ok()
+        .map(|seed| seed.parse().expect("a number"))
+}
+
+/// A player, its router, and what that router mapped where.
+struct Player {
+    id: u64,
+    ip: IpAddr,
+    /// RFC 4787: address- and port-dependent mapping, another external port for each destination.
+    is_symmetric: bool,
+    mappings: HashMap<u16, u16>,
+    registered: SocketAddr,
+    is_connected: bool,
+}
+
+struct World {
+    random: Rng,
+    now: u64,
+    table: RelayTable,
+    model: Model,
+    players: Vec<Player>,
+    next_id: u64,
+    next_mapping: u16,
+    latching: Latching,
+    ports: Vec<u16>,
+    forwarded: u64,
+    dropped: [u64; DropReason::ALL.len()],
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut random = Rng::with_seed(seed);
+        let latching = *random
+            .choice(
+                [
+                    Latching::SameIp,
+                    Latching::SameIp,
+                    Latching::Any,
+                    Latching::Off,
+                ]
+                .iter(),
+            )
+            .unwrap();
+        // Rates divide a second's nanoseconds, so that model and table round alike: not at all.
+        let limits = Limits {
+            pair_rate: *random.choice([20_000, 100_000, 1_000_000].iter()).unwrap(),
+            global_rate: *random
+                .choice([100_000, 1_000_000, 100_000_000].iter())
+                .unwrap(),
+            burst: Duration::from_millis(random.u64(50..500)),
+            lifetime: Duration::from_secs(random.u64(60..600)),
+            lifetime_traffic: random.u64(200_000..4_000_000),
+            idle_timeout: Duration::from_secs(random.u64(5..40)),
+            latching,
+        };
+        let ports: Vec<u16> = (0..random.u16(6..16))
+            .map(|index| 50_000 + 3 * index)
+            .collect();
+        let relay_ports: Vec<RelayPort> = ports.iter().copied().map(RelayPort).collect();
+        let own = OwnAddresses::new([OWN_IP], ports.iter().copied());
+        Self {
+            random,
+            now: 0,
+            table: RelayTable::new(limits, own, &relay_ports),
+            model: Model::new(limits, OWN_IP, &ports),
+            players: Vec::new(),
+            next_id: 0,
+            next_mapping: 1024,
+            latching,
+            ports,
+            forwarded: 0,
+            dropped: [0; DropReason::ALL.len()],
+        }
+    }
+
+    fn step(&mut self) {
+        self.pass_time();
+        match self.random.u8(..100) {
+            0..5 => self.join(),
+            5..8 => self.leave(),
+            8..15 => self.introduce(),
+            15..19 => self.rebind(),
+            19..22 => self.register_elsewhere(),
+            22..27 => self.sweep(),
+            27..37 => self.stranger(),
+            37..41 => self.flood(),
+            41..46 => self.handshake(),
+            _ => self.play(),
+        }
+        self.table.check_invariants();
+        let ports = self.table.ports();
+        let counts = (self.table.pairs(), ports.free(), ports.reserved());
+        assert_eq!(counts, self.model.counts(), "pairs, free, reserved");
+    }
+
+    fn pass_time(&mut self) {
+        self.now += match self.random.u8(..100) {
+            0..85 => self.random.u64(..SECOND / 20),
+            85..98 => self.random.u64(..3 * SECOND),
+            _ => self.random.u64(..60 * SECOND),
+        };
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_nanos(self.now)
+    }
+
+    /// The index of a player; of one that is connected, if it matters.
+    fn someone(&mut self, must_be_connected: bool) -> Option<usize> {
+        let fitting: Vec<usize> = (0..self.players.len())
+            .filter(|index| !must_be_connected || self.players[*index].is_connected)
+            .collect();
+        self.random.choice(fitting.iter()).copied()
+    }
+
+    fn some_ip(&mut self) -> IpAddr {
+        // Few enough that players share one.
+        IpAddr::V4(Ipv4Addr::new(198, 51, 100, self.random.u8(1..4)))
+    }
+
+    /// Where `destination` sees the player.
+    fn external(&mut self, player: usize, destination: u16) -> SocketAddr {
+        let next = &mut self.next_mapping;
+        let player = &mut self.players[player];
+        let key = if player.is_symmetric { destination } else { 0 };
+        let port = *player.mappings.entry(key).or_insert_with(|| {
+            *next = next.checked_add(1).unwrap_or(1024);
+            *next
+        });
+        SocketAddr::new(player.ip, port)
+    }
+
+    fn join(&mut self) {
+        if self.players.len() > 12 {
+            self.players.remove(0);
+        }
+        let player = Player {
+            id: self.next_id,
+            ip: self.some_ip(),
+            is_symmetric: self.random.bool(),
+            mappings: HashMap::new(),
+            registered: SocketAddr::new(OWN_IP, 1),
+            is_connected: true,
+        };
+        self.next_id += 1;
+        self.players.push(player);
+        let index = self.players.len() - 1;
+        self.players[index].registered = self.external(index, REGISTRAR);
+        self.table.reserve(ConnectionId(self.players[index].id));
+        self.model.reserve(self.players[index].id);
+    }
+
+    fn leave(&mut self) {
+        let Some(index) = self.someone(true) else {
+            return;
+        };
+        let player = &mut self.players[index];
+        player.is_connected = false;
+        self.table.handle_departure(ConnectionId(player.id));
+        self.model.leave(player.id);
+    }
+
+    fn introduce(&mut self) {
+        let (Some(asker), Some(host)) = (self.someone(true), self.someone(true)) else {
+            return;
+        };
+        if asker == host {
+            return;
+        }
+        let [asker, host] =
+            [asker, host].map(|index| (self.players[index].id, self.players[index].registered));
+        let party = |(id, address)| Party {
+            player: ConnectionId(id),
+            address,
+        };
+        let real = self.table.introduce(party(asker), party(host), self.now());
+        let real = real.ok().map(|ports| (ports.asker.0, ports.host.0));
+        assert_eq!(
+            real,
+            self.model.introduce(asker, host, self.now),
+            "introduction"
+        );
+    }
+
+    fn rebind(&mut self) {
+        if let Some(index) = self.someone(false) {
+            self.players[index].mappings.clear();
+        }
+    }
+
+    fn register_elsewhere(&mut self) {
+        let Some(index) = self.someone(true) else {
+            return;
+        };
+        if self.random.bool() {
+            self.players[index].ip = self.some_ip();
+        }
+        self.players[index].mappings.clear();
+        let address = self.external(index, REGISTRAR);
+        let player = &mut self.players[index];
+        player.registered = address;
+        self.table.handle_move(ConnectionId(player.id), address);
+        self.model.move_player(player.id, address);
+    }
+
+    fn sweep(&mut self) {
+        let freed = self.table.sweep(self.now());
+        let ports: Vec<[u16; 2]> = freed
+            .iter()
+            .map(|freed| freed.ports.map(|port| port.0))
+            .collect();
+        self.model.sweep(&ports, self.now);
+    }
+
+    /// A datagram from where no partner is, or not the one of that port.
+    fn stranger(&mut self) {
+        let ip = match self.random.u8(..8) {
+            0 => OWN_IP,
+            1 => IpAddr::V4(Ipv4Addr::new(224, 0, 0, 5)),
+            2 => IpAddr::V4(Ipv4Addr::new(203, 0, 113, 77)),
+            _ => self.some_ip(),
+        };
+        let port = match self.random.u8(..8) {
+            0 => 0,
+            1 => *self.random.choice(self.ports.iter()).unwrap(),
+            // Somebody's port, now or formerly.
+            2..6 => self.random.u16(1024..self.next_mapping.max(1025)),
+            _ => self.random.u16(..),
+        };
+        let at = match self.random.u8(..10) {
+            0 => self.random.u16(..),
+            _ => *self.random.choice(self.ports.iter()).unwrap(),
+        };
+        self.datagram(at, SocketAddr::new(ip, port), 100);
+    }
+
+    /// A pair whose players both still exist: its index, and who sends to whom.
+    fn some_pair(&mut self) -> Option<(usize, usize, u16, u16)> {
+        let position = |id: u64| self.players.iter().position(|player| player.id == id);
+        let known: Vec<(usize, usize, u16, u16)> = self
+            .model
+            .pairs
+            .iter()
+            .filter_map(|pair| {
+                let [a, b] = pair.players.map(position);
+                Some((a?, b?, pair.ports[0], pair.ports[1]))
+            })
+            .collect();
+        let (a, b, a_port, b_port) = self.random.choice(known.iter()).copied()?;
+        Some(if self.random.bool() {
+            (a, b, a_port, b_port)
+        } else {
+            (b, a, b_port, a_port)
+        })
+    }
+
+    fn play(&mut self) {
+        let Some((sender, _, _, at)) = self.some_pair() else {
+            return;
+        };
+        let source = self.external(sender, at);
+        let length = self.random.usize(..1400);
+        self.datagram(at, source, length);
+    }
+
+    fn flood(&mut self) {
+        let Some((sender, _, _, at)) = self.some_pair() else {
+            return;
+        };
+        let source = self.external(sender, at);
+        let length = *self.random.choice([0, 100, 1400, 65_507].iter()).unwrap();
+        for _ in 0..self.random.usize(20..200) {
+            self.now += self.random.u64(..SECOND / 2000);
+            self.datagram(at, source, length);
+        }
+    }
+
+    /// Whatever happened before: if the two go on sending, each reaches the other where it really is.
+    fn handshake(&mut self) {
+        let Some((a, b, a_port, b_port)) = self.some_pair() else {
+            return;
+        };
+        let (a_at, b_at) = (self.external(a, b_port), self.external(b, a_port));
+        if self.latching == Latching::Off
+            && (a_at, b_at) != (self.players[a].registered, self.players[b].registered)
+        {
+            return;
+        }
+        // Long enough for debts to be paid and for silence to be noticed.
+        self.now += 4 * SECOND;
+        self.datagram(b_port, a_at, 4);
+        self.datagram(a_port, b_at, 4);
+        let (there, back) = (
+            self.datagram(b_port, a_at, 4),
+            self.datagram(a_port, b_at, 4),
+        );
+        let is_worn_out = [there, back].iter().any(|action| {
+            matches!(
+                action,
+                Action::Drop(DropReason::LifetimeDuration | DropReason::LifetimeTraffic)
+            )
+        });
+        if !is_worn_out {
+            assert_eq!(
+                there,
+                Action::Forward {
+                    via: RelayPort(a_port),
+                    to: b_at
+                },
+                "there"
+            );
+            assert_eq!(
+                back,
+                Action::Forward {
+                    via: RelayPort(b_port),
+                    to: a_at
+                },
+                "and back"
+            );
+        }
+    }
+
+    fn datagram(&mut self, at: u16, source: SocketAddr, length: usize) -> Action {
+        let action = self
+            .table
+            .handle_datagram(RelayPort(at), source, length, self.now());
+        let expected = self.model.datagram(at, source, length, self.now);
+        assert_eq!(
+            action, expected,
+            "{length} bytes from {source} at {at}, {} ns",
+            self.now
+        );
+        match action {
+            Action::Forward { .. } => self.forwarded += 1,
+            Action::Drop(reason) => self.dropped[reason as usize] += 1,
+        }
+        action
+    }
+}
