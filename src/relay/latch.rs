@@ -29,14 +29,16 @@ pub const SEAM: Duration = Duration::from_secs(1);
 /// may take its place back, unless the change had no seam: a newcomer that was never heard while the old address
 /// was in use, and began within [`SEAM`] of its last datagram, is the player itself behind a new mapping. Then
 /// the old mapping is dead, and whoever inherits its port is somebody else.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Latch {
     current: SocketAddr,
     /// Always the player's, also while [`Latching::Any`] lets it send from another.
     registered_ip: IpAddr,
     heard: Option<Timestamp>,
     introduced: Timestamp,
-    displaced: Option<Displaced>,
+    /// Who may take its place back. At most 16: each change of place takes a silence of
+    /// [`SILENCE_BEFORE_LATCHING`], and the right ends after [`TAKE_BACK_WINDOW`].
+    displaced: Vec<Displaced>,
     /// The last one that was turned away because the address in place was in use.
     contender: Option<Contender>,
 }
@@ -45,14 +47,18 @@ pub struct Latch {
 struct Displaced {
     address: SocketAddr,
     since: Timestamp,
-    /// Whether it was ever heard at the port, or only registered.
-    was_heard: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Contender {
     address: SocketAddr,
     first_heard: Timestamp,
+}
+
+impl Displaced {
+    fn has_right(&self, now: Timestamp) -> bool {
+        now.since(self.since) <= TAKE_BACK_WINDOW
+    }
 }
 
 impl Latch {
@@ -63,7 +69,7 @@ impl Latch {
             registered_ip: registered.ip(),
             heard: None,
             introduced,
-            displaced: None,
+            displaced: Vec::new(),
             contender: None,
         }
     }
@@ -147,32 +153,28 @@ impl Latch {
         }
     }
 
-    /// If `source` was displaced a short while ago, it is in place again, and its displacer has no such right.
+    /// If `source` was displaced a short while ago, it is in place again, and nobody else has that right.
     fn takes_back(&mut self, source: SocketAddr, now: Timestamp) -> bool {
         let is_back = self
             .displaced
-            .is_some_and(|d| d.address == source && now.since(d.since) <= TAKE_BACK_WINDOW);
+            .iter()
+            .any(|d| d.address == source && d.has_right(now));
         if is_back {
-            *self = Self {
-                current: source,
-                heard: Some(now),
-                displaced: None,
-                ..*self
-            };
+            self.displaced.clear();
+            self.current = source;
+            self.heard = Some(now);
         }
         is_back
     }
 
     fn displace(&mut self, source: SocketAddr, now: Timestamp) {
-        let earlier = self
-            .displaced
-            .filter(|d| d.was_heard && now.since(d.since) <= TAKE_BACK_WINDOW);
-        let last = Displaced {
-            address: self.current,
-            since: now,
-            was_heard: self.heard.is_some(),
-        };
-        self.displaced = earlier.or((!self.is_seamless(source)).then_some(last));
+        self.displaced.retain(|d| d.has_right(now));
+        if !self.is_seamless(source) {
+            self.displaced.push(Displaced {
+                address: self.current,
+                since: now,
+            });
+        }
         self.current = source;
         self.heard = Some(now);
         self.contender = None;
@@ -267,6 +269,18 @@ mod tests {
             (2500, OTHER, Ok(())),
             (4600, THIRD, Ok(())),
             (5000, REGISTERED, Ok(())),
+        ];
+        same_ip(&steps);
+    }
+
+    #[test]
+    fn a_player_that_paused_twice_still_takes_its_place_back() {
+        let steps = [
+            (0, REGISTERED, Ok(())),
+            (2500, OTHER, Ok(())),
+            (5000, THIRD, Ok(())),
+            (5100, OTHER, Ok(())),
+            (5200, THIRD, Err(WrongPort)),
         ];
         same_ip(&steps);
     }

@@ -151,7 +151,8 @@ impl World {
             22..27 => self.sweep(),
             27..37 => self.stranger(),
             37..41 => self.flood(),
-            41..46 => self.handshake(),
+            41..44 => self.handshake(),
+            44..47 => self.hijack(),
             _ => self.play(),
         }
         self.table.check_invariants();
@@ -385,6 +386,38 @@ impl World {
                 "and back"
             );
         }
+    }
+
+    /// A neighbour behind the player's router tries all the time, and has its way when the player pauses. The
+    /// player's next datagram ends that.
+    fn hijack(&mut self) {
+        let Some((player, _, _, at)) = self.some_pair() else {
+            return;
+        };
+        let own = self.external(player, at);
+        let neighbour = SocketAddr::new(own.ip(), self.random.u16(1..1024));
+        self.now += 3 * SECOND;
+        if matches!(
+            self.datagram(at, own, 4),
+            Action::Drop(DropReason::WrongPort)
+        ) {
+            return;
+        }
+        for (pause, source) in [
+            (100, neighbour),
+            (100, own),
+            (100, neighbour),
+            (2300, neighbour),
+        ] {
+            self.now += pause * SECOND / 1000;
+            self.datagram(at, source, 4);
+        }
+        let back = self.datagram(at, own, 4);
+        assert_ne!(
+            back,
+            Action::Drop(DropReason::WrongPort),
+            "the player is back"
+        );
     }
 
     fn datagram(&mut self, at: u16, source: SocketAddr, length: usize) -> Action {

@@ -346,26 +346,25 @@ impl Side {
 
     /// Reads the whole past: who lost its place to whom, and when.
     fn may_return(&self, source: SocketAddr, now: u64) -> bool {
-        let mut holder: Option<(SocketAddr, u64, bool)> = None;
+        let mut rights: Vec<(SocketAddr, u64)> = Vec::new();
         for (index, heard) in self.heard.iter().enumerate() {
             let past = &self.heard[..index];
             match heard.how {
-                How::TookBack => holder = None,
+                How::TookBack => rights.clear(),
                 How::Latched => {
-                    let is_kept = holder.is_some_and(|(_, since, heard_)| {
-                        heard_ && heard.at - since <= 30 * SECOND
-                    });
-                    if !is_kept {
-                        let loser = past.iter().rfind(|h| h.how != How::TurnedAway);
-                        let address = loser.map_or(self.registered, |h| h.from);
-                        let is_seamless = loser.is_some_and(|h| follows(past, heard.from, h.at));
-                        holder = (!is_seamless).then_some((address, heard.at, loser.is_some()));
+                    let loser = past.iter().rfind(|h| h.how != How::TurnedAway);
+                    let address = loser.map_or(self.registered, |h| h.from);
+                    let is_seamless = loser.is_some_and(|h| follows(past, heard.from, h.at));
+                    if !is_seamless {
+                        rights.push((address, heard.at));
                     }
                 }
                 How::InPlace | How::TurnedAway => {}
             }
         }
-        holder.is_some_and(|(address, since, _)| address == source && now - since <= 30 * SECOND)
+        rights
+            .iter()
+            .any(|(address, since)| *address == source && now - since <= 30 * SECOND)
     }
 }
 
