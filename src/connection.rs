@@ -21,11 +21,19 @@ const READ_SIZE: usize = 1024;
 /// How much is read and thrown away after a line too long, so that the answer is not lost to a reset.
 const MAX_DISCARDED: usize = 256 * 1024;
 
-/// For how long that goes on.
+/// For how long that goes on at most.
 const DISCARD_TIME: Duration = Duration::from_secs(1);
 
-/// The player does not take what it is sent.
-pub(crate) struct Undeliverable;
+/// Why a reply did not reach a player.
+pub(crate) enum SendError {
+    /// The player does not read.
+    BufferFull,
+    /// The connection is broken; its thread will notice.
+    Broken,
+}
+
+/// A connection that two threads hold: its own, and the event loop.
+pub(crate) type SharedConnection = Arc<Connection>;
 
 /// One player's connection. Its thread reads; only the event loop writes.
 pub(crate) struct Connection {
@@ -42,20 +50,17 @@ impl Connection {
         peer: SocketAddr,
         permit: Permit,
     ) -> Self {
-        Self {
-            id,
-            peer,
-            stream,
-            permit,
-        }
+        Self { id, peer, stream, permit }
     }
 
     /// Writes a reply whole, or not at all: this never waits for the player.
-    pub(crate) fn send(&self, reply: &Reply) -> Result<(), Undeliverable> {
+    pub(crate) fn send(&self, reply: &Reply) -> Result<(), SendError> {
         let text = reply.encode();
         match SockRef::from(&self.stream).send_with_flags(text.as_bytes(), MSG_DONTWAIT) {
             Ok(sent) if sent == text.len() => Ok(()),
-            Ok(_) | Err(_) => Err(Undeliverable),
+            Ok(_) => Err(SendError::BufferFull),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Err(SendError::BufferFull),
+            Err(_) => Err(SendError::Broken),
         }
     }
 
@@ -80,10 +85,7 @@ impl Connection {
 pub(crate) fn serve(connection: &Connection, events: &EventSender) {
     let outcome = catch_unwind(AssertUnwindSafe(|| read_commands(connection, events)));
     if outcome.is_err() {
-        log::error!(
-            "the handler of {} panicked, its connection is closed",
-            connection.peer
-        );
+        log::error!("the handler of {} panicked, its connection is closed", connection.peer);
         connection.disconnect();
     }
     // If the loop is gone there is nobody left to tell.
@@ -110,11 +112,7 @@ fn read_commands(connection: &Connection, events: &EventSender) -> Result<(), Lo
                         continue;
                     };
                     let received = clock::now();
-                    events.post(Event::Command {
-                        player: connection.id,
-                        command,
-                        received,
-                    })?;
+                    events.post(Event::Command { player: connection.id, command, received })?;
                 }
                 Ok(None) => break,
                 Err(crate::protocol::LineTooLong) => {
@@ -129,17 +127,16 @@ fn read_commands(connection: &Connection, events: &EventSender) -> Result<(), Lo
 
 /// Reads on for a moment: closing with unread data would send a reset, which can overtake the answer.
 fn discard(mut stream: &TcpStream, buffer: &mut [u8]) {
-    if stream.set_read_timeout(Some(DISCARD_TIME)).is_err() {
-        return;
-    }
+    let deadline = clock::now() + DISCARD_TIME;
     let mut discarded = 0;
     while discarded < MAX_DISCARDED {
+        let left = deadline.saturating_duration_since(clock::now());
+        if left.is_zero() || stream.set_read_timeout(Some(left)).is_err() {
+            return;
+        }
         match stream.read(buffer) {
             Ok(0) | Err(_) => return,
             Ok(length) => discarded += length,
         }
     }
 }
-
-/// A connection that two threads hold: its own, and the event loop.
-pub(crate) type SharedConnection = Arc<Connection>;

@@ -13,11 +13,12 @@ use mio::{Events, Poll, Token, Waker};
 
 use crate::clock;
 use crate::config::Config;
-use crate::connection::{SharedConnection, Undeliverable};
+use crate::connection::{SendError, SharedConnection};
 use crate::hosts::{Hosts, Registration};
 use crate::id::{ConnectionId, Random};
+use crate::listener::Acceptor;
 use crate::metrics::Metrics;
-use crate::orchestrator;
+use crate::orchestrator::{self, Outcome, Step};
 use crate::os;
 use crate::protocol::{Command, Reply};
 use crate::registrar::Registrar;
@@ -53,11 +54,7 @@ pub(crate) enum Event {
     /// No thread could be had for that player.
     Refused(ConnectionId),
     /// A player sent a line.
-    Command {
-        player: ConnectionId,
-        command: Command,
-        received: Instant,
-    },
+    Command { player: ConnectionId, command: Command, received: Instant },
     /// A player sent a line that is too long; nothing more will come from it.
     LineTooLong(ConnectionId),
     /// A player's connection has ended.
@@ -66,6 +63,8 @@ pub(crate) enum Event {
     Ping(Sender<()>),
     /// The server is to end.
     Shutdown,
+    /// Nobody will connect any more.
+    AcceptorClosed,
 }
 
 /// The loop has ended; nobody listens any more.
@@ -87,9 +86,9 @@ impl EventSender {
         Ok(())
     }
 
-    /// Posts an event unless the channel is full.
-    pub(crate) fn try_post(&self, event: Event) -> Result<(), LoopGone> {
-        self.channel.try_send(event).map_err(|_| LoopGone)?;
+    /// Posts an event, waiting for at most `patience` while the channel is full.
+    pub(crate) fn post_within(&self, event: Event, patience: Duration) -> Result<(), LoopGone> {
+        self.channel.send_timeout(event, patience).map_err(|_| LoopGone)?;
         self.wake();
         Ok(())
     }
@@ -112,6 +111,7 @@ pub(crate) struct EventLoop {
     poll: Poll,
     poll_events: Events,
     channel: Receiver<Event>,
+    acceptor: Arc<Acceptor>,
     sockets: Sockets,
     /// Sockets that may have more to read: each is reported once, and here until it is found empty.
     readable: VecDeque<SocketId>,
@@ -126,6 +126,8 @@ pub(crate) struct EventLoop {
     now: Timestamp,
     next_sweep: Timestamp,
     sweep_interval: Duration,
+    /// Datagrams at relay ports, to take the time of some.
+    arrivals: u64,
     warnings: Warnings,
 }
 
@@ -144,6 +146,7 @@ impl EventLoop {
     pub(crate) fn new(
         config: &Config,
         mut sockets: Sockets,
+        acceptor: Arc<Acceptor>,
         metrics: Arc<Metrics>,
         channel_size: usize,
     ) -> io::Result<(Self, EventSender)> {
@@ -154,12 +157,13 @@ impl EventLoop {
         let mut random = os::KernelRandom::default();
         let mut ports = sockets.relay_ports().to_vec();
         shuffle(&mut ports, &mut random);
-        let own = own_addresses(&sockets)?;
+        let own = own_addresses(&sockets);
         let now = Timestamp::START;
         let event_loop = Self {
             poll,
             poll_events: Events::with_capacity(1024),
             channel,
+            acceptor,
             readable: VecDeque::new(),
             buffer: vec![0; LARGEST_DATAGRAM],
             players: HashMap::new(),
@@ -173,18 +177,13 @@ impl EventLoop {
             now,
             next_sweep: now + config.sweep_interval(),
             sweep_interval: config.sweep_interval(),
+            arrivals: 0,
             warnings: Warnings::default(),
         };
-        Ok((
-            event_loop,
-            EventSender {
-                channel: sender,
-                waker,
-            },
-        ))
+        Ok((event_loop, EventSender { channel: sender, waker }))
     }
 
-    /// Turns until a [`Event::Shutdown`] arrives, then disconnects everybody.
+    /// Turns until [`Event::Shutdown`] has closed the acceptor, then disconnects everybody.
     ///
     /// # Errors
     /// If `poll` itself fails, which leaves nothing to go on with.
@@ -200,7 +199,7 @@ impl EventLoop {
     fn run_once(&mut self) -> io::Result<Flow> {
         let wait = self.next_wait();
         self.wait(wait)?;
-        self.now = self.time.advance(clock::now(), Some(wait));
+        self.now = self.time.advance(clock::now(), wait);
         let flow = self.handle_events();
         self.handle_datagrams();
         self.handle_deadlines();
@@ -212,11 +211,7 @@ impl EventLoop {
             return Duration::ZERO;
         }
         let until_sweep = self.next_sweep.since(self.now);
-        if self.relays.pairs() == 0 {
-            until_sweep
-        } else {
-            until_sweep.min(STANDING_STILL_WATCH)
-        }
+        if self.relays.pairs() == 0 { until_sweep } else { until_sweep.min(STANDING_STILL_WATCH) }
     }
 
     fn wait(&mut self, wait: Duration) -> io::Result<()> {
@@ -255,16 +250,12 @@ impl EventLoop {
                 self.tell(player, &Reply::ServerFull);
                 self.depart(player);
             }
-            Event::Command {
-                player,
-                command,
-                received,
-            } => {
+            Event::Command { player, command, received } => {
                 self.handle_command(player, &command, received);
             }
             Event::LineTooLong(player) => {
                 self.tell(player, &Reply::LineTooLong);
-                if let Some(connection) = self.players.get(&player) {
+                if let Some(connection) = self.forget(player) {
                     connection.finish_sending();
                 }
             }
@@ -273,16 +264,18 @@ impl EventLoop {
                 // Who asked may have given up waiting.
                 let _ = answer.try_send(());
             }
-            Event::Shutdown => return Flow::Stop,
+            Event::Shutdown => self.acceptor.close(),
+            // Whoever connected is known by now: no thread is left that nobody could wake.
+            Event::AcceptorClosed => return Flow::Stop,
         }
         Flow::Continue
     }
 
     fn handle_command(&mut self, player: ConnectionId, command: &Command, received: Instant) {
-        let Some(connection) = self.players.get(&player) else {
+        if !self.players.contains_key(&player) {
             return;
-        };
-        let replies = orchestrator::handle_command(
+        }
+        let Outcome { replies, step } = orchestrator::handle_command(
             player,
             command,
             &mut self.hosts,
@@ -290,38 +283,39 @@ impl EventLoop {
             &mut self.random,
             self.now,
         );
-        let kind = command.kind();
-        if let Some(failure) = orchestrator::failure(&replies) {
-            self.metrics.command_exception[kind as usize].add_as_only_writer(1);
-            log::debug!("{} from {}: {failure}", kind.name(), connection.peer);
-        } else if let [(_, Reply::SetIds(open_id, _)), ..] = replies.as_slice() {
-            connection.mark_registered();
-            log::info!(
-                "player {open_id}: registered from {}",
-                connection.peer.ip().to_canonical()
-            );
-        }
+        self.note_step(player, command, &step);
         for (to, reply) in &replies {
             self.tell(*to, reply);
         }
-        if let [
-            (asker, Reply::ConnectRelay(to_host)),
-            (host, Reply::ConnectRelay(to_asker)),
-        ] = replies.as_slice()
-        {
-            let (asker, host) = (self.name_of(*asker), self.name_of(*host));
-            log::info!("relay {to_host}+{to_asker}: player {asker} with player {host}");
-        }
-        self.metrics.active_hosts.set(self.hosts.len());
-        self.metrics.relay_count.set(self.relays.pairs());
+        self.note_freed();
         let took = clock::now().saturating_duration_since(received);
-        self.metrics.command_duration[kind as usize].observe_time(took);
+        self.metrics.command_duration[command.kind() as usize].observe_time(took);
+    }
+
+    fn note_step(&self, player: ConnectionId, command: &Command, step: &Step) {
+        let connection = &self.players[&player];
+        match step {
+            Step::None => {}
+            Step::Registered(open_id) => {
+                connection.mark_registered();
+                self.metrics.active_hosts.set(self.hosts.len());
+                log::info!("player {open_id}: registered from {}", connection.peer);
+            }
+            Step::RelayOpened { ports: [host_port, asker_port], host } => {
+                self.metrics.relay_count.set(self.relays.pairs());
+                let asker = self.name_of(player);
+                log::info!("relay {host_port}+{asker_port}: player {asker} with player {host}");
+            }
+            Step::Failed(failure) => {
+                let kind = command.kind();
+                self.metrics.command_exception[kind as usize].add_as_only_writer(1);
+                log::debug!("{} from {}: {failure}", kind.name(), connection.peer);
+            }
+        }
     }
 
     fn name_of(&self, player: ConnectionId) -> &str {
-        self.hosts
-            .by_connection(player)
-            .map_or("?", |host| host.open_id.as_str())
+        self.hosts.by_connection(player).map_or("?", |host| host.open_id.as_str())
     }
 
     /// Writes to a player. One that does not read what it is sent is disconnected: nobody waits for it.
@@ -329,27 +323,32 @@ impl EventLoop {
         let Some(connection) = self.players.get(&player) else {
             return;
         };
-        if let Err(Undeliverable) = connection.send(reply) {
-            if self.warnings.slow_player.is_due(clock::now()) {
-                log::info!(
-                    "{} does not read its answers: disconnected",
-                    connection.peer
-                );
+        match connection.send(reply) {
+            Ok(()) => {}
+            Err(SendError::BufferFull) => {
+                if self.warnings.slow_player.is_due(clock::now()) {
+                    log::info!("{} does not read its answers: disconnected", connection.peer);
+                }
+                self.depart(player);
             }
-            self.depart(player);
+            Err(SendError::Broken) => self.depart(player),
+        }
+    }
+
+    fn depart(&mut self, player: ConnectionId) {
+        if let Some(connection) = self.forget(player) {
+            connection.disconnect();
         }
     }
 
     /// The player is gone: its ids are forgotten at once, its relays live on until they are idle.
-    fn depart(&mut self, player: ConnectionId) {
-        if let Some(connection) = self.players.remove(&player) {
-            connection.disconnect();
-        }
+    fn forget(&mut self, player: ConnectionId) -> Option<SharedConnection> {
         if let Some(host) = self.hosts.remove(player) {
+            self.metrics.active_hosts.set(self.hosts.len());
             log::info!("player {}: disconnected", host.open_id);
         }
         self.relays.handle_departure(player);
-        self.metrics.active_hosts.set(self.hosts.len());
+        self.players.remove(&player)
     }
 
     /// Reads the sockets that have something, each a little in turn, so that a flooded one delays nobody.
@@ -400,11 +399,8 @@ impl EventLoop {
     }
 
     fn relay(&mut self, at: RelayPort, source: SocketAddr, length: usize) {
-        let is_timed = self
-            .metrics
-            .relay_datagrams
-            .value()
-            .is_multiple_of(TIMED_DATAGRAMS);
+        self.arrivals = self.arrivals.wrapping_add(1);
+        let is_timed = self.arrivals.is_multiple_of(TIMED_DATAGRAMS);
         let begin = is_timed.then(clock::now);
         match self.relays.handle_datagram(at, source, length, self.now) {
             Action::Forward { via, to } => {
@@ -423,10 +419,7 @@ impl EventLoop {
                 }
             }
             Action::Drop(reason) => {
-                log::trace!(
-                    "port {at}: {length} bytes from {source} dropped: {}",
-                    reason.label()
-                );
+                log::trace!("port {at}: {length} bytes from {source} dropped: {}", reason.label());
                 self.count_drop(reason);
                 self.tell_of_limit(at, reason);
             }
@@ -454,12 +447,7 @@ impl EventLoop {
         let Some(limit) = reason.limit() else {
             return;
         };
-        for player in self
-            .relays
-            .poll_notices(at, limit, self.now)
-            .into_iter()
-            .flatten()
-        {
+        for player in self.relays.poll_notices(at, limit, self.now).into_iter().flatten() {
             log::info!(
                 "relay {at}: reached its {} limit, player {}",
                 limit.name(),
@@ -471,9 +459,7 @@ impl EventLoop {
 
     fn handle_registration(&mut self, source: SocketAddr, length: usize) {
         let payload = &self.buffer[..length];
-        let outcome = self
-            .registrar
-            .handle_datagram(&mut self.hosts, source, payload, self.now);
+        let outcome = self.registrar.handle_datagram(&mut self.hosts, source, payload, self.now);
         match outcome.registration {
             Registration::First(player, open_id) => {
                 self.metrics.registrar_success.add_as_only_writer(1);
@@ -483,12 +469,13 @@ impl EventLoop {
             Registration::Moved(player, open_id) => {
                 self.metrics.registrar_success.add_as_only_writer(1);
                 self.relays.handle_move(player, source);
-                log::info!("player {open_id}: external address moved to {source}");
+                // Below info: a player can move as often as it can send.
+                log::debug!("player {open_id}: external address moved to {source}");
             }
             Registration::Repeated => self.metrics.registrar_repeat.add_as_only_writer(1),
             Registration::Unknown => {
                 self.metrics.registrar_fail.add_as_only_writer(1);
-                log::trace!("registrar: {length} bytes from {source} are no known PrivateID");
+                log::trace!("registrar: {length} bytes from {source} refused");
             }
         }
         if let Some(answer) = outcome.answer
@@ -503,30 +490,35 @@ impl EventLoop {
             return;
         }
         self.next_sweep = self.now + self.sweep_interval;
-        for freed in self.relays.sweep(self.now) {
+        self.relays.sweep(self.now);
+        self.note_freed();
+        let own = own_addresses(&self.sockets);
+        self.registrar.set_own_addresses(own.clone());
+        self.relays.set_own_addresses(own);
+    }
+
+    fn note_freed(&mut self) {
+        while let Some(freed) = self.relays.poll_freed() {
             self.metrics.relay_expired.add_as_only_writer(1);
+            self.metrics.relay_count.set(self.relays.pairs());
             let [one, other] = freed.ports;
             log::info!("relay {one}+{other}: freed after {} bytes", freed.traffic);
-        }
-        self.metrics.relay_count.set(self.relays.pairs());
-        match own_addresses(&self.sockets) {
-            Ok(own) => {
-                self.registrar.set_own_addresses(own.clone());
-                self.relays.set_own_addresses(own);
-            }
-            Err(error) => log::debug!("the machine's addresses cannot be read: {error}"),
         }
     }
 }
 
-fn own_addresses(sockets: &Sockets) -> io::Result<OwnAddresses> {
-    let registrar = sockets.registrar_address()?.port();
-    let ports = sockets
-        .relay_ports()
-        .iter()
-        .map(|port| port.0)
-        .chain([registrar]);
-    Ok(OwnAddresses::new(os::local_ips()?, ports))
+/// The server's own UDP addresses. Interfaces come and go, so this is asked again with every sweep.
+fn own_addresses(sockets: &Sockets) -> OwnAddresses {
+    let registrar = sockets.registrar_address();
+    let ports = sockets.relay_ports().iter().map(|port| port.0).chain([registrar.port()]);
+    if !registrar.ip().is_unspecified() {
+        return OwnAddresses::new([registrar.ip()], ports);
+    }
+    let ips = os::local_ips().unwrap_or_else(|error| {
+        log::debug!("the machine's addresses cannot be read: {error}");
+        Vec::new()
+    });
+    OwnAddresses::new(ips, ports).and_loopback()
 }
 
 /// Puts `items` into random order, each order with the same probability.

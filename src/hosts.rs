@@ -93,18 +93,10 @@ impl Hosts {
             .find(|id| !self.by_open_id.contains_key(id))
             .ok_or(IdsExhausted)?;
         let private_id = (0..MAX_DRAWS)
-            .map(|_| {
-                self.scheme
-                    .private_alphabet
-                    .sample(self.scheme.private_length, random)
-            })
+            .map(|_| self.scheme.private_alphabet.sample(self.scheme.private_length, random))
             .find(|text| !self.by_private_id.contains_key(text.as_str()))
             .ok_or(IdsExhausted)?;
-        Ok(Host {
-            open_id,
-            private_id: PrivateId::new(&private_id),
-            address: None,
-        })
+        Ok(Host { open_id, private_id: PrivateId::new(&private_id), address: None })
     }
 
     /// Notes `source` as the external address of the player with that PrivateID.
@@ -112,10 +104,7 @@ impl Hosts {
         let Some(player) = self.by_private_id.get(private_id) else {
             return Registration::Unknown;
         };
-        let host = self
-            .by_connection
-            .get_mut(player)
-            .expect("the maps name the same players");
+        let host = self.by_connection.get_mut(player).expect("the maps name the same players");
         match host.address.replace(source) {
             None => Registration::First(*player, host.open_id.clone()),
             Some(before) if before == source => Registration::Repeated,
@@ -171,15 +160,9 @@ mod tests {
     #[test]
     fn a_second_registration_gives_the_same_ids() {
         let (mut hosts, mut random) = hosts(8);
-        let first = hosts
-            .register(ConnectionId(1), &mut random)
-            .unwrap()
-            .clone();
+        let first = hosts.register(ConnectionId(1), &mut random).unwrap().clone();
         let again = hosts.register(ConnectionId(1), &mut random).unwrap();
-        assert_eq!(
-            (&first.open_id, &first.private_id),
-            (&again.open_id, &again.private_id)
-        );
+        assert_eq!((&first.open_id, &first.private_id), (&again.open_id, &again.private_id));
         assert_eq!(hosts.len(), 1);
     }
 
@@ -189,10 +172,7 @@ mod tests {
         for player in 0..4 {
             hosts.register(ConnectionId(player), &mut random).unwrap();
         }
-        assert_eq!(
-            hosts.register(ConnectionId(4), &mut random).unwrap_err(),
-            IdsExhausted
-        );
+        assert_eq!(hosts.register(ConnectionId(4), &mut random).unwrap_err(), IdsExhausted);
         hosts.remove(ConnectionId(2)).unwrap();
         hosts.register(ConnectionId(5), &mut random).unwrap();
     }
@@ -200,14 +180,8 @@ mod tests {
     #[test]
     fn addresses_are_first_then_repeated_then_moved() {
         let (mut hosts, mut random) = hosts(8);
-        let host = hosts
-            .register(ConnectionId(1), &mut random)
-            .unwrap()
-            .clone();
-        let (here, there) = (
-            "192.0.2.1:1000".parse().unwrap(),
-            "192.0.2.1:1001".parse().unwrap(),
-        );
+        let host = hosts.register(ConnectionId(1), &mut random).unwrap().clone();
+        let (here, there) = ("192.0.2.1:1000".parse().unwrap(), "192.0.2.1:1001".parse().unwrap());
         let secret = host.private_id.reveal();
         let id = host.open_id.clone();
         assert_eq!(
@@ -215,31 +189,19 @@ mod tests {
             Registration::First(ConnectionId(1), id.clone())
         );
         assert_eq!(hosts.register_address(secret, here), Registration::Repeated);
-        assert_eq!(
-            hosts.register_address(secret, there),
-            Registration::Moved(ConnectionId(1), id)
-        );
+        assert_eq!(hosts.register_address(secret, there), Registration::Moved(ConnectionId(1), id));
         assert_eq!(hosts.register_address("abcd", here), Registration::Unknown);
-        assert_eq!(
-            hosts.by_open_id(&host.open_id).unwrap().1.address,
-            Some(there)
-        );
+        assert_eq!(hosts.by_open_id(&host.open_id).unwrap().1.address, Some(there));
     }
 
     #[test]
     fn who_leaves_loses_both_ids_at_once() {
         let (mut hosts, mut random) = hosts(8);
-        let host = hosts
-            .register(ConnectionId(1), &mut random)
-            .unwrap()
-            .clone();
+        let host = hosts.register(ConnectionId(1), &mut random).unwrap().clone();
         hosts.remove(ConnectionId(1)).unwrap();
         assert!(hosts.by_open_id(&host.open_id).is_none());
         let here = "192.0.2.1:1000".parse().unwrap();
-        assert_eq!(
-            hosts.register_address(host.private_id.reveal(), here),
-            Registration::Unknown
-        );
+        assert_eq!(hosts.register_address(host.private_id.reveal(), here), Registration::Unknown);
         assert!(hosts.is_empty());
     }
 }

@@ -1,20 +1,27 @@
 //! Touches no state but atomics: metrics and health for the person who runs the server.
 //!
-//! One request a connection, one connection at a time, each with a deadline: a slow or hostile client delays the
+//! One request a connection, few connections at a time, each with a deadline: slow or hostile clients delay the
 //! next scrape and nothing else.
 
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::clock;
 use crate::event_loop::{Event, EventSender};
+use crate::listener::Acceptor;
 use crate::metrics::Metrics;
 
-/// How long a client may take to ask, and how long the answer may take to be written.
+const OK: &str = "200 OK";
+const UNAVAILABLE: &str = "503 Service Unavailable";
+
+/// How many requests are answered at once; further connections are closed.
+const MAX_REQUESTS: usize = 16;
+
+/// How long a client may take to ask, and for how long it may leave an answer unread.
 const DEADLINE: Duration = Duration::from_secs(2);
 
 /// How long a request may be, in bytes.
@@ -34,70 +41,63 @@ pub(crate) struct Endpoint {
 }
 
 /// The body of the thread: answers until the socket is shut down.
-pub(crate) fn run(listener: &TcpListener, endpoint: &Endpoint, is_stopping: &AtomicBool) {
-    while !is_stopping.load(Ordering::Relaxed) {
-        match listener.accept() {
-            Ok((stream, peer)) => {
-                if let Err(error) = endpoint.serve(stream) {
-                    log::debug!("http request from {peer} failed: {error}");
+pub(crate) fn run(acceptor: &Acceptor, endpoint: &Endpoint) {
+    let active = AtomicUsize::new(0);
+    thread::scope(|requests| {
+        while let Some(accepted) = acceptor.accept() {
+            match accepted {
+                Ok((stream, _)) => {
+                    if active.fetch_add(1, Ordering::Relaxed) < MAX_REQUESTS {
+                        let serve = || {
+                            endpoint.serve(stream);
+                            active.fetch_sub(1, Ordering::Relaxed);
+                        };
+                        requests.spawn(serve);
+                    } else {
+                        active.fetch_sub(1, Ordering::Relaxed);
+                    }
+                }
+                Err(error) => {
+                    log::debug!("http connection not accepted: {error}");
+                    thread::park_timeout(COOL_DOWN);
                 }
             }
-            Err(error) if !is_stopping.load(Ordering::Relaxed) => {
-                log::debug!("http connection not accepted: {error}");
-                thread::park_timeout(COOL_DOWN);
-            }
-            Err(_) => {}
         }
-    }
+    });
 }
 
 impl Endpoint {
-    fn serve(&self, mut stream: TcpStream) -> io::Result<()> {
+    fn serve(&self, stream: TcpStream) {
+        if let Err(error) = self.try_to_serve(stream) {
+            log::debug!("http request failed: {error}");
+        }
+    }
+
+    fn try_to_serve(&self, mut stream: TcpStream) -> io::Result<()> {
         let deadline = clock::now() + DEADLINE;
         stream.set_write_timeout(Some(DEADLINE))?;
         let mut request = Vec::new();
-        while !request.windows(4).any(|end| end == b"\r\n\r\n") && request.len() < MAX_REQUEST {
+        while !is_complete(&request) && request.len() < MAX_REQUEST {
             if read_some(&mut stream, &mut request, deadline)? == 0 {
                 break;
             }
         }
-        let line = request
-            .split(|byte| *byte == b'\r')
-            .next()
-            .unwrap_or_default();
+        let line = request.split(|byte| *byte == b'\r').next().unwrap_or_default();
         stream.write_all(&self.answer(line))
     }
 
     fn answer(&self, request_line: &[u8]) -> Vec<u8> {
         let mut words = request_line.split(|byte| *byte == b' ');
-        let (method, target) = (
-            words.next().unwrap_or_default(),
-            words.next().unwrap_or_default(),
-        );
-        let path = target
-            .split(|byte| *byte == b'?')
-            .next()
-            .unwrap_or_default();
+        let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
+        let is_get = [&b"GET"[..], b"HEAD"].contains(&method);
         let (status, body) = match path {
-            b"/metrics" => ("200 OK", self.metrics.text()),
-            b"/healthz" if self.does_loop_turn() => ("200 OK", "ok\n".to_owned()),
-            b"/healthz" => (
-                "503 Service Unavailable",
-                "the event loop does not answer\n".to_owned(),
-            ),
-            b"/readyz" if self.relay_ports >= 2 => ("200 OK", "ready\n".to_owned()),
-            b"/readyz" => (
-                "503 Service Unavailable",
-                "no relay port could be bound\n".to_owned(),
-            ),
-            _ => (
-                "404 Not Found",
-                "there are /metrics, /healthz and /readyz\n".to_owned(),
-            ),
-        };
-        let (status, body) = match method {
-            b"GET" | b"HEAD" => (status, body),
-            _ => ("405 Method Not Allowed", "only GET\n".to_owned()),
+            b"/metrics" if is_get => (OK, self.metrics.text()),
+            b"/healthz" if is_get && self.does_loop_turn() => (OK, "ok\n".to_owned()),
+            b"/healthz" if is_get => (UNAVAILABLE, "the event loop does not answer\n".to_owned()),
+            b"/readyz" if is_get && self.relay_ports >= 2 => (OK, "ready\n".to_owned()),
+            b"/readyz" if is_get => (UNAVAILABLE, "no relay port could be bound\n".to_owned()),
+            _ => ("404 Not Found", "there are GET /metrics, /healthz and /readyz\n".to_owned()),
         };
         let length = body.len();
         let shown = if method == b"HEAD" { "" } else { body.as_str() };
@@ -112,9 +112,15 @@ impl Endpoint {
 
     fn does_loop_turn(&self) -> bool {
         let (answer, answered) = crossbeam_channel::bounded(1);
-        self.events.try_post(Event::Ping(answer)).is_ok()
+        self.events.post_within(Event::Ping(answer), LOOP_ANSWER_TIME).is_ok()
             && answered.recv_timeout(LOOP_ANSWER_TIME).is_ok()
     }
+}
+
+/// Whether the empty line has come that ends a request's head.
+fn is_complete(request: &[u8]) -> bool {
+    let ends_with = |end: &[u8]| request.windows(end.len()).any(|window| window == end);
+    ends_with(b"\r\n\r\n") || ends_with(b"\n\n")
 }
 
 /// Reads what is there, waiting until `deadline` at most.

@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::clock;
 use crate::connection::{self, Connection};
@@ -42,29 +42,55 @@ const USER_TIMEOUT: Duration = Duration::from_secs(90);
 /// How long no connection is accepted after the system refused one, for want of descriptors or threads.
 const COOL_DOWN: Duration = Duration::from_millis(100);
 
-/// Opens the port for players. Accepted connections inherit its options.
-pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    if address.is_ipv6() {
-        socket.set_only_v6(false)?;
+/// A listening TCP socket that another thread can close while one waits in `accept`.
+pub(crate) struct Acceptor {
+    listener: TcpListener,
+    is_closed: AtomicBool,
+}
+
+impl Acceptor {
+    pub(crate) fn new(listener: TcpListener) -> Self {
+        Self { listener, is_closed: AtomicBool::new(false) }
     }
-    socket.set_reuse_address(true)?;
-    socket.set_tcp_nodelay(true)?;
-    socket.set_send_buffer_size(SOCKET_BUFFER)?;
-    socket.set_recv_buffer_size(SOCKET_BUFFER)?;
-    let keepalive = TcpKeepalive::new()
-        .with_time(KEEPALIVE_IDLE)
-        .with_interval(KEEPALIVE_INTERVAL)
-        .with_retries(KEEPALIVE_PROBES);
-    socket.set_tcp_keepalive(&keepalive)?;
-    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+
+    /// Opens the port for players. Accepted connections inherit its options.
+    pub(crate) fn for_players(address: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(false)?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.set_tcp_nodelay(true)?;
+        socket.set_send_buffer_size(SOCKET_BUFFER)?;
+        socket.set_recv_buffer_size(SOCKET_BUFFER)?;
+        let keepalive = TcpKeepalive::new()
+            .with_time(KEEPALIVE_IDLE)
+            .with_interval(KEEPALIVE_INTERVAL)
+            .with_retries(KEEPALIVE_PROBES);
+        socket.set_tcp_keepalive(&keepalive)?;
+        socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(Self::new(socket.into()))
+    }
+
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// The next connection, or the error that kept one away; `None` once it is closed.
+    pub(crate) fn accept(&self) -> Option<io::Result<(TcpStream, SocketAddr)>> {
+        let accepted = self.listener.accept();
+        let is_closed = self.is_closed.load(Ordering::Relaxed);
+        if is_closed { None } else { Some(accepted) }
+    }
+
+    /// Lets nobody in any more, and wakes who waits in [`Self::accept`].
+    pub(crate) fn close(&self) {
+        self.is_closed.store(true, Ordering::Relaxed);
+        // Fails only if that was done before.
+        let _ = SockRef::from(&self.listener).shutdown(Shutdown::Both);
+    }
 }
 
 /// How many connections there may be.
@@ -95,11 +121,7 @@ struct OfIp {
 
 impl ConnectionTable {
     pub(crate) fn new(caps: Caps, metrics: Arc<Metrics>) -> Self {
-        Self {
-            caps,
-            counts: Mutex::default(),
-            metrics,
-        }
+        Self { caps, counts: Mutex::default(), metrics }
     }
 
     /// Admits one more connection from `ip`, unless a cap is reached.
@@ -119,11 +141,7 @@ impl ConnectionTable {
         of_ip.unregistered += 1;
         counts.connections += 1;
         self.metrics.tcp_connections.add(1);
-        Some(Permit {
-            table: Arc::clone(self),
-            ip,
-            is_registered: AtomicBool::new(false),
-        })
+        Some(Permit { table: Arc::clone(self), ip, is_registered: AtomicBool::new(false) })
     }
 }
 
@@ -140,11 +158,7 @@ impl Permit {
             return;
         }
         let mut counts = self.table.counts.lock();
-        counts
-            .by_ip
-            .get_mut(&self.ip)
-            .expect("the permit's IP is counted")
-            .unregistered -= 1;
+        counts.by_ip.get_mut(&self.ip).expect("the permit's IP is counted").unregistered -= 1;
     }
 }
 
@@ -152,10 +166,7 @@ impl Drop for Permit {
     fn drop(&mut self) {
         let mut counts = self.table.counts.lock();
         counts.connections -= 1;
-        let of_ip = counts
-            .by_ip
-            .get_mut(&self.ip)
-            .expect("the permit's IP is counted");
+        let of_ip = counts.by_ip.get_mut(&self.ip).expect("the permit's IP is counted");
         of_ip.connections -= 1;
         if !self.is_registered.load(Ordering::Relaxed) {
             of_ip.unregistered -= 1;
@@ -167,23 +178,16 @@ impl Drop for Permit {
     }
 }
 
-/// The body of the listener's thread: accepts until the socket is shut down, then waits for the players' threads.
-pub(crate) fn run(
-    listener: &TcpListener,
-    table: &Arc<ConnectionTable>,
-    events: &EventSender,
-    is_stopping: &AtomicBool,
-) {
+/// The body of the listener's thread: accepts until the acceptor is closed, then waits for the players' threads.
+pub(crate) fn run(acceptor: &Acceptor, table: &Arc<ConnectionTable>, events: &EventSender) {
     let mut warnings = Throttle::default();
     let mut next_id = 0;
     thread::scope(|players| {
-        while !is_stopping.load(Ordering::Relaxed) {
-            let (stream, peer) = match listener.accept() {
+        while let Some(accepted) = acceptor.accept() {
+            let (stream, peer) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    if !is_stopping.load(Ordering::Relaxed) {
-                        cool_down(&error, &mut warnings);
-                    }
+                    cool_down(&error, &mut warnings);
                     continue;
                 }
             };
@@ -192,12 +196,15 @@ pub(crate) fn run(
                 refuse(stream);
                 continue;
             };
-            let connection = Arc::new(Connection::new(ConnectionId(next_id), stream, peer, permit));
+            let id = ConnectionId(next_id);
             next_id += 1;
+            let connection = Arc::new(Connection::new(id, stream, peer, permit));
             if start(players, &connection, events, &mut warnings).is_err() {
                 return;
             }
         }
+        // If the loop is gone, nobody waits for this.
+        let _ = events.post(Event::AcceptorClosed);
     });
 }
 
@@ -222,10 +229,7 @@ fn start<'scope>(
 
 /// After an error that would only come again at once, such as too many open files, waits a little.
 fn cool_down(error: &io::Error, warnings: &mut Throttle) {
-    if matches!(
-        error.kind(),
-        ErrorKind::ConnectionAborted | ErrorKind::Interrupted
-    ) {
+    if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) {
         return;
     }
     if warnings.is_due(clock::now()) {
@@ -237,7 +241,7 @@ fn cool_down(error: &io::Error, warnings: &mut Throttle) {
     thread::park_timeout(COOL_DOWN);
 }
 
-/// Says why, and closes. What the player has sent is read first, or the reset would overtake the answer.
+/// Says why, and closes. What the player has sent so far is read: unread, it would make the close a reset.
 fn refuse(mut stream: TcpStream) {
     let answer = Reply::ServerFull.encode();
     let said = stream
@@ -257,13 +261,7 @@ mod tests {
     const OTHER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
 
     fn table(connections: usize, per_ip: usize) -> Arc<ConnectionTable> {
-        Arc::new(ConnectionTable::new(
-            Caps {
-                connections,
-                per_ip,
-            },
-            Arc::default(),
-        ))
+        Arc::new(ConnectionTable::new(Caps { connections, per_ip }, Arc::default()))
     }
 
     #[test]
@@ -282,9 +280,8 @@ mod tests {
     #[test]
     fn only_so_many_of_one_ip_may_be_without_a_registration() {
         let table = table(1000, 1000);
-        let waiting: Vec<_> = (0..MAX_UNREGISTERED_PER_IP)
-            .map(|_| table.admit(ONE).unwrap())
-            .collect();
+        let waiting: Vec<_> =
+            (0..MAX_UNREGISTERED_PER_IP).map(|_| table.admit(ONE).unwrap()).collect();
         assert!(table.admit(ONE).is_none());
         assert!(table.admit(OTHER).is_some());
         waiting[0].mark_registered();

@@ -83,11 +83,7 @@ fn read_config(args: &Args) -> Result<Effective, String> {
         .map(|(key, value)| (key.to_string_lossy().into(), value.to_string_lossy().into()))
         .collect();
     let file = read_file(args.config.as_deref())?;
-    let sources = Sources {
-        file,
-        environment,
-        command_line: args.set.clone(),
-    };
+    let sources = Sources { file, environment, command_line: args.set.clone() };
     Effective::read(&sources).map_err(|mistakes| {
         let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
         lines.join("\n")
@@ -107,35 +103,19 @@ fn start_logging(config: &Config) {
     env_logger::Builder::new()
         .filter_module("noray", config.log_level.filter())
         .format(|out, record| {
-            writeln!(
-                out,
-                "{} {:<5} {}",
-                out.timestamp(),
-                record.level(),
-                record.args()
-            )
+            writeln!(out, "{} {:<5} {}", out.timestamp(), record.level(), record.args())
         })
         .init();
 }
 
 fn serve(effective: &Effective) -> Result<(), StartError> {
     let set = effective.set_values();
-    log::info!(
-        "noray {} starts, {set} values set, see --check-config",
-        env!("CARGO_PKG_VERSION")
-    );
+    log::info!("noray {} starts, {set} values set, see --check-config", env!("CARGO_PKG_VERSION"));
     let server = Server::bind(&effective.config)?;
     let addresses = server.addresses();
-    log::info!(
-        "players: {}/tcp, registrar: {}/udp",
-        addresses.socket,
-        addresses.registrar
-    );
+    log::info!("players: {}/tcp, registrar: {}/udp", addresses.socket, addresses.registrar);
     let relay_ports = &addresses.relay_ports;
-    log::info!(
-        "relays: {} ports, {relay_ports}/udp",
-        relay_ports.as_slice().len()
-    );
+    log::info!("relays: {} ports, {relay_ports}/udp", relay_ports.as_slice().len());
     if let Some(http) = addresses.http {
         log::info!("metrics and health: http://{http}/metrics");
     }

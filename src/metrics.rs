@@ -27,10 +27,7 @@ impl Number {
 
     /// Adds, if no other thread ever writes this number: 0.5 ns, where [`Self::add`] takes 5.
     pub fn add_as_only_writer(&self, amount: u64) {
-        self.0.store(
-            self.0.load(Ordering::Relaxed).wrapping_add(amount),
-            Ordering::Relaxed,
-        );
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
     }
 
     /// Sets a level.
@@ -79,12 +76,7 @@ const SIZE_BOUNDS: &[u64] = &[32, 64, 128, 256, 512, 1024, 1472, 4096, 16_384, 6
 impl Histogram {
     fn new(bounds: &'static [u64], scale: f64) -> Self {
         let counts = (0..=bounds.len()).map(|_| Number::default()).collect();
-        Self {
-            bounds,
-            scale,
-            counts,
-            sum: Number::default(),
-        }
+        Self { bounds, scale, counts, sum: Number::default() }
     }
 
     fn of_seconds() -> Self {
@@ -153,21 +145,13 @@ impl Metrics {
     /// Everything in Prometheus's text format.
     pub fn text(&self) -> String {
         let mut page = Page(String::with_capacity(16 * 1024));
-        page.gauge(
-            "noray_tcp_connections",
-            "Players connected by TCP",
-            &self.tcp_connections,
-        );
+        page.gauge("noray_tcp_connections", "Players connected by TCP", &self.tcp_connections);
         page.counter(
             "noray_connections_refused_total",
             "TCP connections refused because a cap was reached",
             &self.connections_refused,
         );
-        page.gauge(
-            "noray_active_hosts",
-            "Players that have registered",
-            &self.active_hosts,
-        );
+        page.gauge("noray_active_hosts", "Players that have registered", &self.active_hosts);
         self.write_commands(&mut page);
         page.counter(
             "noray_remote_registrar_success",
@@ -181,7 +165,7 @@ impl Metrics {
         );
         page.counter(
             "noray_remote_registrar_fail",
-            "Datagrams at the registrar that were no known PrivateID",
+            "Datagrams at the registrar that were no known PrivateID or had an impossible source",
             &self.registrar_fail,
         );
         self.write_relays(&mut page);
@@ -191,31 +175,19 @@ impl Metrics {
 
     fn write_commands(&self, page: &mut Page) {
         let name = "noray_command_duration";
-        page.head(
-            name,
-            "histogram",
-            "Seconds from a command's arrival to its answer",
-        );
+        page.head(name, "histogram", "Seconds from a command's arrival to its answer");
         for (kind, histogram) in CommandKind::ALL.into_iter().zip(&self.command_duration) {
             page.histogram(name, &format!("command=\"{}\"", kind.name()), histogram);
         }
         let name = "noray_command_exception";
         page.head(name, "counter", "Commands that were answered with an error");
         for (kind, number) in CommandKind::ALL.into_iter().zip(&self.command_exception) {
-            page.value(
-                name,
-                &format!("command=\"{}\"", kind.name()),
-                number.value(),
-            );
+            page.value(name, &format!("command=\"{}\"", kind.name()), number.value());
         }
     }
 
     fn write_relays(&self, page: &mut Page) {
-        page.gauge(
-            "noray_relay_count",
-            "Relayed pairs of players",
-            &self.relay_count,
-        );
+        page.gauge("noray_relay_count", "Relayed pairs of players", &self.relay_count);
         page.counter(
             "noray_relay_expired",
             "Relayed pairs freed because they were idle or past their lifetime",
@@ -225,35 +197,15 @@ impl Metrics {
         page.head(name, "histogram", "Payload bytes of relayed datagrams");
         page.histogram(name, "", &self.relay_size);
         let name = "noray_relay_duration";
-        page.head(
-            name,
-            "histogram",
-            "Seconds to relay a datagram, one of 1024 measured",
-        );
+        page.head(name, "histogram", "Seconds to relay a datagram, one of 1024 measured");
         page.histogram(name, "", &self.relay_duration);
         let name = "noray_relay_drop_count";
-        page.head(
-            name,
-            "counter",
-            "Datagrams that arrived at relay ports and were not relayed",
-        );
+        page.head(name, "counter", "Datagrams that arrived at relay ports and were not relayed");
         for (reason, number) in DropReason::ALL.into_iter().zip(&self.relay_drops) {
-            page.value(
-                name,
-                &format!("reason=\"{}\"", reason.label()),
-                number.value(),
-            );
+            page.value(name, &format!("reason=\"{}\"", reason.label()), number.value());
         }
-        page.counter(
-            "noray_relay_datagrams_total",
-            "Datagrams relayed",
-            &self.relay_datagrams,
-        );
-        page.counter(
-            "noray_relay_bytes_total",
-            "Payload bytes relayed",
-            &self.relay_bytes,
-        );
+        page.counter("noray_relay_datagrams_total", "Datagrams relayed", &self.relay_datagrams);
+        page.counter("noray_relay_bytes_total", "Payload bytes relayed", &self.relay_bytes);
         page.counter(
             "noray_receive_errors_total",
             "Errors when reading from UDP sockets",
@@ -291,18 +243,12 @@ impl Page {
 
     fn histogram(&mut self, name: &str, labels: &str, histogram: &Histogram) {
         let comma = if labels.is_empty() { "" } else { "," };
-        let bounds = histogram
-            .bounds
-            .iter()
-            .map(|bound| (*bound as f64 * histogram.scale).to_string());
+        let bounds =
+            histogram.bounds.iter().map(|bound| (*bound as f64 * histogram.scale).to_string());
         let mut total = 0;
         for (bound, count) in bounds.chain(["+Inf".to_owned()]).zip(&histogram.counts) {
             total += count.value();
-            self.value(
-                &format!("{name}_bucket"),
-                &format!("{labels}{comma}le=\"{bound}\""),
-                total,
-            );
+            self.value(&format!("{name}_bucket"), &format!("{labels}{comma}le=\"{bound}\""), total);
         }
         let sum = histogram.sum.value() as f64 * histogram.scale;
         self.value(&format!("{name}_sum"), labels, sum);
@@ -342,30 +288,14 @@ mod process {
             }
         };
         let bytes = |kilobytes: u64| kilobytes * 1024;
-        gauge(
-            "process_resident_memory_bytes",
-            "Resident memory",
-            of_status("VmRSS:").map(bytes),
-        );
-        gauge(
-            "process_virtual_memory_bytes",
-            "Virtual memory",
-            of_status("VmSize:").map(bytes),
-        );
+        gauge("process_resident_memory_bytes", "Resident memory", of_status("VmRSS:").map(bytes));
+        gauge("process_virtual_memory_bytes", "Virtual memory", of_status("VmSize:").map(bytes));
         gauge("process_threads", "Threads", of_status("Threads:"));
         let open_files = std::fs::read_dir("/proc/self/fd").map(|files| files.count() as u64);
         gauge("process_open_fds", "Open file descriptors", open_files.ok());
         let limit = getrlimit(Resource::RLIMIT_NOFILE).map(|(soft, _)| soft);
-        gauge(
-            "process_max_fds",
-            "Limit on open file descriptors",
-            limit.ok(),
-        );
-        gauge(
-            "process_start_time_seconds",
-            "Start, in seconds since 1970",
-            start_time(),
-        );
+        gauge("process_max_fds", "Limit on open file descriptors", limit.ok());
+        gauge("process_start_time_seconds", "Start, in seconds since 1970", start_time());
     }
 
     /// When the process started: its age in clock ticks since boot, and when the boot was.
@@ -374,17 +304,9 @@ mod process {
         const TICKS_PER_SECOND: u64 = 100;
         let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
         // proc(5): the 22nd field; the second is in brackets and may hold spaces.
-        let ticks: u64 = stat
-            .rsplit_once(')')?
-            .1
-            .split_whitespace()
-            .nth(19)?
-            .parse()
-            .ok()?;
+        let ticks: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
         let machine = std::fs::read_to_string("/proc/stat").ok()?;
-        let boot = machine
-            .lines()
-            .find_map(|line| line.strip_prefix("btime "))?;
+        let boot = machine.lines().find_map(|line| line.strip_prefix("btime "))?;
         Some(boot.trim().parse::<u64>().ok()? + ticks / TICKS_PER_SECOND)
     }
 }
@@ -399,9 +321,7 @@ mod tests {
         for size in [0, 32, 33, 1400, 65_507, 70_000] {
             metrics.relay_size.observe(size);
         }
-        metrics
-            .relay_duration
-            .observe_time(Duration::from_micros(2));
+        metrics.relay_duration.observe_time(Duration::from_micros(2));
         let text = metrics.text();
         for line in [
             "noray_relay_size_bucket{le=\"32\"} 2",

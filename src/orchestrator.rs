@@ -1,14 +1,39 @@
 //! Writes to nobody: what one command of a player leads to, as replies to players.
 
-use std::net::SocketAddr;
-
 use crate::hosts::{Host, Hosts, IdsExhausted};
 use crate::id::{ConnectionId, OpenId, Random};
-use crate::protocol::{Command, ErrorCode, Reply};
-use crate::relay::{Introduction, Party, RelayTable, RelaysExhausted};
+use crate::protocol::{Command, CommandKind, ErrorCode, Reply};
+use crate::relay::{Introduction, Party, RelayPort, RelayTable, RelaysExhausted};
 use crate::time::Timestamp;
 
-/// Carries out `command` of the player `asker`; the replies are to be written in their order.
+/// What a command led to.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// To be written to these players, in this order.
+    pub replies: Vec<(ConnectionId, Reply)>,
+    /// What is worth a line in the log.
+    pub step: Step,
+}
+
+/// A step in the life of a player or a relay.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing that was not there before.
+    None,
+    /// The player has ids now.
+    Registered(OpenId),
+    /// Two players have a relay now.
+    RelayOpened {
+        /// The host's and the asker's.
+        ports: [RelayPort; 2],
+        /// Who was asked for.
+        host: OpenId,
+    },
+    /// The command failed, with the error's token.
+    Failed(&'static str),
+}
+
+/// Carries out `command` of the player `asker`.
 pub fn handle_command(
     asker: ConnectionId,
     command: &Command,
@@ -16,41 +41,85 @@ pub fn handle_command(
     relays: &mut RelayTable,
     random: &mut impl Random,
     now: Timestamp,
-) -> Vec<(ConnectionId, Reply)> {
+) -> Outcome {
     let result = match command {
-        Command::RegisterHost => match hosts.register(asker, random) {
-            Ok(host) => Ok(vec![(
-                asker,
-                Reply::SetIds(host.open_id.clone(), host.private_id.clone()),
-            )]),
-            Err(IdsExhausted) => Err(ErrorCode::IdsExhausted),
-        },
-        Command::Connect(host) => {
-            both_ends(asker, host.as_ref(), hosts).and_then(|[asker, host]| connect(asker, host))
+        Command::RegisterHost => register(asker, hosts, random),
+        Command::Connect(host) => connect(asker, host.as_ref(), hosts),
+        Command::ConnectRelay(host) => connect_relay(asker, host.as_ref(), hosts, relays, now),
+        Command::Echo(data) => {
+            Ok(Outcome { replies: vec![(asker, Reply::Echo(data.clone()))], step: Step::None })
         }
-        Command::ConnectRelay(host) => both_ends(asker, host.as_ref(), hosts)
-            .and_then(|[asker, host]| connect_relay(asker, host, relays, now)),
-        Command::Echo(data) => Ok(vec![(asker, Reply::Echo(data.clone()))]),
-        Command::Unknown(name) => Ok(vec![(asker, Reply::UnknownCommand(name.clone()))]),
-        Command::NotUtf8 => Ok(vec![(asker, Reply::NotUtf8)]),
+        Command::Unknown(name) => {
+            let reply = Reply::UnknownCommand(name.clone());
+            Ok(Outcome { replies: vec![(asker, reply)], step: Step::Failed("unknown-command") })
+        }
+        Command::NotUtf8 => {
+            Ok(Outcome { replies: vec![(asker, Reply::NotUtf8)], step: Step::Failed("not-utf8") })
+        }
     };
-    result.unwrap_or_else(|code| vec![(asker, Reply::Failed(command.kind(), code))])
+    result.unwrap_or_else(|error| failed(asker, command.kind(), error))
 }
 
-/// What went wrong, if the replies tell of a failure: the error's token.
-pub fn failure(replies: &[(ConnectionId, Reply)]) -> Option<&'static str> {
-    replies.iter().find_map(|(_, reply)| match reply {
-        Reply::Failed(_, error) => Some(error.code()),
-        Reply::UnknownCommand(_) => Some("unknown-command"),
-        Reply::NotUtf8 => Some("not-utf8"),
-        Reply::LineTooLong => Some("line-too-long"),
-        Reply::ServerFull => Some("server-full"),
-        Reply::SetIds(..)
-        | Reply::Connect(_)
-        | Reply::ConnectRelay(_)
-        | Reply::Echo(_)
-        | Reply::RelayLimit(_) => None,
-    })
+fn failed(asker: ConnectionId, kind: CommandKind, error: ErrorCode) -> Outcome {
+    let replies = vec![(asker, Reply::Failed(kind, error))];
+    Outcome { replies, step: Step::Failed(error.code()) }
+}
+
+fn register(
+    player: ConnectionId,
+    hosts: &mut Hosts,
+    random: &mut impl Random,
+) -> Result<Outcome, ErrorCode> {
+    let is_known = hosts.by_connection(player).is_some();
+    let host = match hosts.register(player, random) {
+        Ok(host) => host,
+        Err(IdsExhausted) => return Err(ErrorCode::IdsExhausted),
+    };
+    let ids = Reply::SetIds(host.open_id.clone(), host.private_id.clone());
+    let step = if is_known { Step::None } else { Step::Registered(host.open_id.clone()) };
+    Ok(Outcome { replies: vec![(player, ids)], step })
+}
+
+fn connect(
+    asker: ConnectionId,
+    open_id: Option<&OpenId>,
+    hosts: &Hosts,
+) -> Result<Outcome, ErrorCode> {
+    let [asker, host] = both_ends(asker, open_id, hosts)?;
+    if asker.address.is_ipv4() != host.address.is_ipv4() {
+        return Err(ErrorCode::NoCommonFamily);
+    }
+    let replies = vec![
+        (asker.player, Reply::Connect(host.address)),
+        (host.player, Reply::Connect(asker.address)),
+    ];
+    Ok(Outcome { replies, step: Step::None })
+}
+
+fn connect_relay(
+    asker: ConnectionId,
+    open_id: Option<&OpenId>,
+    hosts: &Hosts,
+    relays: &mut RelayTable,
+    now: Timestamp,
+) -> Result<Outcome, ErrorCode> {
+    let [asker, host] = both_ends(asker, open_id, hosts)?;
+    let ports = match relays.introduce(asker, host, now) {
+        Ok(ports) => ports,
+        Err(RelaysExhausted) => return Err(ErrorCode::RelaysExhausted),
+    };
+    let Introduction { asker: asker_port, host: host_port, is_new } = ports;
+    let replies = vec![
+        (asker.player, Reply::ConnectRelay(host_port)),
+        (host.player, Reply::ConnectRelay(asker_port)),
+    ];
+    let step = match open_id {
+        Some(host) if is_new => {
+            Step::RelayOpened { ports: [host_port, asker_port], host: host.clone() }
+        }
+        Some(_) | None => Step::None,
+    };
+    Ok(Outcome { replies, step })
 }
 
 /// The asker and the host it names, each with its registered address.
@@ -66,41 +135,10 @@ fn both_ends(
         return Err(ErrorCode::OwnOid);
     }
     let party = |player, host: &Host, error| {
-        host.address
-            .map(|address| Party { player, address })
-            .ok_or(error)
+        host.address.map(|address| Party { player, address }).ok_or(error)
     };
     Ok([
         party(asker, asking, ErrorCode::NoAddress)?,
         party(host_player, host, ErrorCode::HostNoAddress)?,
     ])
-}
-
-fn connect(asker: Party, host: Party) -> Result<Vec<(ConnectionId, Reply)>, ErrorCode> {
-    let family = |address: SocketAddr| address.is_ipv4();
-    if family(asker.address) != family(host.address) {
-        return Err(ErrorCode::NoCommonFamily);
-    }
-    Ok(vec![
-        (asker.player, Reply::Connect(host.address)),
-        (host.player, Reply::Connect(asker.address)),
-    ])
-}
-
-fn connect_relay(
-    asker: Party,
-    host: Party,
-    relays: &mut RelayTable,
-    now: Timestamp,
-) -> Result<Vec<(ConnectionId, Reply)>, ErrorCode> {
-    match relays.introduce(asker, host, now) {
-        Ok(Introduction {
-            asker: asker_port,
-            host: host_port,
-        }) => Ok(vec![
-            (asker.player, Reply::ConnectRelay(host_port)),
-            (host.player, Reply::ConnectRelay(asker_port)),
-        ]),
-        Err(RelaysExhausted) => Err(ErrorCode::RelaysExhausted),
-    }
 }

@@ -30,23 +30,24 @@ pub(crate) fn local_ips() -> io::Result<Vec<IpAddr>> {
     let interfaces = nix::ifaddrs::getifaddrs()?;
     let addresses = interfaces.filter_map(|interface| interface.address);
     let ips = addresses.filter_map(|address| {
-        let v4 = address
-            .as_sockaddr_in()
-            .map(|address| IpAddr::V4(address.ip()));
-        v4.or_else(|| {
-            address
-                .as_sockaddr_in6()
-                .map(|address| IpAddr::V6(address.ip()))
-        })
+        let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
     });
     Ok(ips.collect())
 }
 
-/// Raises the soft limit on open files to the hard one; the limit that holds now.
-pub(crate) fn raise_open_file_limit() -> io::Result<u64> {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    if soft < hard {
-        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+/// Raises the soft limit on open files to the hard one, if that is allowed; the limit that holds now.
+pub(crate) fn raise_open_file_limit() -> u64 {
+    /// What every system allows.
+    const MINIMUM: u64 = 256;
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return MINIMUM;
+    };
+    match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+        Ok(()) => hard,
+        Err(error) => {
+            log::warn!("the limit on open files stays at {soft}: {error}");
+            soft
+        }
     }
-    Ok(hard)
 }

@@ -59,11 +59,7 @@ impl LineReader {
                 Cow::Owned(bytes) => bytes.truncate(bytes.len() - 1),
             }
         }
-        if line.len() > MAX_LINE {
-            Err(LineTooLong)
-        } else {
-            Ok(Some(line))
-        }
+        if line.len() > MAX_LINE { Err(LineTooLong) } else { Ok(Some(line)) }
     }
 }
 
@@ -94,21 +90,14 @@ impl Command {
             return Some(Self::NotUtf8);
         };
         let (name, data) = text.split_once(' ').unwrap_or((text, ""));
-        let open_id = || {
-            Some(data.trim())
-                .filter(|text| !text.is_empty())
-                .map(OpenId::new)
-        };
+        let open_id = || Some(data.trim()).filter(|text| !text.is_empty()).map(OpenId::new);
         Some(match name {
             "register-host" => Self::RegisterHost,
             "connect" => Self::Connect(open_id()),
             "connect-relay" => Self::ConnectRelay(open_id()),
             "echo" => Self::Echo(data.to_owned()),
             _ => Self::Unknown(
-                name.chars()
-                    .filter(|c| !c.is_control())
-                    .take(MAX_ECHOED_NAME)
-                    .collect(),
+                name.chars().filter(|c| !c.is_control()).take(MAX_ECHOED_NAME).collect(),
             ),
         })
     }
@@ -142,13 +131,8 @@ pub enum CommandKind {
 
 impl CommandKind {
     /// All of them, each at the index `self as usize`.
-    pub const ALL: [Self; 5] = [
-        Self::RegisterHost,
-        Self::Connect,
-        Self::ConnectRelay,
-        Self::Echo,
-        Self::Other,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::RegisterHost, Self::Connect, Self::ConnectRelay, Self::Echo, Self::Other];
 
     /// The command's name on the wire; `other` for what has none.
     pub const fn name(self) -> &'static str {
@@ -256,12 +240,7 @@ impl Reply {
             Self::Echo(data) if data.is_empty() => "echo\n".to_owned(),
             Self::Echo(data) => format!("echo {data}\n"),
             Self::Failed(kind, error) => {
-                format!(
-                    "{}-error {} {}\n",
-                    kind.name(),
-                    error.code(),
-                    error.detail()
-                )
+                format!("{}-error {} {}\n", kind.name(), error.code(), error.detail())
             }
             Self::UnknownCommand(name) => format!("error unknown-command {name}\n"),
             Self::NotUtf8 => "error not-utf8 the line was ignored\n".to_owned(),
@@ -309,12 +288,9 @@ mod tests {
 
     #[test]
     fn a_line_may_have_4096_bytes_and_no_more() {
-        for (length, end, too_long) in [
-            (4096, "\n", false),
-            (4096, "\r\n", false),
-            (4097, "\n", true),
-            (4097, "\r\n", true),
-        ] {
+        for (length, end, too_long) in
+            [(4096, "\n", false), (4096, "\r\n", false), (4097, "\n", true), (4097, "\r\n", true)]
+        {
             let text = "x".repeat(length) + end;
             assert_eq!(read(&[text.as_bytes()]).1, too_long, "{length} whole");
             let bytes: Vec<&[u8]> = text.as_bytes().chunks(1000).collect();
@@ -346,10 +322,7 @@ mod tests {
             ("echo  a  b ", Some(Command::Echo(" a  b ".to_owned()))),
             ("ECHO a", Some(Command::Unknown("ECHO".to_owned()))),
             (" echo", Some(Command::Unknown(String::new()))),
-            (
-                "a\u{1b}[2J\tb c",
-                Some(Command::Unknown("a[2Jb".to_owned())),
-            ),
+            ("a\u{1b}[2J\tb c", Some(Command::Unknown("a[2Jb".to_owned()))),
             ("", None),
         ];
         for (line, command) in cases {
@@ -357,10 +330,7 @@ mod tests {
         }
         assert_eq!(Command::parse(b"echo \xff"), Some(Command::NotUtf8));
         let long = "é".repeat(100);
-        assert_eq!(
-            Command::parse(long.as_bytes()),
-            Some(Command::Unknown("é".repeat(64)))
-        );
+        assert_eq!(Command::parse(long.as_bytes()), Some(Command::Unknown("é".repeat(64))));
     }
 
     #[test]

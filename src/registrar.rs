@@ -39,10 +39,7 @@ pub struct Registrar {
 impl Registrar {
     /// A registrar that refuses what comes from the server's `own` addresses.
     pub fn new(own: OwnAddresses) -> Self {
-        Self {
-            unknown_answers: TokenBucket::default(),
-            own,
-        }
+        Self { unknown_answers: TokenBucket::default(), own }
     }
 
     /// Replaces the server's own addresses: those of interfaces come and go.
@@ -59,10 +56,7 @@ impl Registrar {
         now: Timestamp,
     ) -> Outcome {
         if !self.own.allows(source) {
-            return Outcome {
-                answer: None,
-                registration: Registration::Unknown,
-            };
+            return Outcome { answer: None, registration: Registration::Unknown };
         }
         let registration = match std::str::from_utf8(payload.trim_ascii_end()) {
             Ok(private_id) => hosts.register_address(private_id, source),
@@ -72,18 +66,14 @@ impl Registrar {
             Registration::First(..) | Registration::Moved(..) | Registration::Repeated => Some(OK),
             Registration::Unknown => self.unknown_answer(payload.len(), now),
         };
-        Outcome {
-            answer,
-            registration,
-        }
+        Outcome { answer, registration }
     }
 
     fn unknown_answer(&mut self, asked: usize, now: Timestamp) -> Option<&'static [u8]> {
         const BURST: Duration = Duration::from_secs(1);
         let allowed = asked > UNKNOWN.len() && self.unknown_answers.has_tokens(BURST, now);
         if allowed {
-            self.unknown_answers
-                .charge(1, UNKNOWN_ANSWERS_PER_SECOND, now);
+            self.unknown_answers.charge(1, UNKNOWN_ANSWERS_PER_SECOND, now);
         }
         allowed.then_some(UNKNOWN)
     }
@@ -106,9 +96,7 @@ mod tests {
             private_length: 40,
         };
         let mut hosts = Hosts::new(scheme);
-        let host = hosts
-            .register(ConnectionId(1), &mut Seeded::new(1))
-            .unwrap();
+        let host = hosts.register(ConnectionId(1), &mut Seeded::new(1)).unwrap();
         let secret = host.private_id.reveal().to_owned();
         let own = OwnAddresses::new(["127.0.0.1".parse().unwrap()], [8809]);
         (Registrar::new(own), hosts, secret)
@@ -120,10 +108,7 @@ mod tests {
         source: &str,
     ) -> Option<&'static [u8]> {
         let source = source.parse().unwrap();
-        setup
-            .0
-            .handle_datagram(&mut setup.1, source, payload, Timestamp::START)
-            .answer
+        setup.0.handle_datagram(&mut setup.1, source, payload, Timestamp::START).answer
     }
 
     #[test]
@@ -131,10 +116,7 @@ mod tests {
         let mut s = setup();
         let secret = s.2.clone();
         for end in ["", "\n", "\r\n", "  "] {
-            assert_eq!(
-                answer(&mut s, (secret.clone() + end).as_bytes(), HERE),
-                Some(OK)
-            );
+            assert_eq!(answer(&mut s, (secret.clone() + end).as_bytes(), HERE), Some(OK));
         }
         let in_front = format!(" {secret}");
         assert_eq!(answer(&mut s, in_front.as_bytes(), HERE), Some(UNKNOWN));
@@ -145,18 +127,10 @@ mod tests {
         let mut s = setup();
         for length in 0..60 {
             let answer = answer(&mut s, &vec![b'x'; length], HERE);
-            assert_eq!(
-                answer,
-                (length > UNKNOWN.len()).then_some(UNKNOWN),
-                "{length} bytes"
-            );
+            assert_eq!(answer, (length > UNKNOWN.len()).then_some(UNKNOWN), "{length} bytes");
         }
         assert_eq!(answer(&mut s, &[0xff; 100], HERE), Some(UNKNOWN));
-        assert_eq!(
-            answer(&mut s, UNKNOWN, HERE),
-            None,
-            "two registrars do not answer each other"
-        );
+        assert_eq!(answer(&mut s, UNKNOWN, HERE), None, "two registrars do not answer each other");
     }
 
     #[test]
@@ -170,10 +144,7 @@ mod tests {
             answered += u64::from(outcome.answer.is_some());
         }
         let bound = UNKNOWN_ANSWERS_PER_SECOND;
-        assert!(
-            (10 * bound..=11 * bound + 1).contains(&answered),
-            "{answered} in 10 s"
-        );
+        assert!((10 * bound..=11 * bound + 1).contains(&answered), "{answered} in 10 s");
         let secret = s.2.clone();
         assert_eq!(
             answer(&mut s, secret.as_bytes(), HERE),
@@ -186,18 +157,11 @@ mod tests {
     fn impossible_sources_are_refused() {
         let mut s = setup();
         let secret = s.2.clone();
-        for source in [
-            "192.0.2.1:0",
-            "127.0.0.1:8809",
-            "0.0.0.0:5",
-            "224.0.0.1:5",
-            "255.255.255.255:9",
-        ] {
+        for source in
+            ["192.0.2.1:0", "127.0.0.1:8809", "0.0.0.0:5", "224.0.0.1:5", "255.255.255.255:9"]
+        {
             assert_eq!(answer(&mut s, secret.as_bytes(), source), None, "{source}");
         }
-        assert_eq!(
-            answer(&mut s, secret.as_bytes(), "127.0.0.1:8810"),
-            Some(OK)
-        );
+        assert_eq!(answer(&mut s, secret.as_bytes(), "127.0.0.1:8810"), Some(OK));
     }
 }

@@ -3,17 +3,14 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::net::{Shutdown, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-
-use socket2::SockRef;
 
 use crate::config::Config;
 use crate::event_loop::{Event, EventLoop, EventSender};
 use crate::http::{self, Endpoint};
-use crate::listener::{self, Caps, ConnectionTable};
+use crate::listener::{self, Acceptor, Caps, ConnectionTable};
 use crate::metrics::Metrics;
 use crate::os;
 use crate::sockets::{Sockets, Unbound};
@@ -38,17 +35,11 @@ impl fmt::Display for StartError {
         match self {
             Self::Socket(address, error) => {
                 let remedy = SOCKET.remedy(error);
-                write!(
-                    f,
-                    "cannot listen for players on {address}/tcp: {error}; {remedy}"
-                )
+                write!(f, "cannot listen for players on {address}/tcp: {error}; {remedy}")
             }
             Self::Registrar(address, error) => {
                 let remedy = REGISTRAR.remedy(error);
-                write!(
-                    f,
-                    "cannot bind the registrar to {address}/udp: {error}; {remedy}"
-                )
+                write!(f, "cannot bind the registrar to {address}/udp: {error}; {remedy}")
             }
             Self::System(error) => write!(f, "cannot start: {error}"),
         }
@@ -65,21 +56,11 @@ struct PortKeys {
     ss: &'static str,
 }
 
-const SOCKET: PortKeys = PortKeys {
-    host: "NORAY_SOCKET_HOST",
-    port: "NORAY_SOCKET_PORT",
-    ss: "-ltnp",
-};
-const REGISTRAR: PortKeys = PortKeys {
-    host: "NORAY_UDP_HOST",
-    port: "NORAY_UDP_REGISTRAR_PORT",
-    ss: "-lunp",
-};
-const HTTP: PortKeys = PortKeys {
-    host: "NORAY_HTTP_HOST",
-    port: "NORAY_HTTP_PORT",
-    ss: "-ltnp",
-};
+const SOCKET: PortKeys =
+    PortKeys { host: "NORAY_SOCKET_HOST", port: "NORAY_SOCKET_PORT", ss: "-ltnp" };
+const REGISTRAR: PortKeys =
+    PortKeys { host: "NORAY_UDP_HOST", port: "NORAY_UDP_REGISTRAR_PORT", ss: "-lunp" };
+const HTTP: PortKeys = PortKeys { host: "NORAY_HTTP_HOST", port: "NORAY_HTTP_PORT", ss: "-ltnp" };
 
 impl PortKeys {
     fn remedy(&self, error: &io::Error) -> String {
@@ -101,8 +82,8 @@ impl PortKeys {
 pub struct Server {
     event_loop: EventLoop,
     events: EventSender,
-    listener: TcpListener,
-    http: Option<TcpListener>,
+    acceptor: Arc<Acceptor>,
+    http: Option<Arc<Acceptor>>,
     table: Arc<ConnectionTable>,
     metrics: Arc<Metrics>,
     addresses: Addresses,
@@ -139,10 +120,11 @@ impl Server {
     /// # Errors
     /// [`StartError`] if players could not be served at all.
     pub fn bind(config: &Config) -> Result<Self, StartError> {
-        let open_files = os::raise_open_file_limit().map_err(StartError::System)?;
+        let open_files = os::raise_open_file_limit();
         let socket = config.socket_address();
-        let listener =
-            listener::listen(socket).map_err(|error| StartError::Socket(socket, error))?;
+        let acceptor =
+            Acceptor::for_players(socket).map_err(|error| StartError::Socket(socket, error))?;
+        let acceptor = Arc::new(acceptor);
 
         let registrar = config.registrar_address();
         let max_relays = max_relays(open_files, config.max_connections as u64);
@@ -152,40 +134,32 @@ impl Server {
         let bound: PortList = sockets.relay_ports().iter().map(|port| port.0).collect();
         warn_of_unbound(&unbound, wanted.len(), open_files);
 
+        let http = bind_http(config.http_address());
+
         let addresses = Addresses {
-            socket: listener.local_addr().map_err(StartError::System)?,
-            registrar: sockets.registrar_address().map_err(StartError::System)?,
-            http: None,
+            socket: acceptor.local_addr().map_err(StartError::System)?,
+            registrar: sockets.registrar_address(),
+            http: http.as_ref().and_then(|acceptor| acceptor.local_addr().ok()),
             relay_ports: bound,
         };
         let metrics = Arc::new(Metrics::default());
         // Twice the connections: each may have a command and its end under way.
         let channel_size = 2 * config.max_connections + 64;
-        let (event_loop, events) =
-            EventLoop::new(config, sockets, Arc::clone(&metrics), channel_size)
-                .map_err(StartError::System)?;
+        let (event_loop, events) = EventLoop::new(
+            config,
+            sockets,
+            Arc::clone(&acceptor),
+            Arc::clone(&metrics),
+            channel_size,
+        )
+        .map_err(StartError::System)?;
+        let relays = addresses.relay_ports.as_slice().len();
         let caps = Caps {
-            connections: config.max_connections,
+            connections: max_connections(open_files, relays, config.max_connections),
             per_ip: config.max_connections_per_ip,
         };
         let table = Arc::new(ConnectionTable::new(caps, Arc::clone(&metrics)));
-        let http = bind_http(config.http_address());
-        let http_address = http
-            .as_ref()
-            .and_then(|listener| listener.local_addr().ok());
-        let addresses = Addresses {
-            http: http_address,
-            ..addresses
-        };
-        Ok(Self {
-            event_loop,
-            events,
-            listener,
-            http,
-            table,
-            metrics,
-            addresses,
-        })
+        Ok(Self { event_loop, events, acceptor, http, table, metrics, addresses })
     }
 
     /// Where the server listens.
@@ -203,50 +177,26 @@ impl Server {
     /// # Errors
     /// [`StartError::System`] if a thread cannot be started or `poll` fails.
     pub fn run(self) -> Result<(), StartError> {
-        let Self {
-            event_loop,
-            events,
-            listener,
-            http,
-            table,
-            metrics,
-            addresses,
-        } = self;
-        let is_stopping = Arc::new(AtomicBool::new(false));
-        let mut threads = Vec::new();
-
-        let accepting = Arc::new(listener);
-        let (own, flag) = (Arc::clone(&accepting), Arc::clone(&is_stopping));
+        let Self { event_loop, events, acceptor, http, table, metrics, addresses } = self;
         let own_events = events.clone();
-        threads.push(spawn("listener", move || {
-            listener::run(&own, &table, &own_events, &flag)
-        })?);
-
-        let http = http.map(Arc::new);
-        if let Some(http) = &http {
-            let (own, flag) = (Arc::clone(http), Arc::clone(&is_stopping));
+        let mut threads =
+            vec![spawn("listener", move || listener::run(&acceptor, &table, &own_events))?];
+        if let Some(acceptor) = http.clone() {
             let relay_ports = addresses.relay_ports.as_slice().len();
-            let endpoint = Endpoint {
-                metrics,
-                events,
-                relay_ports,
-            };
-            threads.push(spawn("http", move || http::run(&own, &endpoint, &flag))?);
+            let endpoint = Endpoint { metrics, events, relay_ports };
+            threads.push(spawn("http", move || http::run(&acceptor, &endpoint))?);
         }
-
-        // The loop's end drops its end of the channel: whoever still wants to post gives up at once.
-        let result = event_loop.run();
-        is_stopping.store(true, Ordering::Relaxed);
-        for listener in [Some(accepting), http].into_iter().flatten() {
-            // Wakes the thread that waits in accept(2).
-            let _ = SockRef::from(&*listener).shutdown(Shutdown::Both);
+        // A loop that fails leaves threads that nobody can wake: they end with the process.
+        event_loop.run().map_err(StartError::System)?;
+        if let Some(acceptor) = http {
+            acceptor.close();
         }
         for thread in threads {
             if thread.join().is_err() {
                 log::error!("a thread had panicked");
             }
         }
-        result.map_err(StartError::System)
+        Ok(())
     }
 }
 
@@ -254,10 +204,7 @@ fn spawn(
     name: &str,
     body: impl FnOnce() + Send + 'static,
 ) -> Result<thread::JoinHandle<()>, StartError> {
-    thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(body)
-        .map_err(StartError::System)
+    thread::Builder::new().name(name.to_owned()).spawn(body).map_err(StartError::System)
 }
 
 /// How many relay ports may be bound so that a quarter of the descriptors, or as many as there may be players,
@@ -265,6 +212,20 @@ fn spawn(
 fn max_relays(open_files: u64, max_connections: u64) -> usize {
     let for_players = max_connections.min(open_files / 4);
     usize::try_from(open_files.saturating_sub(for_players + SPARE_FILES)).unwrap_or(usize::MAX)
+}
+
+/// How many connections the descriptors suffice for, at most as many as are wanted. A player beyond them would
+/// wait in the backlog and never hear that the server is full.
+fn max_connections(open_files: u64, relay_ports: usize, wanted: usize) -> usize {
+    let left = open_files.saturating_sub(relay_ports as u64 + SPARE_FILES);
+    let possible = usize::try_from(left).unwrap_or(usize::MAX);
+    if possible < wanted {
+        log::warn!(
+            "only {possible} of NORAY_MAX_CONNECTIONS={wanted} players can connect: {open_files} files may be \
+             open; raise LimitNOFILE= (systemd) or `ulimit -Hn`"
+        );
+    }
+    possible.min(wanted)
 }
 
 fn warn_of_unbound(unbound: &Unbound, wanted: usize, open_files: u64) {
@@ -287,9 +248,9 @@ fn warn_of_unbound(unbound: &Unbound, wanted: usize, open_files: u64) {
 }
 
 /// Metrics are not worth an outage: without their port the relay serves on.
-fn bind_http(address: SocketAddr) -> Option<TcpListener> {
+fn bind_http(address: SocketAddr) -> Option<Arc<Acceptor>> {
     match TcpListener::bind(address) {
-        Ok(listener) => Some(listener),
+        Ok(listener) => Some(Arc::new(Acceptor::new(listener))),
         Err(error) => {
             log::warn!(
                 "no metrics and no health: cannot listen on {address}/tcp: {error}; {}",

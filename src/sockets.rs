@@ -41,7 +41,7 @@ pub(crate) enum Received {
     Datagram { length: usize, source: SocketAddr },
     /// There is none.
     Nothing,
-    /// An error of this socket alone, such as an earlier datagram that was refused.
+    /// An error of this socket alone.
     Failed(io::Error),
 }
 
@@ -72,6 +72,7 @@ struct Entry {
 /// The registrar's socket and one for each relay port.
 pub(crate) struct Sockets {
     registrar: Entry,
+    registrar_address: SocketAddr,
     relays: PortMap<Entry>,
     relay_ports: Vec<RelayPort>,
     /// Whether IPv4 addresses are written as IPv6 ones on these sockets.
@@ -90,6 +91,7 @@ impl Sockets {
     ) -> io::Result<(Self, Unbound)> {
         let host = registrar.ip();
         let registrar = bind_udp(registrar)?;
+        let registrar_address = registrar.socket.local_addr()?;
         let mut relays = PortMap::new(relay_ports.iter().copied().map(RelayPort));
         let mut bound = Vec::new();
         let mut unbound = Unbound::default();
@@ -111,6 +113,7 @@ impl Sockets {
         }
         let sockets = Self {
             registrar,
+            registrar_address,
             relays,
             relay_ports: bound,
             is_ipv6: host.is_ipv6(),
@@ -130,8 +133,7 @@ impl Sockets {
 
     /// Notes that a socket has something to read; whether that is news.
     pub(crate) fn mark_readable(&mut self, id: SocketId) -> bool {
-        self.entry_mut(id)
-            .is_some_and(|entry| !std::mem::replace(&mut entry.is_readable, true))
+        self.entry_mut(id).is_some_and(|entry| !std::mem::replace(&mut entry.is_readable, true))
     }
 
     /// Notes that a socket was found empty.
@@ -147,8 +149,8 @@ impl Sockets {
     }
 
     /// Where the registrar is bound.
-    pub(crate) fn registrar_address(&self) -> io::Result<SocketAddr> {
-        self.registrar.socket.local_addr()
+    pub(crate) fn registrar_address(&self) -> SocketAddr {
+        self.registrar_address
     }
 
     /// Reads one datagram. The source is an IPv4 address if the sender's is one, whatever the socket's family.
@@ -204,18 +206,11 @@ impl Sockets {
 }
 
 fn bind_udp(address: SocketAddr) -> io::Result<Entry> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::DGRAM,
-        Some(Protocol::UDP),
-    )?;
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    Ok(Entry {
-        socket: UdpSocket::from_std(socket.into()),
-        is_readable: false,
-    })
+    Ok(Entry { socket: UdpSocket::from_std(socket.into()), is_readable: false })
 }

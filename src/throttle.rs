@@ -14,9 +14,7 @@ pub(crate) struct Throttle {
 impl Throttle {
     /// Whether it may be written now; if so, it counts as written.
     pub(crate) fn is_due(&mut self, now: Instant) -> bool {
-        let is_due = self
-            .last
-            .is_none_or(|last| now.saturating_duration_since(last) >= INTERVAL);
+        let is_due = self.last.is_none_or(|last| now.saturating_duration_since(last) >= INTERVAL);
         if is_due {
             self.last = Some(now);
         }

@@ -10,14 +10,8 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub u64);
 
-const SIZE_UNITS: [(&str, u128); 6] = [
-    ("pb", 1 << 50),
-    ("tb", 1 << 40),
-    ("gb", 1 << 30),
-    ("mb", 1 << 20),
-    ("kb", 1 << 10),
-    ("b", 1),
-];
+const SIZE_UNITS: [(&str, u128); 6] =
+    [("pb", 1 << 50), ("tb", 1 << 40), ("gb", 1 << 30), ("mb", 1 << 20), ("kb", 1 << 10), ("b", 1)];
 
 impl FromStr for ByteSize {
     type Err = String;
@@ -33,9 +27,7 @@ impl FromStr for ByteSize {
         };
         let bytes = scale(digits, factor)
             .ok_or_else(|| format!("`{text}` is not a size, write for instance 128kb or 1.5gb"))?;
-        u64::try_from(bytes)
-            .map(Self)
-            .map_err(|_| format!("`{text}` is too large"))
+        u64::try_from(bytes).map(Self).map_err(|_| format!("`{text}` is too large"))
     }
 }
 
@@ -127,10 +119,8 @@ impl FromStr for PortList {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let ranges: Vec<_> = text
-            .split(',')
-            .map(|part| port_range(part.trim()))
-            .collect::<Result<_, _>>()?;
+        let ranges: Vec<_> =
+            text.split(',').map(|part| port_range(part.trim())).collect::<Result<_, _>>()?;
         Ok(ranges.into_iter().flatten().collect())
     }
 }
@@ -142,9 +132,8 @@ fn port_range(part: &str) -> Result<std::ops::RangeInclusive<u16>, String> {
         let first = parse_port(first)?;
         let more: u16 = parse_digits(more.trim())
             .ok_or_else(|| format!("`{part}`: `{}` is not a number of ports", more.trim()))?;
-        let last = first
-            .checked_add(more)
-            .ok_or_else(|| format!("`{part}` goes beyond port 65535"))?;
+        let last =
+            first.checked_add(more).ok_or_else(|| format!("`{part}` goes beyond port 65535"))?;
         (first, last)
     } else {
         let port = parse_port(part)?;
@@ -193,17 +182,12 @@ fn write_ports(f: &mut fmt::Formatter<'_>, ports: &[u16]) -> fmt::Result {
 }
 
 fn split_unit(text: &str) -> (&str, &str) {
-    let end = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     (&text[..end], text[end..].trim_start())
 }
 
 fn lookup(units: &[(&str, u128)], name: &str) -> Option<u128> {
-    units
-        .iter()
-        .find(|(unit, _)| *unit == name)
-        .map(|(_, factor)| *factor)
+    units.iter().find(|(unit, _)| *unit == name).map(|(_, factor)| *factor)
 }
 
 /// `digits` (with an optional fraction) times `factor`, rounded to nearest; `None` for anything else.
@@ -225,9 +209,7 @@ fn write_with_unit(
     units: &[(&str, u128)],
     unit_of_zero: &str,
 ) -> fmt::Result {
-    let fitting = units
-        .iter()
-        .find(|(_, factor)| value.is_multiple_of(*factor));
+    let fitting = units.iter().find(|(_, factor)| value.is_multiple_of(*factor));
     match fitting {
         Some((unit, factor)) if value != 0 => write!(f, "{}{unit}", value / factor),
         Some(_) | None => write!(f, "0{unit_of_zero}"),
@@ -308,15 +290,10 @@ mod tests {
             ("65535", &[65535]),
         ];
         for (text, ports) in cases {
-            assert_eq!(
-                text.parse::<PortList>().unwrap().as_slice(),
-                ports,
-                "{text}"
-            );
+            assert_eq!(text.parse::<PortList>().unwrap().as_slice(), ports, "{text}");
         }
-        for text in [
-            "", "0", "70000", "5-", "9-8", "65530+10", "1-2-3", "+5", "a", "1,,2", "+1-2",
-        ] {
+        for text in ["", "0", "70000", "5-", "9-8", "65530+10", "1-2-3", "+5", "a", "1,,2", "+1-2"]
+        {
             assert!(text.parse::<PortList>().is_err(), "{text}");
         }
     }
@@ -332,9 +309,7 @@ mod tests {
             ));
             assert_eq!(span.to_string().parse(), Ok(span));
             let first = random.u16(1..);
-            let ports: PortList = (0..40)
-                .map(|_| first.saturating_add(random.u16(..60)))
-                .collect();
+            let ports: PortList = (0..40).map(|_| first.saturating_add(random.u16(..60))).collect();
             assert_eq!(ports.to_string().parse(), Ok(ports));
         }
     }
@@ -343,9 +318,6 @@ mod tests {
     fn defaults_are_written_as_people_write_them() {
         assert_eq!(ByteSize(128 << 10).to_string(), "128kb");
         assert_eq!(TimeSpan(Duration::from_secs(4 * 3600)).to_string(), "4hr");
-        assert_eq!(
-            (49152..=51200).collect::<PortList>().to_string(),
-            "49152-51200"
-        );
+        assert_eq!((49152..=51200).collect::<PortList>().to_string(), "49152-51200");
     }
 }

@@ -109,10 +109,7 @@ fn errors_never_reuse_a_commands_name() {
 
 #[test]
 fn relays_exhausted() {
-    let two_ports = Config {
-        relay_ports: (20_000..20_002).collect(),
-        ..config()
-    };
+    let two_ports = Config { relay_ports: (20_000..20_002).collect(), ..config() };
     play(
         &two_ports,
         "A> register-host
@@ -140,11 +137,7 @@ fn relays_exhausted() {
 
 #[test]
 fn ids_exhausted() {
-    let two_ids = Config {
-        oid_length: 1,
-        oid_charset: "ab".parse().unwrap(),
-        ..config()
-    };
+    let two_ids = Config { oid_length: 1, oid_charset: "ab".parse().unwrap(), ..config() };
     play(
         &two_ids,
         "A> register-host
@@ -161,10 +154,7 @@ fn ids_exhausted() {
 #[test]
 fn no_common_family() {
     let all = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-    let dual_stack = Config {
-        udp_host: all,
-        ..config()
-    };
+    let dual_stack = Config { udp_host: all, ..config() };
     play(
         &dual_stack,
         "A> register-host
@@ -277,10 +267,7 @@ fn a_line_too_long_ends_the_connection() {
 
 #[test]
 fn a_full_server_says_so() {
-    let for_one = Config {
-        max_connections: 1,
-        ..config()
-    };
+    let for_one = Config { max_connections: 1, ..config() };
     play(
         &for_one,
         "A> echo first
@@ -307,27 +294,17 @@ fn play(config: &Config, transcript: &str) {
         let mark = act.find(['>', '<', '~', '-']).expect("an act");
         let (name, act) = act.split_at(mark);
         let actor = actors.entry(name.to_owned()).or_insert_with(|| {
-            let ip = if name.starts_with('6') {
-                "::1"
-            } else {
-                "127.0.0.1"
-            };
+            let ip = if name.starts_with('6') { "::1" } else { "127.0.0.1" };
             let udp = udp_socket(ip.parse().unwrap());
-            Actor {
-                line: Line::connect(server.addresses.socket),
-                udp,
-                has_ended: false,
-            }
+            Actor { line: Line::connect(server.addresses.socket), udp, has_ended: false }
         });
         if let Some(bytes) = act.strip_prefix(">| ") {
             actor.line.send_bytes(&unescape(bytes));
         } else if let Some(text) = act.strip_prefix("> ") {
             actor.line.send(&fill_in(text, &words));
         } else if let Some(pattern) = act.strip_prefix("< ") {
-            let came = actor
-                .line
-                .receive()
-                .unwrap_or_else(|| panic!("the end instead of `{pattern}`"));
+            let came =
+                actor.line.receive().unwrap_or_else(|| panic!("the end instead of `{pattern}`"));
             learn(pattern, &came.replace('\r', "\\r"), &mut words);
         } else if act == "~" {
             let pid = &words[&format!("pid-{}", name.to_lowercase())];
@@ -337,10 +314,7 @@ fn play(config: &Config, transcript: &str) {
                 registrar.set_ip(local.ip());
             }
             register_address(&actor.udp, pid, registrar);
-            words.insert(
-                format!("address-{}", name.to_lowercase()),
-                local.to_string(),
-            );
+            words.insert(format!("address-{}", name.to_lowercase()), local.to_string());
         } else if act == "-" {
             assert_eq!(actor.line.receive(), None, "the end for {name}");
             actor.has_ended = true;
@@ -355,26 +329,19 @@ fn play(config: &Config, transcript: &str) {
 
 /// Puts known words in their places.
 fn fill_in(text: &str, words: &BTreeMap<String, String>) -> String {
-    words.iter().fold(text.to_owned(), |text, (name, word)| {
-        text.replace(&format!("{{{name}}}"), word)
-    })
+    words
+        .iter()
+        .fold(text.to_owned(), |text, (name, word)| text.replace(&format!("{{{name}}}"), word))
 }
 
 /// Compares what came with the pattern; a `{name}` that is not known yet, at its end, becomes known.
 fn learn(pattern: &str, came: &str, words: &mut BTreeMap<String, String>) {
     let pattern = fill_in(pattern, words);
     if let Some((before, name)) = pattern.split_once('{') {
-        let word = came
-            .strip_prefix(before)
-            .unwrap_or_else(|| panic!("`{came}` instead of `{pattern}`"));
-        assert!(
-            !word.contains(' ') && !word.is_empty(),
-            "`{word}` is one word"
-        );
-        words.insert(
-            name.strip_suffix('}').expect("a name in braces").to_owned(),
-            word.to_owned(),
-        );
+        let word =
+            came.strip_prefix(before).unwrap_or_else(|| panic!("`{came}` instead of `{pattern}`"));
+        assert!(!word.contains(' ') && !word.is_empty(), "`{word}` is one word");
+        words.insert(name.strip_suffix('}').expect("a name in braces").to_owned(), word.to_owned());
     } else {
         assert_eq!(came, pattern);
     }

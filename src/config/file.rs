@@ -12,17 +12,10 @@ pub(super) fn read(
     let content = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content);
     let mut seen: Vec<(String, usize)> = Vec::new();
     for (line, bytes) in (1..).zip(content.split(|byte| *byte == b'\n')) {
-        let origin = Origin::File {
-            name: name.to_owned(),
-            line,
-        };
+        let origin = Origin::File { name: name.to_owned(), line };
         let mut blame = |key: &str, what: String| {
             let key = key.chars().take(64).collect();
-            mistakes.push(Mistake {
-                origin: origin.clone(),
-                key,
-                what,
-            });
+            mistakes.push(Mistake { origin: origin.clone(), key, what });
         };
         let Ok(text) = std::str::from_utf8(bytes) else {
             blame("?", "the line is not UTF-8".to_owned());
@@ -61,10 +54,7 @@ pub(super) fn split(text: &str) -> Result<(String, String), String> {
 
 fn unquote(value: &str) -> Result<String, String> {
     let text = value.trim();
-    let quote = text
-        .chars()
-        .next()
-        .filter(|c| matches!(c, '"' | '\'' | '`'));
+    let quote = text.chars().next().filter(|c| matches!(c, '"' | '\'' | '`'));
     if let Some(quote) = quote {
         let (inside, behind) = text[1..]
             .split_once(quote)
@@ -76,19 +66,14 @@ fn unquote(value: &str) -> Result<String, String> {
         return Ok(inside.to_owned());
     }
     let is_comment = |(at, _): &(usize, &str)| value[..*at].ends_with(char::is_whitespace);
-    let end = value
-        .match_indices('#')
-        .find(is_comment)
-        .map_or(value.len(), |(at, _)| at);
+    let end = value.match_indices('#').find(is_comment).map_or(value.len(), |(at, _)| at);
     Ok(value[..end].trim().to_owned())
 }
 
 /// Writes a value so that [`split`] reads it back.
 pub(super) fn quote(value: &str) -> String {
     let needs_quotes = value.starts_with(['"', '\'', '`', '#']);
-    let quote = ['"', '\'', '`']
-        .into_iter()
-        .find(|quote| !value.contains(*quote));
+    let quote = ['"', '\'', '`'].into_iter().find(|quote| !value.contains(*quote));
     match quote {
         Some(quote) if needs_quotes => format!("{quote}{value}{quote}"),
         Some(_) | None => value.to_owned(),
@@ -116,11 +101,7 @@ mod tests {
             ("A=`x`", "A", "x"),
         ];
         for (line, key, value) in cases {
-            assert_eq!(
-                split(line),
-                Ok((key.to_owned(), value.to_owned())),
-                "{line}"
-            );
+            assert_eq!(split(line), Ok((key.to_owned(), value.to_owned())), "{line}");
         }
         for line in ["A", "A='x", "A='x' y"] {
             assert!(split(line).is_err(), "{line}");
@@ -130,10 +111,7 @@ mod tests {
     #[test]
     fn a_quoted_value_reads_back() {
         for value in ["plain", "#a", "\"a", "'\"a", "a`"] {
-            assert_eq!(
-                split(&format!("A={} # note", quote(value))).unwrap().1,
-                value
-            );
+            assert_eq!(split(&format!("A={} # note", quote(value))).unwrap().1, value);
         }
     }
 }

@@ -50,13 +50,7 @@ pub const KEYS: &[Key] = &[
         ip,
         "IP address to listen on for players (TCP). `::` serves IPv6 and IPv4."
     ),
-    key!(
-        "NORAY_SOCKET_PORT",
-        "8890",
-        socket_port,
-        port,
-        "TCP port for players."
-    ),
+    key!("NORAY_SOCKET_PORT", "8890", socket_port, port, "TCP port for players."),
     key!(
         "NORAY_UDP_HOST",
         "0.0.0.0",
@@ -85,13 +79,7 @@ pub const KEYS: &[Key] = &[
         ip,
         "IP address for metrics and health. Not for the world: anybody who reaches it can read it."
     ),
-    key!(
-        "NORAY_HTTP_PORT",
-        "8891",
-        http_port,
-        port,
-        "TCP port for metrics and health."
-    ),
+    key!("NORAY_HTTP_PORT", "8891", http_port, port, "TCP port for metrics and health."),
     key!(
         "NORAY_MAX_CONNECTIONS",
         "4096",
@@ -188,13 +176,7 @@ pub const KEYS: &[Key] = &[
         boolean,
         "`true` makes OpenIDs of words, such as FalconTimberYolk."
     ),
-    key!(
-        "NORAY_WORDS_OID_LENGTH",
-        "3",
-        words_oid_length,
-        count::<16>,
-        "How many words."
-    ),
+    key!("NORAY_WORDS_OID_LENGTH", "3", words_oid_length, count::<16>, "How many words."),
     key!(
         "NORAY_OID_PREFIX",
         "",
@@ -235,11 +217,8 @@ pub const KEYS: &[Key] = &[
     },
 ];
 
-const LATCHINGS: &[(&str, Latching)] = &[
-    ("same-ip", Latching::SameIp),
-    ("any", Latching::Any),
-    ("off", Latching::Off),
-];
+const LATCHINGS: &[(&str, Latching)] =
+    &[("same-ip", Latching::SameIp), ("any", Latching::Any), ("off", Latching::Off)];
 
 const LOG_LEVELS: &[(&str, LogLevel)] = &[
     ("silent", LogLevel::Silent),
@@ -294,17 +273,11 @@ pub(super) fn defaults() -> Config {
 /// The known key that looks most like `name`.
 pub(super) fn nearest(name: &str) -> &'static str {
     let distance = |key: &&Key| strsim::damerau_levenshtein(&name.to_ascii_uppercase(), key.name);
-    KEYS.iter()
-        .min_by_key(distance)
-        .expect("there are keys")
-        .name
+    KEYS.iter().min_by_key(distance).expect("there are keys").name
 }
 
 fn ip(text: &str) -> Result<IpAddr, String> {
-    let bare = text
-        .strip_prefix('[')
-        .and_then(|text| text.strip_suffix(']'))
-        .unwrap_or(text);
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     if bare == "localhost" {
         return Ok(IpAddr::V4(Ipv4Addr::LOCALHOST));
     }
@@ -338,20 +311,12 @@ fn boolean(text: &str) -> Result<bool, String> {
 
 fn time_span(text: &str) -> Result<TimeSpan, String> {
     let span: TimeSpan = text.parse()?;
-    if span.0.is_zero() {
-        Err(format!("`{text}` is no time at all"))
-    } else {
-        Ok(span)
-    }
+    if span.0.is_zero() { Err(format!("`{text}` is no time at all")) } else { Ok(span) }
 }
 
 fn rate(text: &str) -> Result<ByteSize, String> {
     let size: ByteSize = text.parse()?;
-    if size.0 == 0 {
-        Err(format!("`{text}` would let nothing pass"))
-    } else {
-        Ok(size)
-    }
+    if size.0 == 0 { Err(format!("`{text}` would let nothing pass")) } else { Ok(size) }
 }
 
 /// Up to 64 characters that may stand in an OpenID.
@@ -360,9 +325,9 @@ fn prefix(text: &str) -> Result<String, String> {
         return Err(format!("`{text}` is longer than 64 characters"));
     }
     match text.chars().find(|c| !c.is_ascii_graphic()) {
-        Some(bad) => Err(format!(
-            "{bad:?} cannot be part of an id, use printable ASCII without spaces"
-        )),
+        Some(bad) => {
+            Err(format!("{bad:?} cannot be part of an id, use printable ASCII without spaces"))
+        }
         None => Ok(text.to_owned()),
     }
 }
@@ -377,9 +342,5 @@ fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
 }
 
 fn name_of<T: PartialEq>(value: T, choices: &[(&'static str, T)]) -> &'static str {
-    choices
-        .iter()
-        .find(|(_, choice)| *choice == value)
-        .expect("every value has a name")
-        .0
+    choices.iter().find(|(_, choice)| *choice == value).expect("every value has a name").0
 }

@@ -127,10 +127,7 @@ impl Config {
     fn contradictions(&self) -> Vec<(&'static str, String)> {
         let mut found = Vec::new();
         if self.relay_ports.contains(self.registrar_port) {
-            let what = format!(
-                "holds {}, which is NORAY_UDP_REGISTRAR_PORT",
-                self.registrar_port
-            );
+            let what = format!("holds {}, which is NORAY_UDP_REGISTRAR_PORT", self.registrar_port);
             found.push(("NORAY_UDP_RELAY_PORTS", what));
         }
         if self.relay_ports.as_slice().len() < 2 {
@@ -261,36 +258,22 @@ impl Effective {
         for (key, value) in &sources.environment {
             if key.starts_with("NORAY_") && !is_set_by_orchestrator(key) {
                 let (key, value) = (key.clone(), value.clone());
-                assignments.push(Assignment {
-                    origin: Origin::Environment,
-                    key,
-                    value,
-                });
+                assignments.push(Assignment { origin: Origin::Environment, key, value });
             }
         }
         for text in &sources.command_line {
             match file::split(text) {
                 Ok((key, value)) => {
-                    assignments.push(Assignment {
-                        origin: Origin::CommandLine,
-                        key,
-                        value,
-                    });
+                    assignments.push(Assignment { origin: Origin::CommandLine, key, value });
                 }
                 Err(what) => {
                     let origin = Origin::CommandLine;
-                    mistakes.push(Mistake {
-                        origin,
-                        key: format!("--set {text}"),
-                        what,
-                    });
+                    mistakes.push(Mistake { origin, key: format!("--set {text}"), what });
                 }
             }
         }
-        let mut effective = Self {
-            config: Config::default(),
-            origins: vec![Origin::Default; KEYS.len()],
-        };
+        let mut effective =
+            Self { config: Config::default(), origins: vec![Origin::Default; KEYS.len()] };
         for assignment in assignments {
             if let Err(mistake) = effective.apply(assignment) {
                 mistakes.push(mistake);
@@ -298,23 +281,12 @@ impl Effective {
         }
         if mistakes.is_empty() {
             for (key, what) in effective.config.contradictions() {
-                let index = KEYS
-                    .iter()
-                    .position(|k| k.name == key)
-                    .expect("the key exists");
+                let index = KEYS.iter().position(|k| k.name == key).expect("the key exists");
                 let origin = effective.origins[index].clone();
-                mistakes.push(Mistake {
-                    origin,
-                    key: key.to_owned(),
-                    what,
-                });
+                mistakes.push(Mistake { origin, key: key.to_owned(), what });
             }
         }
-        if mistakes.is_empty() {
-            Ok(effective)
-        } else {
-            Err(mistakes)
-        }
+        if mistakes.is_empty() { Ok(effective) } else { Err(mistakes) }
     }
 
     fn apply(&mut self, assignment: Assignment) -> Result<(), Mistake> {
@@ -337,10 +309,7 @@ impl Effective {
 
     /// How many values were set, and not left at their defaults.
     pub fn set_values(&self) -> usize {
-        self.origins
-            .iter()
-            .filter(|origin| **origin != Origin::Default)
-            .count()
+        self.origins.iter().filter(|origin| **origin != Origin::Default).count()
     }
 }
 
@@ -348,12 +317,7 @@ impl fmt::Display for Effective {
     /// As a configuration file, with the origin of each value behind it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (key, origin) in KEYS.iter().zip(&self.origins) {
-            writeln!(
-                f,
-                "{}={} # {origin}",
-                key.name,
-                file::quote(&(key.show)(&self.config))
-            )?;
+            writeln!(f, "{}={} # {origin}", key.name, file::quote(&(key.show)(&self.config)))?;
         }
         Ok(())
     }

@@ -8,9 +8,7 @@ fn from_file(text: &str) -> Sources {
 }
 
 fn read(text: &str) -> Config {
-    Effective::read(&from_file(text))
-        .unwrap_or_else(|mistakes| panic!("{mistakes:?}"))
-        .config
+    Effective::read(&from_file(text)).unwrap_or_else(|mistakes| panic!("{mistakes:?}")).config
 }
 
 fn mistakes(text: &str) -> Vec<String> {
@@ -23,10 +21,7 @@ fn nothing_set_is_the_defaults() {
     let effective = Effective::read(&Sources::default()).unwrap();
     assert_eq!(effective.config, Config::default());
     assert_eq!(effective.set_values(), 0);
-    assert_eq!(
-        effective.config.registrar_address().to_string(),
-        "0.0.0.0:8809"
-    );
+    assert_eq!(effective.config.registrar_address().to_string(), "0.0.0.0:8809");
     assert_eq!(effective.config.relay_ports.as_slice().len(), 2049);
     assert_eq!(effective.config.limits().pair_rate, 131_072);
     assert_eq!(effective.config.limits().lifetime_traffic, 4 << 30);
@@ -72,14 +67,8 @@ fn the_command_line_wins_over_the_environment_over_the_file() {
         ..from_file("NORAY_SOCKET_PORT=1000\nNORAY_HTTP_PORT=1001\nNORAY_OID_LENGTH=5")
     };
     let effective = Effective::read(&sources).unwrap();
-    assert_eq!(
-        (effective.config.socket_port, effective.config.http_port),
-        (3000, 2001)
-    );
-    assert_eq!(
-        effective.config.oid_length, 5,
-        "an empty variable sets nothing"
-    );
+    assert_eq!((effective.config.socket_port, effective.config.http_port), (3000, 2001));
+    assert_eq!(effective.config.oid_length, 5, "an empty variable sets nothing");
     let shown = effective.to_string();
     for line in [
         "NORAY_SOCKET_PORT=3000 # command line",
@@ -87,10 +76,7 @@ fn the_command_line_wins_over_the_environment_over_the_file() {
         "NORAY_OID_LENGTH=5 # noray.conf:3",
         "NORAY_PID_LENGTH=128 # default",
     ] {
-        assert!(
-            shown.lines().any(|shown| shown == line),
-            "{line} in\n{shown}"
-        );
+        assert!(shown.lines().any(|shown| shown == line), "{line} in\n{shown}");
     }
 }
 
@@ -127,10 +113,7 @@ fn every_mistake_is_reported_with_its_place() {
         "noray.conf:10: NORAY_SOCKET_HOST: `example.com` is not an IP address",
     ];
     for start in starts {
-        assert!(
-            found.iter().any(|mistake| mistake.starts_with(start)),
-            "{start} in {found:#?}"
-        );
+        assert!(found.iter().any(|mistake| mistake.starts_with(start)), "{start} in {found:#?}");
     }
     assert_eq!(found.len(), starts.len(), "{found:#?}");
 }
@@ -138,18 +121,12 @@ fn every_mistake_is_reported_with_its_place() {
 #[test]
 fn values_that_contradict_each_other_are_mistakes() {
     let cases = [
-        (
-            "NORAY_UDP_RELAY_PORTS=8000-9000",
-            "noray.conf:1: NORAY_UDP_RELAY_PORTS: holds 8809",
-        ),
+        ("NORAY_UDP_RELAY_PORTS=8000-9000", "noray.conf:1: NORAY_UDP_RELAY_PORTS: holds 8809"),
         (
             "NORAY_UDP_RELAY_PORTS=8000",
             "noray.conf:1: NORAY_UDP_RELAY_PORTS: a relay needs two ports",
         ),
-        (
-            "NORAY_HTTP_PORT=8890",
-            "noray.conf:1: NORAY_HTTP_PORT: 8890 is NORAY_SOCKET_PORT",
-        ),
+        ("NORAY_HTTP_PORT=8890", "noray.conf:1: NORAY_HTTP_PORT: 8890 is NORAY_SOCKET_PORT"),
         (
             "NORAY_PID_LENGTH=10",
             "noray.conf:1: NORAY_PID_LENGTH: 10 characters out of 64 are 60 bits",
@@ -180,17 +157,7 @@ fn mistakes_on_the_command_line_and_in_the_environment_name_their_place() {
 
 #[test]
 fn a_file_that_is_not_utf8_is_a_mistake_on_its_line() {
-    let file = (
-        "noray.conf".to_owned(),
-        b"NORAY_OID_LENGTH=5\n\xff\xfe\n".to_vec(),
-    );
-    let found = Effective::read(&Sources {
-        file: Some(file),
-        ..Sources::default()
-    })
-    .unwrap_err();
-    assert_eq!(
-        found[0].to_string(),
-        "noray.conf:2: ?: the line is not UTF-8"
-    );
+    let file = ("noray.conf".to_owned(), b"NORAY_OID_LENGTH=5\n\xff\xfe\n".to_vec());
+    let found = Effective::read(&Sources { file: Some(file), ..Sources::default() }).unwrap_err();
+    assert_eq!(found[0].to_string(), "noray.conf:2: ?: the line is not UTF-8");
 }

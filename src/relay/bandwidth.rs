@@ -60,10 +60,7 @@ mod tests {
             let passed = passed(size, Duration::from_micros(gap));
             let allowed = RATE * 10 + RATE / 10 + size;
             assert!(passed <= allowed, "{size} bytes: {passed} of {allowed}");
-            assert!(
-                passed + 2 * size >= RATE * 10,
-                "{size} bytes: only {passed}"
-            );
+            assert!(passed + 2 * size >= RATE * 10, "{size} bytes: only {passed}");
         }
     }
 

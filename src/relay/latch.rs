@@ -25,10 +25,10 @@ pub const SEAM: Duration = Duration::from_secs(1);
 /// address- and port-dependent mapping), so the address that the registrar saw is only a first guess. Answers go
 /// where the player was last heard: *latching*, restricted to the registered IP (RFC 7362, section 5).
 ///
-/// An address that was silent for a while can lose its place to a neighbour behind the same router. It therefore
-/// may take its place back, unless the change had no seam: a newcomer that was never heard while the old address
-/// was in use, and began within [`SEAM`] of its last datagram, is the player itself behind a new mapping. Then
-/// the old mapping is dead, and whoever inherits its port is somebody else.
+/// An address that was silent for a while can lose its place to a neighbour behind the same router, so it may
+/// take it back at once. Except after a change without a seam, where the newcomer is the player itself behind a
+/// new mapping: it began within [`SEAM`] of the last datagram of the old address, and nobody else had been turned
+/// away lately. Then the old mapping is dead, and whoever inherits its port is somebody else.
 #[derive(Clone, Debug)]
 pub struct Latch {
     current: SocketAddr,
@@ -53,6 +53,9 @@ struct Displaced {
 struct Contender {
     address: SocketAddr,
     first_heard: Timestamp,
+    last_heard: Timestamp,
+    /// Whether nobody else was turned away in the [`TAKE_BACK_WINDOW`] before, nor this one earlier.
+    is_alone: bool,
 }
 
 impl Displaced {
@@ -129,22 +132,28 @@ impl Latch {
         if !is_same_ip {
             return Err(DropReason::WrongIp);
         }
-        if self
-            .contender
-            .is_none_or(|contender| contender.address != source)
-        {
-            self.contender = Some(Contender {
-                address: source,
-                first_heard: now,
-            });
-        }
+        self.note_contender(source, now);
         Err(DropReason::WrongPort)
     }
 
+    fn note_contender(&mut self, source: SocketAddr, now: Timestamp) {
+        let goes_on = |contender: &Contender| {
+            let is_after_last = self.heard.is_none_or(|heard| contender.first_heard >= heard);
+            contender.address == source && is_after_last
+        };
+        self.contender = Some(match self.contender {
+            Some(contender) if goes_on(&contender) => Contender { last_heard: now, ..contender },
+            earlier => Contender {
+                address: source,
+                first_heard: now,
+                last_heard: now,
+                is_alone: earlier.is_none_or(|c| now.since(c.last_heard) > TAKE_BACK_WINDOW),
+            },
+        });
+    }
+
     fn may_latch(&self, is_same_ip: bool, latching: Latching, now: Timestamp) -> bool {
-        let is_silent = self
-            .heard
-            .is_none_or(|heard| now.since(heard) >= SILENCE_BEFORE_LATCHING);
+        let is_silent = self.heard.is_none_or(|heard| now.since(heard) >= SILENCE_BEFORE_LATCHING);
         let is_first_heard = self.heard.is_none() && now.since(self.introduced) <= ANY_IP_WINDOW;
         match latching {
             Latching::Off => false,
@@ -155,10 +164,7 @@ impl Latch {
 
     /// If `source` was displaced a short while ago, it is in place again, and nobody else has that right.
     fn takes_back(&mut self, source: SocketAddr, now: Timestamp) -> bool {
-        let is_back = self
-            .displaced
-            .iter()
-            .any(|d| d.address == source && d.has_right(now));
+        let is_back = self.displaced.iter().any(|d| d.address == source && d.has_right(now));
         if is_back {
             self.displaced.clear();
             self.current = source;
@@ -170,14 +176,10 @@ impl Latch {
     fn displace(&mut self, source: SocketAddr, now: Timestamp) {
         self.displaced.retain(|d| d.has_right(now));
         if !self.is_seamless(source) {
-            self.displaced.push(Displaced {
-                address: self.current,
-                since: now,
-            });
+            self.displaced.push(Displaced { address: self.current, since: now });
         }
         self.current = source;
         self.heard = Some(now);
-        self.contender = None;
     }
 
     fn is_seamless(&self, source: SocketAddr) -> bool {
@@ -185,6 +187,7 @@ impl Latch {
             return false;
         };
         contender.address == source
+            && contender.is_alone
             && contender.first_heard >= heard
             && contender.first_heard.since(heard) <= SEAM
     }
@@ -299,6 +302,19 @@ mod tests {
     }
 
     #[test]
+    fn a_neighbour_that_tries_from_ever_new_ports_is_no_new_mapping() {
+        let steps = [
+            (0, REGISTERED, Ok(())),
+            (100, OTHER, Err(WrongPort)),
+            (200, REGISTERED, Ok(())),
+            (300, THIRD, Err(WrongPort)),
+            (2300, THIRD, Ok(())),
+            (2400, REGISTERED, Ok(())),
+        ];
+        same_ip(&steps);
+    }
+
+    #[test]
     fn behind_a_new_mapping_the_heir_of_the_old_port_is_a_stranger() {
         let steps = [
             (0, REGISTERED, Ok(())),
@@ -314,11 +330,7 @@ mod tests {
 
     #[test]
     fn the_registered_address_wins_over_a_neighbour_that_was_faster() {
-        let steps = [
-            (0, OTHER, Ok(())),
-            (100, REGISTERED, Ok(())),
-            (200, OTHER, Err(WrongPort)),
-        ];
+        let steps = [(0, OTHER, Ok(())), (100, REGISTERED, Ok(())), (200, OTHER, Err(WrongPort))];
         same_ip(&steps);
     }
 
@@ -331,43 +343,25 @@ mod tests {
 
     #[test]
     fn under_any_the_first_heard_in_time_latches_from_any_ip() {
-        play(
-            Latching::Any,
-            &[(10_000, FOREIGN, Ok(())), (10_100, REGISTERED, Ok(()))],
-        );
+        play(Latching::Any, &[(10_000, FOREIGN, Ok(())), (10_100, REGISTERED, Ok(()))]);
         play(Latching::Any, &[(10_001, FOREIGN, Err(WrongIp))]);
-        play(
-            Latching::Any,
-            &[(0, REGISTERED, Ok(())), (3000, FOREIGN, Err(WrongIp))],
-        );
-        play(
-            Latching::Any,
-            &[(0, FOREIGN, Ok(())), (2000, "203.0.113.9:7", Ok(()))],
-        );
-        let home_again = [
-            (0, FOREIGN, Ok(())),
-            (1, OTHER, Err(WrongPort)),
-            (2000, OTHER, Ok(())),
-        ];
+        play(Latching::Any, &[(0, REGISTERED, Ok(())), (3000, FOREIGN, Err(WrongIp))]);
+        play(Latching::Any, &[(0, FOREIGN, Ok(())), (2000, "203.0.113.9:7", Ok(()))]);
+        let home_again = [(0, FOREIGN, Ok(())), (1, OTHER, Err(WrongPort)), (2000, OTHER, Ok(()))];
         play(Latching::Any, &home_again);
     }
 
     #[test]
     fn off_knows_only_the_registered_address() {
-        let steps = [
-            (0, OTHER, Err(WrongPort)),
-            (5000, OTHER, Err(WrongPort)),
-            (5001, REGISTERED, Ok(())),
-        ];
+        let steps =
+            [(0, OTHER, Err(WrongPort)), (5000, OTHER, Err(WrongPort)), (5001, REGISTERED, Ok(()))];
         play(Latching::Off, &steps);
     }
 
     #[test]
     fn impossible_sources_never_latch() {
-        let steps = [
-            (0, "198.51.100.1:0", Err(InvalidSource)),
-            (1, "224.0.0.1:5", Err(InvalidSource)),
-        ];
+        let steps =
+            [(0, "198.51.100.1:0", Err(InvalidSource)), (1, "224.0.0.1:5", Err(InvalidSource))];
         same_ip(&steps);
         play(Latching::Any, &steps);
     }
@@ -377,24 +371,12 @@ mod tests {
         let mut latch = Latch::new(REGISTERED.parse().unwrap(), Timestamp::START);
         let own = OwnAddresses::default();
         latch
-            .accept(
-                REGISTERED.parse().unwrap(),
-                Latching::SameIp,
-                &own,
-                Timestamp::START,
-            )
+            .accept(REGISTERED.parse().unwrap(), Latching::SameIp, &own, Timestamp::START)
             .unwrap();
         latch.reset(FOREIGN.parse().unwrap());
-        assert_eq!(
-            (latch.address().to_string().as_str(), latch.heard()),
-            (FOREIGN, None)
-        );
-        let old = latch.accept(
-            REGISTERED.parse().unwrap(),
-            Latching::SameIp,
-            &own,
-            Timestamp::START,
-        );
+        assert_eq!((latch.address().to_string().as_str(), latch.heard()), (FOREIGN, None));
+        let old =
+            latch.accept(REGISTERED.parse().unwrap(), Latching::SameIp, &own, Timestamp::START);
         assert_eq!(old, Err(WrongIp));
     }
 }

@@ -191,6 +191,7 @@ pub const fn charge(length: usize) -> u64 {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OwnAddresses {
     ips: HashSet<IpAddr>,
+    has_loopback: bool,
     ports: HashSet<u16>,
 }
 
@@ -200,17 +201,21 @@ impl OwnAddresses {
         ips: impl IntoIterator<Item = IpAddr>,
         ports: impl IntoIterator<Item = u16>,
     ) -> Self {
-        Self {
-            ips: ips.into_iter().collect(),
-            ports: ports.into_iter().collect(),
-        }
+        let (ips, ports) = (ips.into_iter().collect(), ports.into_iter().collect());
+        Self { ips, has_loopback: false, ports }
+    }
+
+    /// The same, and all of the loopback network: a server that is bound to every address has those too.
+    pub fn and_loopback(self) -> Self {
+        Self { has_loopback: true, ..self }
     }
 
     /// Whether `source` can be a player's address.
     pub fn allows(&self, source: SocketAddr) -> bool {
         let ip = source.ip();
         let is_broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
-        let is_own = self.ports.contains(&source.port()) && self.ips.contains(&ip);
+        let is_own_ip = self.ips.contains(&ip) || (self.has_loopback && ip.is_loopback());
+        let is_own = is_own_ip && self.ports.contains(&source.port());
         source.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !is_broadcast && !is_own
     }
 }
@@ -221,10 +226,7 @@ mod tests {
 
     #[test]
     fn reasons_stand_at_their_index_and_have_labels_of_their_own() {
-        let labels: HashSet<_> = DropReason::ALL
-            .iter()
-            .map(|reason| reason.label())
-            .collect();
+        let labels: HashSet<_> = DropReason::ALL.iter().map(|reason| reason.label()).collect();
         assert_eq!(labels.len(), DropReason::ALL.len());
         for (index, reason) in DropReason::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, index);

@@ -72,9 +72,6 @@ mod tests {
         }
         assert_eq!(map.count(), 2);
         assert_eq!(map.remove(RelayPort(10)), Some('a'));
-        assert_eq!(
-            (map.remove(RelayPort(10)), map.remove(RelayPort(99))),
-            (None, None)
-        );
+        assert_eq!((map.remove(RelayPort(10)), map.remove(RelayPort(99))), (None, None));
     }
 }

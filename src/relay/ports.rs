@@ -22,10 +22,7 @@ pub struct PortPool {
 impl PortPool {
     /// All of `ports` are free, to be used in that order.
     pub fn new(ports: impl IntoIterator<Item = RelayPort>) -> Self {
-        Self {
-            free: ports.into_iter().collect(),
-            ..Self::default()
-        }
+        Self { free: ports.into_iter().collect(), ..Self::default() }
     }
 
     /// Reserves a free port for the player, if it has none and there is one.
@@ -36,8 +33,7 @@ impl PortPool {
         let Some(port) = self.free.pop_front() else {
             return;
         };
-        self.reservations
-            .insert(self.next_reservation, (player, port));
+        self.reservations.insert(self.next_reservation, (player, port));
         self.by_player.insert(player, self.next_reservation);
         self.next_reservation += 1;
     }
@@ -87,10 +83,8 @@ impl PortPool {
 
     fn take_any(&mut self) -> RelayPort {
         self.free.pop_front().unwrap_or_else(|| {
-            let (_, (player, port)) = self
-                .reservations
-                .pop_first()
-                .expect("allocate made sure of two ports");
+            let (_, (player, port)) =
+                self.reservations.pop_first().expect("allocate made sure of two ports");
             self.by_player.remove(&player);
             port
         })
@@ -98,10 +92,7 @@ impl PortPool {
 
     fn take_reservation(&mut self, player: ConnectionId) -> Option<RelayPort> {
         let reservation = self.by_player.remove(&player)?;
-        let (_, port) = self
-            .reservations
-            .remove(&reservation)
-            .expect("both maps name it");
+        let (_, port) = self.reservations.remove(&reservation).expect("both maps name it");
         Some(port)
     }
 }
@@ -155,11 +146,7 @@ mod tests {
         pool.release(RelayPort(1));
         assert_eq!(pool.allocate(A, B), ports(1, 2), "C's is taken back");
         pool.cancel(C);
-        assert_eq!(
-            (pool.free(), pool.reserved()),
-            (0, 0),
-            "C has nothing left to cancel"
-        );
+        assert_eq!((pool.free(), pool.reserved()), (0, 0), "C has nothing left to cancel");
     }
 
     #[test]

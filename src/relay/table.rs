@@ -9,7 +9,7 @@
 //! player, and leaves from the sender's port: each sees the other at one address and can answer there. A
 //! datagram's way is found by the port alone, so its cost does not grow with the number of pairs.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -23,6 +23,9 @@ use crate::time::Timestamp;
 /// How many [`charge`]d bytes are sent to an address that was not heard yet. Enough for any handshake, and too
 /// little to be worth a forged registration (in the spirit of consent, RFC 7675).
 pub const UNHEARD_ALLOWANCE: u64 = 64 * 1024;
+
+/// How often pairs that are over are looked for because a port is needed.
+const SWEEP_ON_DEMAND_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often a player is told of the same limit of the same pair.
 const NOTICE_INTERVAL: Duration = Duration::from_secs(60);
@@ -43,6 +46,8 @@ pub struct Introduction {
     pub asker: RelayPort,
     /// The host's port, where the asker sends to.
     pub host: RelayPort,
+    /// Whether the pair was opened just now.
+    pub is_new: bool,
 }
 
 /// No two ports were free or could be taken back.
@@ -72,6 +77,8 @@ pub struct RelayTable {
     vacant: Vec<PairIndex>,
     partners: HashMap<ConnectionId, HashMap<ConnectionId, PairIndex>>,
     all_traffic: TokenBucket,
+    last_sweep: Timestamp,
+    freed: VecDeque<Freed>,
 }
 
 type PairIndex = u32;
@@ -101,8 +108,8 @@ struct Pair {
 #[derive(Debug)]
 struct Life {
     created: Timestamp,
-    /// When a datagram was last forwarded, or the two were last introduced.
-    active: Timestamp,
+    /// When a datagram was last forwarded; at first, when the two were introduced.
+    forwarded: Timestamp,
     /// Charged bytes, both directions together.
     traffic: u64,
 }
@@ -115,7 +122,7 @@ struct Side {
     port: RelayPort,
     /// Where the player is, as seen at the partner's port.
     latch: Latch,
-    /// Charged bytes sent to the player since it was last heard.
+    /// Charged bytes sent to the player while it was not heard.
     sent_unheard: u64,
     /// What the player sends.
     bucket: TokenBucket,
@@ -136,6 +143,8 @@ impl RelayTable {
             vacant: Vec::new(),
             partners: HashMap::new(),
             all_traffic: TokenBucket::default(),
+            last_sweep: Timestamp::START,
+            freed: VecDeque::new(),
         }
     }
 
@@ -155,9 +164,7 @@ impl RelayTable {
         let Some(slot) = self.slots.get(at).copied() else {
             return Action::Drop(DropReason::NoPair);
         };
-        let pair = self.pairs[slot.pair as usize]
-            .as_mut()
-            .expect("a slot names a pair");
+        let pair = self.pairs[slot.pair as usize].as_mut().expect("a slot names a pair");
         let limits = &self.limits;
         let cost = charge(length);
 
@@ -176,19 +183,19 @@ impl RelayTable {
 
         self.all_traffic.charge(cost, limits.global_rate, now);
         sender.bucket.charge(cost, limits.pair_rate, now);
-        receiver.sent_unheard += cost;
-        pair.life.active = now;
-        pair.life.traffic += cost;
-        Action::Forward {
-            via: sender.port,
-            to: receiver.latch.address(),
+        if receiver.latch.heard().is_none() {
+            receiver.sent_unheard += cost;
         }
+        pair.life.forwarded = now;
+        pair.life.traffic += cost;
+        Action::Forward { via: sender.port, to: receiver.latch.address() }
     }
 
-    /// Opens a pair for the two, or finds the one they have; either way it counts as active from `now`.
+    /// Opens a pair for the two, or finds the one they have. Pairs that are over are freed if their ports are
+    /// needed.
     ///
     /// # Errors
-    /// [`RelaysExhausted`] if there are not two ports to be had; then nothing has changed.
+    /// [`RelaysExhausted`] if there are not two ports to be had; then no pair has been opened.
     pub fn introduce(
         &mut self,
         asker: Party,
@@ -196,35 +203,31 @@ impl RelayTable {
         now: Timestamp,
     ) -> Result<Introduction, RelaysExhausted> {
         if let Some(index) = self.find(asker.player, host.player) {
-            let pair = self.pairs[index as usize]
-                .as_mut()
-                .expect("partners name a pair");
+            let pair = self.pairs[index as usize].as_ref().expect("partners name a pair");
             if !pair.life.is_over(&self.limits, now) {
-                pair.life.active = now;
                 return Ok(pair.introduction(asker.player));
             }
             self.free(index);
         }
-        let [asker_port, host_port] = self
-            .ports
-            .allocate(asker.player, host.player)
-            .ok_or(RelaysExhausted)?;
-        let sides = [
-            Side::new(asker, asker_port, now),
-            Side::new(host, host_port, now),
-        ];
-        self.insert(Pair {
-            sides,
-            life: Life {
-                created: now,
-                active: now,
-                traffic: 0,
-            },
-        });
-        Ok(Introduction {
-            asker: asker_port,
-            host: host_port,
-        })
+        let [asker_port, host_port] = self.allocate(asker.player, host.player, now)?;
+        let sides = [Side::new(asker, asker_port, now), Side::new(host, host_port, now)];
+        self.insert(Pair { sides, life: Life { created: now, forwarded: now, traffic: 0 } });
+        Ok(Introduction { asker: asker_port, host: host_port, is_new: true })
+    }
+
+    fn allocate(
+        &mut self,
+        asker: ConnectionId,
+        host: ConnectionId,
+        now: Timestamp,
+    ) -> Result<[RelayPort; 2], RelaysExhausted> {
+        if let Some(ports) = self.ports.allocate(asker, host) {
+            return Ok(ports);
+        }
+        if now.since(self.last_sweep) >= SWEEP_ON_DEMAND_INTERVAL {
+            self.sweep(now);
+        }
+        self.ports.allocate(asker, host).ok_or(RelaysExhausted)
     }
 
     /// A player registered its address for the first time: a port is reserved for it, if one is free.
@@ -234,15 +237,8 @@ impl RelayTable {
 
     /// A player registered another address: its pairs follow.
     pub fn handle_move(&mut self, player: ConnectionId, address: SocketAddr) {
-        for index in self
-            .partners
-            .get(&player)
-            .into_iter()
-            .flat_map(HashMap::values)
-        {
-            let pair = self.pairs[*index as usize]
-                .as_mut()
-                .expect("partners name a pair");
+        for index in self.partners.get(&player).into_iter().flat_map(HashMap::values) {
+            let pair = self.pairs[*index as usize].as_mut().expect("partners name a pair");
             for side in pair.sides.iter_mut().filter(|side| side.player == player) {
                 side.latch.reset(address);
             }
@@ -255,17 +251,19 @@ impl RelayTable {
     }
 
     /// Frees the pairs over which nothing was forwarded for the idle time and those past their lifetime.
-    pub fn sweep(&mut self, now: Timestamp) -> Vec<Freed> {
-        let is_over = |pair: &Option<Pair>| {
-            pair.as_ref()
-                .is_some_and(|p| p.life.is_over(&self.limits, now))
-        };
-        let over: Vec<PairIndex> = (0..)
-            .zip(&self.pairs)
-            .filter(|(_, pair)| is_over(pair))
-            .map(|(index, _)| index)
-            .collect();
-        over.into_iter().map(|index| self.free(index)).collect()
+    pub fn sweep(&mut self, now: Timestamp) {
+        self.last_sweep = now;
+        for index in 0..self.pairs.len() {
+            let pair = self.pairs[index].as_ref();
+            if pair.is_some_and(|pair| pair.life.is_over(&self.limits, now)) {
+                self.free(PairIndex::try_from(index).expect("there are at most 65536 ports"));
+            }
+        }
+    }
+
+    /// A pair that was freed since the last call, the earliest first.
+    pub fn poll_freed(&mut self) -> Option<Freed> {
+        self.freed.pop_front()
     }
 
     /// Whom to tell that the pair at `at` has reached `limit`: each player once a minute.
@@ -280,9 +278,7 @@ impl RelayTable {
         let Some(slot) = self.slots.get(at).copied() else {
             return [None, None];
         };
-        let pair = self.pairs[slot.pair as usize]
-            .as_mut()
-            .expect("a slot names a pair");
+        let pair = self.pairs[slot.pair as usize].as_mut().expect("a slot names a pair");
         let (receiver, sender) = receiver_and_sender(&mut pair.sides, slot.owner);
         match limit {
             Limit::Bandwidth => [sender.tell(limit, now), None],
@@ -312,42 +308,19 @@ impl RelayTable {
             PairIndex::try_from(self.pairs.len() - 1).expect("there are at most 65536 ports")
         });
         let [a, b] = &pair.sides;
-        self.slots.insert(
-            a.port,
-            Slot {
-                pair: index,
-                owner: Role::Asker,
-            },
-        );
-        self.slots.insert(
-            b.port,
-            Slot {
-                pair: index,
-                owner: Role::Host,
-            },
-        );
-        self.partners
-            .entry(a.player)
-            .or_default()
-            .insert(b.player, index);
-        self.partners
-            .entry(b.player)
-            .or_default()
-            .insert(a.player, index);
+        self.slots.insert(a.port, Slot { pair: index, owner: Role::Asker });
+        self.slots.insert(b.port, Slot { pair: index, owner: Role::Host });
+        self.partners.entry(a.player).or_default().insert(b.player, index);
+        self.partners.entry(b.player).or_default().insert(a.player, index);
         self.pairs[index as usize] = Some(pair);
     }
 
-    fn free(&mut self, index: PairIndex) -> Freed {
-        let pair = self.pairs[index as usize]
-            .take()
-            .expect("only a pair is freed");
+    fn free(&mut self, index: PairIndex) {
+        let pair = self.pairs[index as usize].take().expect("only a pair is freed");
         self.vacant.push(index);
         let [a, b] = &pair.sides;
         for (player, partner) in [(a.player, b.player), (b.player, a.player)] {
-            let partners = self
-                .partners
-                .get_mut(&player)
-                .expect("each side has a partner");
+            let partners = self.partners.get_mut(&player).expect("each side has a partner");
             partners.remove(&partner);
             if partners.is_empty() {
                 self.partners.remove(&player);
@@ -358,10 +331,7 @@ impl RelayTable {
             self.slots.remove(port);
             self.ports.release(port);
         }
-        Freed {
-            ports,
-            traffic: pair.life.traffic,
-        }
+        self.freed.push_back(Freed { ports, traffic: pair.life.traffic });
     }
 
     /// Checks what must always hold, for tests and simulations.
@@ -371,33 +341,18 @@ impl RelayTable {
     pub fn check_invariants(&self) {
         let mut seen: HashMap<RelayPort, &str> = HashMap::new();
         let mut place = |port, name| {
-            assert_eq!(
-                seen.insert(port, name),
-                None,
-                "port {port} is in a second place: {name}"
-            );
+            assert_eq!(seen.insert(port, name), None, "port {port} is in a second place: {name}");
         };
         self.ports.iter().for_each(|port| place(port, "pool"));
         for (index, pair) in (0..).zip(&self.pairs) {
             let Some(pair) = pair else {
-                assert!(
-                    self.vacant.contains(&index),
-                    "empty place {index} is vacant"
-                );
+                assert!(self.vacant.contains(&index), "empty place {index} is vacant");
                 continue;
             };
             for (owner, side) in [Role::Asker, Role::Host].into_iter().zip(&pair.sides) {
                 place(side.port, "pair");
-                let slot = self
-                    .slots
-                    .get(side.port)
-                    .expect("the port of a pair has a slot");
-                assert_eq!(
-                    (slot.pair, slot.owner),
-                    (index, owner),
-                    "slot of port {}",
-                    side.port
-                );
+                let slot = self.slots.get(side.port).expect("the port of a pair has a slot");
+                assert_eq!((slot.pair, slot.owner), (index, owner), "slot of port {}", side.port);
             }
             let [a, b] = &pair.sides;
             assert_ne!(a.player, b.player, "two different players");
@@ -405,16 +360,8 @@ impl RelayTable {
             assert_eq!(self.find(b.player, a.player), Some(index));
         }
         let known: usize = self.partners.values().map(HashMap::len).sum();
-        assert_eq!(
-            known,
-            2 * self.pairs(),
-            "nobody is partner in a pair that is gone"
-        );
-        assert_eq!(
-            self.slots.count(),
-            2 * self.pairs(),
-            "no slot without a pair"
-        );
+        assert_eq!(known, 2 * self.pairs(), "nobody is partner in a pair that is gone");
+        assert_eq!(self.slots.count(), 2 * self.pairs(), "no slot without a pair");
         assert_eq!(seen.len(), self.size, "no port is lost");
     }
 }
@@ -423,17 +370,9 @@ impl Pair {
     /// The pair's ports, as the player who asks now sees them: either may have asked first.
     fn introduction(&self, asker: ConnectionId) -> Introduction {
         let [first, second] = &self.sides;
-        if first.player == asker {
-            Introduction {
-                asker: first.port,
-                host: second.port,
-            }
-        } else {
-            Introduction {
-                asker: second.port,
-                host: first.port,
-            }
-        }
+        let is_reversed = first.player != asker;
+        let (asker, host) = if is_reversed { (second, first) } else { (first, second) };
+        Introduction { asker: asker.port, host: host.port, is_new: false }
     }
 }
 
@@ -446,7 +385,7 @@ impl Life {
     }
 
     fn is_over(&self, limits: &Limits, now: Timestamp) -> bool {
-        now.since(self.active) >= limits.idle_timeout || self.refusal(limits, now).is_some()
+        now.since(self.forwarded) >= limits.idle_timeout || self.refusal(limits, now).is_some()
     }
 }
 

@@ -42,20 +42,14 @@ fn the_table_does_what_the_model_says() {
             resume_unwind(panic)
         });
         forwarded += more_forwarded;
-        dropped
-            .iter_mut()
-            .zip(more_dropped)
-            .for_each(|(sum, more)| *sum += more);
+        dropped.iter_mut().zip(more_dropped).for_each(|(sum, more)| *sum += more);
     }
     println!("{forwarded} forwarded");
     for (reason, count) in DropReason::ALL.into_iter().zip(dropped) {
         println!("{count} dropped: {}", reason.label());
         let is_the_shells = matches!(reason, DropReason::SendBufferFull | DropReason::SendFailed);
         let is_whole = seeds.end - seeds.start == SEEDS;
-        assert!(
-            count > 0 || is_the_shells || !is_whole,
-            "{reason:?} never happened: a dull world"
-        );
+        assert!(count > 0 || is_the_shells || !is_whole, "{reason:?} never happened: a dull world");
     }
 }
 
@@ -64,9 +58,7 @@ fn the_table_does_what_the_model_says() {
     reason = "the seed to replay comes from the person at the keyboard"
 )]
 fn replayed_seed() -> Option<u64> {
-    std::env::var("NORAY_SIM_SEED")
-        .ok()
-        .map(|seed| seed.parse().expect("a number"))
+    std::env::var("NORAY_SIM_SEED").ok().map(|seed| seed.parse().expect("a number"))
 }
 
 /// A player, its router, and what that router mapped where.
@@ -98,31 +90,19 @@ impl World {
     fn new(seed: u64) -> Self {
         let mut random = Rng::with_seed(seed);
         let latching = *random
-            .choice(
-                [
-                    Latching::SameIp,
-                    Latching::SameIp,
-                    Latching::Any,
-                    Latching::Off,
-                ]
-                .iter(),
-            )
+            .choice([Latching::SameIp, Latching::SameIp, Latching::Any, Latching::Off].iter())
             .unwrap();
         // Rates divide a second's nanoseconds, so that model and table round alike: not at all.
         let limits = Limits {
             pair_rate: *random.choice([20_000, 100_000, 1_000_000].iter()).unwrap(),
-            global_rate: *random
-                .choice([100_000, 1_000_000, 100_000_000].iter())
-                .unwrap(),
+            global_rate: *random.choice([100_000, 1_000_000, 100_000_000].iter()).unwrap(),
             burst: Duration::from_millis(random.u64(50..500)),
             lifetime: Duration::from_secs(random.u64(60..600)),
             lifetime_traffic: random.u64(200_000..4_000_000),
             idle_timeout: Duration::from_secs(random.u64(5..40)),
             latching,
         };
-        let ports: Vec<u16> = (0..random.u16(6..16))
-            .map(|index| 50_000 + 3 * index)
-            .collect();
+        let ports: Vec<u16> = (0..random.u16(6..16)).map(|index| 50_000 + 3 * index).collect();
         let relay_ports: Vec<RelayPort> = ports.iter().copied().map(RelayPort).collect();
         let own = OwnAddresses::new([OWN_IP], ports.iter().copied());
         Self {
@@ -237,17 +217,19 @@ impl World {
         }
         let [asker, host] =
             [asker, host].map(|index| (self.players[index].id, self.players[index].registered));
-        let party = |(id, address)| Party {
-            player: ConnectionId(id),
-            address,
-        };
+        let party = |(id, address)| Party { player: ConnectionId(id), address };
         let real = self.table.introduce(party(asker), party(host), self.now());
         let real = real.ok().map(|ports| (ports.asker.0, ports.host.0));
-        assert_eq!(
-            real,
-            self.model.introduce(asker, host, self.now),
-            "introduction"
-        );
+        self.note_freed();
+        let expected = self.model.introduce(asker, host, self.now);
+        assert_eq!(real, expected, "introduction");
+    }
+
+    /// The model is told which pairs were freed in which order, and checks that each had to be.
+    fn note_freed(&mut self) {
+        while let Some(freed) = self.table.poll_freed() {
+            self.model.free(freed.ports.map(|port| port.0), self.now);
+        }
     }
 
     fn rebind(&mut self) {
@@ -272,12 +254,9 @@ impl World {
     }
 
     fn sweep(&mut self) {
-        let freed = self.table.sweep(self.now());
-        let ports: Vec<[u16; 2]> = freed
-            .iter()
-            .map(|freed| freed.ports.map(|port| port.0))
-            .collect();
-        self.model.sweep(&ports, self.now);
+        self.table.sweep(self.now());
+        self.note_freed();
+        self.model.check_swept(self.now);
     }
 
     /// A datagram from where no partner is, or not the one of that port.
@@ -315,11 +294,7 @@ impl World {
             })
             .collect();
         let (a, b, a_port, b_port) = self.random.choice(known.iter()).copied()?;
-        Some(if self.random.bool() {
-            (a, b, a_port, b_port)
-        } else {
-            (b, a, b_port, a_port)
-        })
+        Some(if self.random.bool() { (a, b, a_port, b_port) } else { (b, a, b_port, a_port) })
     }
 
     fn play(&mut self) {
@@ -358,10 +333,7 @@ impl World {
         self.now += 4 * SECOND;
         self.datagram(b_port, a_at, 4);
         self.datagram(a_port, b_at, 4);
-        let (there, back) = (
-            self.datagram(b_port, a_at, 4),
-            self.datagram(a_port, b_at, 4),
-        );
+        let (there, back) = (self.datagram(b_port, a_at, 4), self.datagram(a_port, b_at, 4));
         let is_worn_out = [there, back].iter().any(|action| {
             matches!(
                 action,
@@ -369,22 +341,8 @@ impl World {
             )
         });
         if !is_worn_out {
-            assert_eq!(
-                there,
-                Action::Forward {
-                    via: RelayPort(a_port),
-                    to: b_at
-                },
-                "there"
-            );
-            assert_eq!(
-                back,
-                Action::Forward {
-                    via: RelayPort(b_port),
-                    to: a_at
-                },
-                "and back"
-            );
+            assert_eq!(there, Action::Forward { via: RelayPort(a_port), to: b_at }, "there");
+            assert_eq!(back, Action::Forward { via: RelayPort(b_port), to: a_at }, "and back");
         }
     }
 
@@ -397,39 +355,21 @@ impl World {
         let own = self.external(player, at);
         let neighbour = SocketAddr::new(own.ip(), self.random.u16(1..1024));
         self.now += 3 * SECOND;
-        if matches!(
-            self.datagram(at, own, 4),
-            Action::Drop(DropReason::WrongPort)
-        ) {
+        if matches!(self.datagram(at, own, 4), Action::Drop(DropReason::WrongPort)) {
             return;
         }
-        for (pause, source) in [
-            (100, neighbour),
-            (100, own),
-            (100, neighbour),
-            (2300, neighbour),
-        ] {
+        for (pause, source) in [(100, neighbour), (100, own), (100, neighbour), (2300, neighbour)] {
             self.now += pause * SECOND / 1000;
             self.datagram(at, source, 4);
         }
         let back = self.datagram(at, own, 4);
-        assert_ne!(
-            back,
-            Action::Drop(DropReason::WrongPort),
-            "the player is back"
-        );
+        assert_ne!(back, Action::Drop(DropReason::WrongPort), "the player is back");
     }
 
     fn datagram(&mut self, at: u16, source: SocketAddr, length: usize) -> Action {
-        let action = self
-            .table
-            .handle_datagram(RelayPort(at), source, length, self.now());
+        let action = self.table.handle_datagram(RelayPort(at), source, length, self.now());
         let expected = self.model.datagram(at, source, length, self.now);
-        assert_eq!(
-            action, expected,
-            "{length} bytes from {source} at {at}, {} ns",
-            self.now
-        );
+        assert_eq!(action, expected, "{length} bytes from {source} at {at}, {} ns", self.now);
         match action {
             Action::Forward { .. } => self.forwarded += 1,
             Action::Drop(reason) => self.dropped[reason as usize] += 1,

@@ -23,7 +23,7 @@ pub(crate) struct Pair {
     pub(crate) ports: [u16; 2],
     sides: [Side; 2],
     created: u64,
-    active: u64,
+    forwarded: u64,
     traffic: u64,
 }
 
@@ -60,10 +60,7 @@ struct Bucket {
 
 impl Bucket {
     fn new(rate: u64, limits: &Limits) -> Self {
-        Self {
-            level: depth(rate, limits),
-            filled: 0,
-        }
+        Self { level: depth(rate, limits), filled: 0 }
     }
 
     fn fill(&mut self, rate: u64, limits: &Limits, now: u64) {
@@ -113,18 +110,13 @@ impl Model {
         now: u64,
     ) -> Option<(u16, u16)> {
         let players = [asker.0, host.0];
-        let known = self
-            .pairs
-            .iter()
-            .position(|pair| players.iter().all(|p| pair.players.contains(p)));
+        let known =
+            self.pairs.iter().position(|pair| players.iter().all(|p| pair.players.contains(p)));
         if let Some(index) = known {
-            if !self.is_over(&self.pairs[index], now) {
-                let pair = &mut self.pairs[index];
-                pair.active = now;
-                let first = usize::from(pair.players[0] != asker.0);
-                return Some((pair.ports[first], pair.ports[1 - first]));
-            }
-            self.free_pair(index);
+            assert!(!self.is_over(&self.pairs[index], now), "a pair that is over was kept");
+            let pair = &self.pairs[index];
+            let first = usize::from(pair.players[0] != asker.0);
+            return Some((pair.ports[first], pair.ports[1 - first]));
         }
         if self.free.len() + self.reserved.len() < 2 {
             return None;
@@ -136,11 +128,8 @@ impl Model {
             }
         }
         for port in ports.iter_mut().filter(|port| **port == 0) {
-            *port = if self.free.is_empty() {
-                self.reserved.remove(0).1
-            } else {
-                self.free.remove(0)
-            };
+            *port =
+                if self.free.is_empty() { self.reserved.remove(0).1 } else { self.free.remove(0) };
         }
         let side = |registered| Side {
             registered,
@@ -149,14 +138,7 @@ impl Model {
             bucket: Bucket::new(self.limits.pair_rate, &self.limits),
         };
         let sides = [side(asker.1), side(host.1)];
-        self.pairs.push(Pair {
-            players,
-            ports,
-            sides,
-            created: now,
-            active: now,
-            traffic: 0,
-        });
+        self.pairs.push(Pair { players, ports, sides, created: now, forwarded: now, traffic: 0 });
         Some((ports[0], ports[1]))
     }
 
@@ -171,32 +153,23 @@ impl Model {
         }
     }
 
-    /// The freed pairs' ports. The order in which pairs are freed is the table's own business: it is told.
-    pub(crate) fn sweep(&mut self, in_order: &[[u16; 2]], now: u64) {
-        for ports in in_order {
-            let index = self
-                .pairs
-                .iter()
-                .position(|pair| pair.ports == *ports)
-                .expect("such a pair");
-            assert!(
-                self.is_over(&self.pairs[index], now),
-                "{ports:?} was freed too early"
-            );
-            self.free_pair(index);
-        }
+    /// The table freed that pair: it must have been over.
+    pub(crate) fn free(&mut self, ports: [u16; 2], now: u64) {
+        let index = self.pairs.iter().position(|pair| pair.ports == ports).expect("such a pair");
+        assert!(self.is_over(&self.pairs[index], now), "{ports:?} was freed too early");
+        self.free.extend(self.pairs.remove(index).ports);
+    }
+
+    /// After a sweep no pair is left that is over.
+    pub(crate) fn check_swept(&self, now: u64) {
         assert!(
             !self.pairs.iter().any(|pair| self.is_over(pair, now)),
             "a pair outlived the sweep"
         );
     }
 
-    fn free_pair(&mut self, index: usize) {
-        self.free.extend(self.pairs.remove(index).ports);
-    }
-
     fn is_over(&self, pair: &Pair, now: u64) -> bool {
-        now - pair.active >= nanos(self.limits.idle_timeout)
+        now - pair.forwarded >= nanos(self.limits.idle_timeout)
             || self.is_worn_out(pair, now).is_some()
     }
 
@@ -259,12 +232,11 @@ impl Model {
         own.level -= cost;
         self.all.level -= cost;
         pair.traffic += bytes;
-        pair.active = now;
-        pair.sides[to].unheard_bytes += bytes;
-        Action::Forward {
-            via: RelayPort(pair.ports[from]),
-            to: pair.sides[to].address(),
+        pair.forwarded = now;
+        if pair.sides[to].last_heard().is_none() {
+            pair.sides[to].unheard_bytes += bytes;
         }
+        Action::Forward { via: RelayPort(pair.ports[from]), to: pair.sides[to].address() }
     }
 
     fn is_possible(&self, source: SocketAddr) -> bool {
@@ -275,15 +247,11 @@ impl Model {
 
 impl Side {
     fn accepted(&self) -> impl DoubleEndedIterator<Item = &Heard> {
-        self.heard
-            .iter()
-            .filter(|heard| heard.how != How::TurnedAway)
+        self.heard.iter().filter(|heard| heard.how != How::TurnedAway)
     }
 
     fn address(&self) -> SocketAddr {
-        self.accepted()
-            .next_back()
-            .map_or(self.registered, |heard| heard.from)
+        self.accepted().next_back().map_or(self.registered, |heard| heard.from)
     }
 
     fn last_heard(&self) -> Option<u64> {
@@ -299,16 +267,8 @@ impl Side {
         now: u64,
     ) -> Result<(), DropReason> {
         let how = self.judge(source, is_possible, latching, introduced, now)?;
-        self.heard.push(Heard {
-            at: now,
-            from: source,
-            how,
-        });
-        if how == How::TurnedAway {
-            Err(DropReason::WrongPort)
-        } else {
-            Ok(())
-        }
+        self.heard.push(Heard { at: now, from: source, how });
+        if how == How::TurnedAway { Err(DropReason::WrongPort) } else { Ok(()) }
     }
 
     fn judge(
@@ -362,23 +322,20 @@ impl Side {
                 How::InPlace | How::TurnedAway => {}
             }
         }
-        rights
-            .iter()
-            .any(|(address, since)| *address == source && now - since <= 30 * SECOND)
+        rights.iter().any(|(address, since)| *address == source && now - since <= 30 * SECOND)
     }
 }
 
-/// Whether `newcomer`, turned away without another in between since it last appeared, began right behind `last`.
+/// Whether `newcomer` began right behind `last`, and nobody was turned away in the time before.
 fn follows(past: &[Heard], newcomer: SocketAddr, last: u64) -> bool {
-    // A change of place ends all earlier attempts.
-    let start = past
-        .iter()
-        .rposition(|h| h.how == How::Latched)
-        .map_or(0, |index| index + 1);
-    let attempts = past[start..].iter().filter(|h| h.how == How::TurnedAway);
-    let run: Vec<&Heard> = attempts.rev().take_while(|h| h.from == newcomer).collect();
-    run.last()
-        .is_some_and(|first| first.at >= last && first.at - last <= SECOND)
+    let turned_away = || past.iter().filter(|h| h.how == How::TurnedAway);
+    let run: Vec<&Heard> =
+        turned_away().rev().take_while(|h| h.from == newcomer && h.at >= last).collect();
+    let Some(first) = run.last() else {
+        return false;
+    };
+    let before = turned_away().rev().nth(run.len());
+    first.at - last <= SECOND && before.is_none_or(|h| first.at - h.at > 30 * SECOND)
 }
 
 fn nanos(span: std::time::Duration) -> u64 {

@@ -2,11 +2,7 @@
 //!
 //! Every test has its own address in 127.0.0.0/8, so tests run side by side with the same ports.
 
-#![allow(
-    dead_code,
-    unreachable_pub,
-    reason = "each test file uses its part of this"
-)]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part of this")]
 
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
@@ -29,12 +25,7 @@ pub const REPEAT: Duration = Duration::from_millis(100);
 pub fn own_ip() -> IpAddr {
     static NEXT: AtomicU8 = AtomicU8::new(1);
     let [_, _, high, low] = std::process::id().to_be_bytes();
-    IpAddr::V4(Ipv4Addr::new(
-        127,
-        1 | high,
-        low,
-        NEXT.fetch_add(1, Ordering::Relaxed),
-    ))
+    IpAddr::V4(Ipv4Addr::new(127, 1 | high, low, NEXT.fetch_add(1, Ordering::Relaxed)))
 }
 
 /// The defaults, on an address of its own, with few relay ports (below the ephemeral range) and wide limits.
@@ -66,11 +57,7 @@ impl TestServer {
         let server = Server::bind(config).expect("the test's own address is free");
         let (addresses, handle) = (server.addresses().clone(), server.handle());
         let thread = thread::spawn(move || server.run().expect("the server runs"));
-        Self {
-            addresses,
-            handle,
-            thread: Some(thread),
-        }
+        Self { addresses, handle, thread: Some(thread) }
     }
 
     /// Where a relay port is reached.
@@ -89,12 +76,8 @@ impl TestServer {
     /// The value of a metric, by its name with labels.
     pub fn metric(&self, name: &str) -> u64 {
         let text = http_get(self.addresses.http.expect("metrics are served"), "/metrics").1;
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.unwrap_or_else(|| panic!("no {name} in\n{text}"))
-            .parse()
-            .expect("a whole number")
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().expect("a whole number")
     }
 }
 
@@ -106,10 +89,7 @@ impl Drop for TestServer {
 
 /// Status line and body of a GET.
 pub fn http_get(address: SocketAddr, path: &str) -> (String, String) {
-    http_send(
-        address,
-        format!("GET {path} HTTP/1.1\r\nHost: noray\r\n\r\n").as_bytes(),
-    )
+    http_send(address, format!("GET {path} HTTP/1.1\r\nHost: noray\r\n\r\n").as_bytes())
 }
 
 /// Status line and body of what answers to `request`.
@@ -132,9 +112,7 @@ impl Line {
         let stream = TcpStream::connect(address).expect("the server accepts");
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
-        Self {
-            reader: BufReader::new(stream),
-        }
+        Self { reader: BufReader::new(stream) }
     }
 
     pub fn send(&mut self, line: &str) {
@@ -162,14 +140,10 @@ impl Line {
 
     /// The data of the next line, which must be that command.
     pub fn expect(&mut self, command: &str) -> String {
-        let line = self
-            .receive()
-            .unwrap_or_else(|| panic!("the connection ended before {command}"));
-        let data = line
-            .strip_prefix(command)
-            .and_then(|rest| rest.strip_prefix(' '));
-        data.unwrap_or_else(|| panic!("`{line}` instead of {command}"))
-            .to_owned()
+        let line =
+            self.receive().unwrap_or_else(|| panic!("the connection ended before {command}"));
+        let data = line.strip_prefix(command).and_then(|rest| rest.strip_prefix(' '));
+        data.unwrap_or_else(|| panic!("`{line}` instead of {command}")).to_owned()
     }
 
     /// Everything sent before has been handled, and nothing but `expect`ed lines had come.
@@ -207,13 +181,7 @@ impl Player {
         let oid = line.expect("set-oid");
         let pid = line.expect("set-pid");
         let registrar = server.addresses.registrar;
-        Self {
-            line,
-            udp: udp_socket(ip),
-            oid,
-            pid,
-            registrar,
-        }
+        Self { line, udp: udp_socket(ip), oid, pid, registrar }
     }
 
     /// As the stock client does: repeats the PrivateID until `OK` comes.
@@ -264,9 +232,7 @@ pub fn udp_socket(ip: IpAddr) -> UdpSocket {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None).unwrap();
     socket.bind(&address.into()).unwrap();
     let socket: UdpSocket = socket.into();
-    SockRef::from(&socket)
-        .set_recv_buffer_size(2 << 20)
-        .unwrap();
+    SockRef::from(&socket).set_recv_buffer_size(2 << 20).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket
 }

@@ -30,10 +30,7 @@ impl Play {
     fn new(limits: Limits) -> Self {
         let ports: Vec<RelayPort> = (1..=6).map(RelayPort).collect();
         let own = OwnAddresses::new(["192.0.2.9".parse().unwrap()], 1..=6);
-        Self {
-            table: RelayTable::new(limits, own, &ports),
-            now: Timestamp::START,
-        }
+        Self { table: RelayTable::new(limits, own, &ports), now: Timestamp::START }
     }
 
     fn pass(&mut self, time: Duration) {
@@ -61,17 +58,15 @@ impl Play {
 
     fn send_bytes(&mut self, at: u16, source: &str, length: usize) -> String {
         let source = source.parse().unwrap();
-        match self
-            .table
-            .handle_datagram(RelayPort(at), source, length, self.now)
-        {
+        match self.table.handle_datagram(RelayPort(at), source, length, self.now) {
             Action::Forward { via, to } => format!("{via} {to}"),
             Action::Drop(reason) => reason.label().to_owned(),
         }
     }
 
     fn sweep(&mut self) -> usize {
-        let freed = self.table.sweep(self.now).len();
+        self.table.sweep(self.now);
+        let freed = std::iter::from_fn(|| self.table.poll_freed()).count();
         self.table.check_invariants();
         freed
     }
@@ -94,30 +89,17 @@ fn each_player_sees_the_other_at_one_port_and_can_answer_there() {
 #[test]
 fn only_the_introduced_partner_may_send() {
     let mut play = introduced(LIMITS);
-    play.introduce((CAROL, CAROL_AT), (ALICE, ALICE_AT))
-        .unwrap();
+    play.introduce((CAROL, CAROL_AT), (ALICE, ALICE_AT)).unwrap();
     assert_eq!(play.send(2, ALICE_AT), format!("1 {BOB_AT}"));
     play.send(1, BOB_AT);
     assert_eq!(play.send(2, "192.0.2.7:5"), "wrong-ip");
-    assert_eq!(
-        play.send(2, BOB_AT),
-        "wrong-ip",
-        "the player itself is not its partner"
-    );
-    assert_eq!(
-        play.send(1, CAROL_AT),
-        "wrong-port",
-        "introduced, but at another port"
-    );
+    assert_eq!(play.send(2, BOB_AT), "wrong-ip", "the player itself is not its partner");
+    assert_eq!(play.send(1, CAROL_AT), "wrong-port", "introduced, but at another port");
     assert_eq!(play.send(5, ALICE_AT), "no-pair", "a free port");
     assert_eq!(play.send(0, ALICE_AT), "no-pair");
     assert_eq!(play.send(60_000, ALICE_AT), "no-pair");
     assert_eq!(play.send(2, "198.51.100.1:0"), "invalid-source");
-    assert_eq!(
-        play.send(2, "192.0.2.9:3"),
-        "invalid-source",
-        "one of the server's own sockets"
-    );
+    assert_eq!(play.send(2, "192.0.2.9:3"), "invalid-source", "one of the server's own sockets");
 }
 
 #[test]
@@ -128,10 +110,7 @@ fn a_reserved_port_takes_no_datagrams() {
     assert_eq!(play.send(1, ALICE_AT), "no-pair");
     play.table.handle_departure(ALICE);
     play.table.check_invariants();
-    assert_eq!(
-        (play.table.ports().free(), play.table.ports().reserved()),
-        (6, 0)
-    );
+    assert_eq!((play.table.ports().free(), play.table.ports().reserved()), (6, 0));
 }
 
 #[test]
@@ -145,37 +124,46 @@ fn asking_again_gives_the_same_ports_whoever_asks() {
 #[test]
 fn both_ports_or_none() {
     let mut play = introduced(LIMITS);
-    play.introduce((ALICE, ALICE_AT), (CAROL, CAROL_AT))
-        .unwrap();
+    play.introduce((ALICE, ALICE_AT), (CAROL, CAROL_AT)).unwrap();
     play.table.reserve(ConnectionId(4));
-    assert_eq!(
-        play.introduce((BOB, BOB_AT), (CAROL, CAROL_AT)),
-        Ok((6, 5)),
-        "4's is taken back"
-    );
+    assert_eq!(play.introduce((BOB, BOB_AT), (CAROL, CAROL_AT)), Ok((6, 5)), "4's is taken back");
     let more = play.introduce((ConnectionId(4), ALICE_AT), (BOB, BOB_AT));
     assert_eq!(more, Err(RelaysExhausted));
     assert_eq!(play.table.pairs(), 3);
 }
 
 #[test]
+fn asking_again_keeps_no_idle_pair() {
+    let mut play = introduced(LIMITS);
+    for _ in 0..30 {
+        assert_eq!(play.introduce((ALICE, ALICE_AT), (BOB, BOB_AT)), Ok((1, 2)));
+        play.pass(Duration::from_secs(1));
+    }
+    assert_eq!(play.introduce((ALICE, ALICE_AT), (BOB, BOB_AT)), Ok((3, 4)), "a new one");
+}
+
+#[test]
+fn relays_are_not_exhausted_while_idle_ones_wait_for_the_sweep() {
+    let mut play = introduced(LIMITS);
+    play.introduce((ALICE, ALICE_AT), (CAROL, CAROL_AT)).unwrap();
+    play.introduce((CAROL, CAROL_AT), (BOB, BOB_AT)).unwrap();
+    let fourth = (ConnectionId(4), ALICE_AT);
+    assert_eq!(play.introduce(fourth, (BOB, BOB_AT)), Err(RelaysExhausted));
+    play.pass(Duration::from_secs(30));
+    assert_eq!(play.introduce(fourth, (BOB, BOB_AT)), Ok((1, 2)));
+    assert_eq!(play.table.pairs(), 1);
+}
+
+#[test]
 fn partners_behind_one_ip_are_never_mixed() {
     let mut play = introduced(LIMITS);
-    let (carols, alices) = play
-        .introduce((CAROL, CAROL_AT), (ALICE, ALICE_AT))
-        .unwrap();
+    let (carols, alices) = play.introduce((CAROL, CAROL_AT), (ALICE, ALICE_AT)).unwrap();
     // Both routers map to other ports than the registrar saw; Bob's later once more.
     for bob_at in ["203.0.113.2:2001", "203.0.113.2:2002"] {
         assert_eq!(play.send(1, bob_at), format!("2 {ALICE_AT}"));
-        assert_eq!(
-            play.send(alices, "203.0.113.2:3001"),
-            format!("{carols} {ALICE_AT}")
-        );
+        assert_eq!(play.send(alices, "203.0.113.2:3001"), format!("{carols} {ALICE_AT}"));
         assert_eq!(play.send(2, ALICE_AT), format!("1 {bob_at}"));
-        assert_eq!(
-            play.send(carols, ALICE_AT),
-            format!("{alices} 203.0.113.2:3001")
-        );
+        assert_eq!(play.send(carols, ALICE_AT), format!("{alices} 203.0.113.2:3001"));
         play.pass(Duration::from_secs(2));
     }
 }
@@ -191,19 +179,12 @@ fn an_address_not_heard_yet_gets_its_allowance_and_no_more() {
     assert_eq!(play.send(2, ALICE_AT), "receiver-unheard");
     play.send(1, BOB_AT);
     for _ in 0..2 * fits {
-        assert_eq!(
-            play.send(2, ALICE_AT),
-            format!("1 {BOB_AT}"),
-            "heard once is enough"
-        );
+        assert_eq!(play.send(2, ALICE_AT), format!("1 {BOB_AT}"), "heard once is enough");
         play.pass(Duration::from_millis(1));
     }
     let largest = usize::try_from(UNHEARD_ALLOWANCE - 28).unwrap();
     let mut play = introduced(LIMITS);
-    assert_eq!(
-        play.send_bytes(2, ALICE_AT, largest + 1),
-        "receiver-unheard"
-    );
+    assert_eq!(play.send_bytes(2, ALICE_AT, largest + 1), "receiver-unheard");
     assert_eq!(play.send_bytes(2, ALICE_AT, largest), format!("1 {BOB_AT}"));
 }
 
@@ -238,27 +219,16 @@ fn bandwidth_is_limited_per_direction_of_each_pair() {
     play.send(2, ALICE_AT);
     play.pass(Duration::from_secs(1));
     assert_eq!(play.send_bytes(2, ALICE_AT, 65_000), format!("1 {BOB_AT}"));
-    assert_eq!(
-        play.send_bytes(2, ALICE_AT, 65_000),
-        format!("1 {BOB_AT}"),
-        "a debt may be left"
-    );
+    assert_eq!(play.send_bytes(2, ALICE_AT, 65_000), format!("1 {BOB_AT}"), "a debt may be left");
     assert_eq!(play.send(2, ALICE_AT), "pair-bandwidth");
-    assert_eq!(
-        play.send(1, BOB_AT),
-        format!("2 {ALICE_AT}"),
-        "the other direction is free"
-    );
+    assert_eq!(play.send(1, BOB_AT), format!("2 {ALICE_AT}"), "the other direction is free");
     play.pass(Duration::from_millis(31));
     assert_eq!(play.send(2, ALICE_AT), format!("1 {BOB_AT}"));
 }
 
 #[test]
 fn all_relays_together_are_limited() {
-    let mut play = introduced(Limits {
-        global_rate: 100_000,
-        ..LIMITS
-    });
+    let mut play = introduced(Limits { global_rate: 100_000, ..LIMITS });
     assert_eq!(play.send_bytes(2, ALICE_AT, 20_000), format!("1 {BOB_AT}"));
     assert_eq!(play.send(1, BOB_AT), "global-bandwidth");
     play.pass(Duration::from_millis(101));
@@ -268,20 +238,8 @@ fn all_relays_together_are_limited() {
 #[test]
 fn a_pair_past_its_lifetime_forwards_nothing_and_the_next_introduction_opens_a_new_one() {
     for (limits, reason) in [
-        (
-            Limits {
-                lifetime: Duration::from_secs(10),
-                ..LIMITS
-            },
-            "lifetime-duration",
-        ),
-        (
-            Limits {
-                lifetime_traffic: 1000,
-                ..LIMITS
-            },
-            "lifetime-traffic",
-        ),
+        (Limits { lifetime: Duration::from_secs(10), ..LIMITS }, "lifetime-duration"),
+        (Limits { lifetime_traffic: 1000, ..LIMITS }, "lifetime-traffic"),
     ] {
         let mut play = introduced(limits);
         for _ in 0..10 {
@@ -290,23 +248,17 @@ fn a_pair_past_its_lifetime_forwards_nothing_and_the_next_introduction_opens_a_n
             play.pass(Duration::from_secs(1));
         }
         assert_eq!(play.send(2, ALICE_AT), reason);
-        assert_eq!(
-            play.introduce((BOB, BOB_AT), (ALICE, ALICE_AT)),
-            Ok((3, 4)),
-            "FIFO of ports"
-        );
+        assert_eq!(play.introduce((BOB, BOB_AT), (ALICE, ALICE_AT)), Ok((3, 4)), "FIFO of ports");
         assert_eq!(play.send(2, ALICE_AT), "no-pair");
         play.pass(Duration::from_secs(20));
-        assert_eq!(play.sweep(), usize::from(reason == "lifetime-duration"));
+        let is_over_again = usize::from(reason == "lifetime-duration");
+        assert_eq!(play.sweep(), 1 + is_over_again, "the first was freed by the introduction");
     }
 }
 
 #[test]
 fn a_pair_past_its_lifetime_is_swept_whatever_arrives() {
-    let mut play = introduced(Limits {
-        lifetime: Duration::from_secs(10),
-        ..LIMITS
-    });
+    let mut play = introduced(Limits { lifetime: Duration::from_secs(10), ..LIMITS });
     play.pass(Duration::from_secs(10));
     play.send(2, ALICE_AT);
     assert_eq!(play.sweep(), 1);
@@ -339,11 +291,7 @@ fn a_registration_from_elsewhere_moves_the_live_relays() {
     play.table.handle_move(BOB, "192.0.2.50:5".parse().unwrap());
     assert_eq!(play.send(2, ALICE_AT), "1 192.0.2.50:5");
     assert_eq!(play.send(4, CAROL_AT), "3 192.0.2.50:5");
-    assert_eq!(
-        play.send(1, BOB_AT),
-        "wrong-ip",
-        "the old address is a stranger's now"
-    );
+    assert_eq!(play.send(1, BOB_AT), "wrong-ip", "the old address is a stranger's now");
     assert_eq!(play.send(1, "192.0.2.50:6"), format!("2 {ALICE_AT}"));
 }
 
@@ -360,15 +308,7 @@ fn a_player_is_told_of_a_limit_once_a_minute() {
         (61, Limit::Traffic, [None, None]),
     ] {
         let now = Timestamp::START + Duration::from_secs(seconds);
-        assert_eq!(
-            play.table.poll_notices(at, limit, now),
-            told,
-            "{limit:?} at {seconds} s"
-        );
+        assert_eq!(play.table.poll_notices(at, limit, now), told, "{limit:?} at {seconds} s");
     }
-    assert_eq!(
-        play.table
-            .poll_notices(RelayPort(5), Limit::Traffic, play.now),
-        [None, None]
-    );
+    assert_eq!(play.table.poll_notices(RelayPort(5), Limit::Traffic, play.now), [None, None]);
 }

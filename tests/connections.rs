@@ -1,0 +1,146 @@
+//! Players who misbehave on their TCP connections, and what becomes of the others: nothing.
+
+mod support;
+
+use std::io::Read;
+use std::net::TcpStream;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use noray::config::Config;
+use socket2::SockRef;
+use support::{Line, Player, TestServer, config, connect_relay};
+
+#[test]
+fn a_player_who_does_not_read_is_disconnected_and_delays_nobody() {
+    let server = TestServer::start(&config());
+    let (mut host, mut client) = (Player::join(&server), Player::join(&server));
+    let (to_host, _) = connect_relay(&mut client, &mut host);
+    let lazy = Line::connect(server.addresses.socket);
+    let line = format!("echo {}\n", "x".repeat(4000)).into_bytes();
+    let mut stream = lazy.stream();
+    // Ends with an error when the server has had enough.
+    let is_cut_off = (0..100_000).any(|_| std::io::Write::write_all(&mut stream, &line).is_err());
+    assert!(is_cut_off, "400 MB of answers are waiting somewhere");
+    client.line.settle();
+    client.send(b"undisturbed", server.relay(to_host));
+    assert_eq!(host.receive().0, b"undisturbed");
+    while server.metric("noray_tcp_connections") != 2 {
+        client.line.settle();
+    }
+}
+
+#[test]
+fn peers_that_vanish_in_the_middle_of_a_line_leave_nothing_behind() {
+    let server = TestServer::start(&config());
+    let mut witness = Player::join(&server);
+    for reset in [false, true] {
+        for _ in 0..20 {
+            let mut line = Line::connect(server.addresses.socket);
+            line.send_bytes(b"register-host\nconnect-re");
+            if reset {
+                SockRef::from(line.stream()).set_linger(Some(Duration::ZERO)).unwrap();
+            }
+        }
+    }
+    while server.metric("noray_tcp_connections") != 1 || server.metric("noray_active_hosts") != 1 {
+        witness.line.settle();
+    }
+}
+
+#[test]
+fn half_a_line_for_ever_holds_up_nobody() {
+    let server = TestServer::start(&config());
+    let mut halves: Vec<Line> = (0..10).map(|_| Line::connect(server.addresses.socket)).collect();
+    halves.iter_mut().for_each(|line| line.send_bytes(b"register-ho"));
+    let mut player = Player::join(&server);
+    player.line.settle();
+    for line in &mut halves {
+        line.send_bytes(b"st\n");
+        line.expect("set-oid");
+        line.expect("set-pid");
+    }
+}
+
+#[test]
+fn connections_that_never_register_are_few_per_ip() {
+    let server = TestServer::start(&config());
+    let mut open: Vec<Line> = (0..64).map(|_| Line::connect(server.addresses.socket)).collect();
+    let mut refused = Line::connect(server.addresses.socket);
+    assert_eq!(refused.expect("error"), "server-full try again later");
+    assert_eq!(refused.receive(), None);
+    open[0].send("register-host");
+    open[0].expect("set-oid");
+    let mut admitted = Line::connect(server.addresses.socket);
+    admitted.settle();
+    assert_eq!(server.metric("noray_connections_refused_total"), 1);
+}
+
+#[test]
+fn one_ip_may_have_so_many_connections() {
+    let server = TestServer::start(&Config { max_connections_per_ip: 3, ..config() });
+    let _players: Vec<Player> = (0..3).map(|_| Player::join(&server)).collect();
+    let mut refused = Line::connect(server.addresses.socket);
+    assert_eq!(refused.expect("error"), "server-full try again later");
+}
+
+#[test]
+fn shutdown_disconnects_everybody_and_frees_every_port() {
+    let config = config();
+    let mut server = TestServer::start(&config);
+    let addresses = server.addresses.clone();
+    let mut players: Vec<Player> = (0..50).map(|_| Player::join(&server)).collect();
+    server.stop();
+    for player in &mut players {
+        assert_eq!(player.line.receive(), None);
+    }
+    drop(players);
+    let again = Config {
+        socket_port: addresses.socket.port(),
+        http_port: addresses.http.unwrap().port(),
+        registrar_port: addresses.registrar.port(),
+        ..config
+    };
+    let server = TestServer::start(&again);
+    assert_eq!(server.addresses.relay_ports, config_ports(&again));
+    Player::join(&server).line.settle();
+}
+
+fn config_ports(config: &Config) -> noray::units::PortList {
+    config.relay_ports.clone()
+}
+
+#[test]
+fn shutdown_ends_also_while_players_connect() {
+    for _ in 0..10 {
+        let mut server = TestServer::start(&config());
+        let address = server.addresses.socket;
+        let (is_over, all_begun) = (AtomicBool::new(false), Barrier::new(5));
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let mut connected = vec![TcpStream::connect(address).unwrap()];
+                    all_begun.wait();
+                    while !is_over.load(Ordering::Relaxed) && connected.len() < 1000 {
+                        connected.extend(TcpStream::connect(address));
+                    }
+                });
+            }
+            all_begun.wait();
+            server.stop();
+            is_over.store(true, Ordering::Relaxed);
+        });
+    }
+}
+
+#[test]
+fn a_server_with_no_players_ends_at_once() {
+    let mut server = TestServer::start(&config());
+    let mut silent = Line::connect(server.addresses.socket);
+    server.stop();
+    let mut rest = Vec::new();
+    assert_eq!(silent.stream().read_to_end(&mut rest).unwrap_or(0), 0);
+    assert_eq!(silent.receive(), None);
+}

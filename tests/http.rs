@@ -1,0 +1,135 @@
+//! Metrics and health over HTTP.
+
+mod support;
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+
+use noray::config::Config;
+use support::{Player, TestServer, config, connect_relay, http_get, http_send};
+
+const OK: &str = "HTTP/1.1 200 OK";
+
+/// The names that dashboards of the existing server use.
+const KEPT_NAMES: [&str; 17] = [
+    "noray_tcp_connections",
+    "noray_active_hosts",
+    "noray_command_duration",
+    "noray_command_exception",
+    "noray_remote_registrar_success",
+    "noray_remote_registrar_fail",
+    "noray_remote_registrar_repeat",
+    "noray_relay_count",
+    "noray_relay_expired",
+    "noray_relay_size",
+    "noray_relay_duration",
+    "noray_relay_drop_count",
+    "process_cpu_seconds_total",
+    "process_resident_memory_bytes",
+    "process_open_fds",
+    "process_max_fds",
+    "process_start_time_seconds",
+];
+
+fn busy_server() -> TestServer {
+    let server = TestServer::start(&config());
+    let (mut host, mut client) = (Player::join(&server), Player::join(&server));
+    let (to_host, _) = connect_relay(&mut client, &mut host);
+    for length in 0..100 {
+        client.send(&vec![0; 10 * length], server.relay(to_host));
+        host.receive();
+    }
+    client.line.send("no\"thing{}\\");
+    client.line.expect("error");
+    server
+}
+
+#[test]
+fn metrics_have_the_kept_names_and_count() {
+    let server = busy_server();
+    let (status, text) = http_get(server.addresses.http.unwrap(), "/metrics");
+    assert_eq!(status, OK);
+    for name in KEPT_NAMES {
+        assert!(text.contains(&format!("# TYPE {name} ")), "{name}");
+    }
+    assert_eq!(server.metric("noray_relay_datagrams_total"), 100);
+    assert_eq!(server.metric("noray_relay_size_count"), 100);
+    assert_eq!(server.metric("noray_command_exception{command=\"other\"}"), 1);
+    assert_eq!(server.metric("noray_command_duration_count{command=\"connect-relay\"}"), 1);
+}
+
+/// `promtool` is Prometheus's own parser. Its advice on names is not followed where a name is kept.
+#[test]
+fn prometheus_reads_the_metrics() {
+    let mut promtool = Command::new("promtool");
+    promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped());
+    let Ok(mut child) = promtool.spawn() else {
+        println!("skipped: there is no promtool (Debian's package prometheus has it)");
+        return;
+    };
+    let (_, text) = http_get(busy_server().addresses.http.unwrap(), "/metrics");
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let advice = String::from_utf8(output.stderr).unwrap();
+    for line in advice.lines() {
+        let is_about_kept_name = KEPT_NAMES.iter().any(|name| line.starts_with(name));
+        assert!(is_about_kept_name && line.contains("should"), "promtool: {line}");
+    }
+    assert!([Some(0), Some(3)].contains(&output.status.code()), "{:?}", output.status);
+}
+
+#[test]
+fn health_and_readiness() {
+    let server = TestServer::start(&config());
+    let http = server.addresses.http.unwrap();
+    assert_eq!(http_get(http, "/healthz"), (OK.to_owned(), "ok\n".to_owned()));
+    assert_eq!(http_get(http, "/readyz").0, OK);
+    assert_eq!(http_get(http, "/readyz?verbose").0, OK);
+}
+
+#[test]
+fn everything_else_is_refused() {
+    let server = TestServer::start(&config());
+    let http = server.addresses.http.unwrap();
+    let cases: [(&[u8], &str); 7] = [
+        (b"GET / HTTP/1.1\r\n\r\n", "404"),
+        (b"GET /metricsx HTTP/1.1\r\n\r\n", "404"),
+        (b"POST /metrics HTTP/1.1\r\n\r\n", "404"),
+        (b"GET /metrics HTTP/1.0\n\n", "200"),
+        (b"\r\n\r\n", "404"),
+        (b"\xff\xfe\x00 \xff\r\n\r\n", "404"),
+        (&[b'x'; 8192], "404"),
+    ];
+    for (request, status) in cases {
+        let answer = http_send(http, request).0;
+        assert!(answer.contains(status), "{answer} to {}", request.escape_ascii());
+    }
+    let (status, body) = http_send(http, b"HEAD /metrics HTTP/1.1\r\n\r\n");
+    assert_eq!((status.as_str(), body.as_str()), (OK, ""));
+}
+
+#[test]
+fn clients_that_say_nothing_delay_nobody() {
+    let server = TestServer::start(&config());
+    let http = server.addresses.http.unwrap();
+    let _silent: Vec<TcpStream> = (0..10).map(|_| TcpStream::connect(http).unwrap()).collect();
+    let mut player = Player::join(&server);
+    player.line.settle();
+    assert_eq!(http_get(http, "/healthz").0, OK);
+}
+
+#[test]
+fn without_a_relay_port_the_server_is_not_ready() {
+    let first = TestServer::start(&config());
+    let ip = first.addresses.registrar.ip();
+    // On the same address all relay ports are taken.
+    let second =
+        TestServer::start(&Config { socket_host: ip, http_host: ip, udp_host: ip, ..config() });
+    let (status, body) = http_get(second.addresses.http.unwrap(), "/readyz");
+    assert!(status.contains("503"), "{status}");
+    assert_eq!(body, "no relay port could be bound\n");
+    let mut player = Player::join(&second);
+    player.line.send("connect nobody");
+    assert!(player.line.expect("connect-error").starts_with("unknown-oid"));
+}
