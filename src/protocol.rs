@@ -170,6 +170,19 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::UnknownOid,
+        Self::NotRegistered,
+        Self::NoAddress,
+        Self::HostNoAddress,
+        Self::OwnOid,
+        Self::RelaysExhausted,
+        Self::MissingOid,
+        Self::NoCommonFamily,
+        Self::IdsExhausted,
+    ];
+
     /// The token that programs act on.
     pub const fn code(self) -> &'static str {
         match self {

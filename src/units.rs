@@ -183,7 +183,7 @@ fn write_ports(f: &mut fmt::Formatter<'_>, ports: &[u16]) -> fmt::Result {
 
 fn split_unit(text: &str) -> (&str, &str) {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    (&text[..end], text[end..].trim_start())
+    text.split_at(end)
 }
 
 fn lookup(units: &[(&str, u128)], name: &str) -> Option<u128> {
@@ -227,7 +227,7 @@ mod tests {
             ("17", 17),
             ("17b", 17),
             ("128kb", 128 << 10),
-            ("128 KB", 128 << 10),
+            ("128KB", 128 << 10),
             ("1.5kb", 1536),
             ("0.3kb", 307),
             ("4Gb", 4 << 30),
@@ -249,7 +249,8 @@ mod tests {
             "1.kb",
             ".5kb",
             "1.2.3",
-            "12 eb",
+            "12eb",
+            "5 kb",
             "1e3",
             "99999pb",
             "99999999999999999999",
@@ -266,7 +267,7 @@ mod tests {
             ("7us", Duration::from_micros(7)),
             ("100ms", Duration::from_millis(100)),
             ("30", Duration::from_secs(30)),
-            ("5 hr", Duration::from_secs(5 * 3600)),
+            ("5hr", Duration::from_secs(5 * 3600)),
             ("1.5h", Duration::from_secs(5400)),
             ("2m", Duration::from_secs(120)),
             ("1mo", Duration::from_secs(30 * 86_400)),
@@ -275,7 +276,7 @@ mod tests {
         for (text, span) in cases {
             assert_eq!(text.parse(), Ok(TimeSpan(span)), "{text}");
         }
-        for text in ["", "s", "5 hours", "-1s", "101yr", "1s5"] {
+        for text in ["", "s", "5hours", "5 hr", "-1s", "101yr", "1s5"] {
             assert!(text.parse::<TimeSpan>().is_err(), "{text}");
         }
     }

@@ -10,7 +10,7 @@ pub(super) fn read(
     mistakes: &mut Vec<Mistake>,
 ) {
     let content = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content);
-    let mut seen: Vec<(String, usize)> = Vec::new();
+    let mut seen: Vec<(&str, usize)> = Vec::new();
     for (line, bytes) in (1..).zip(content.split(|byte| *byte == b'\n')) {
         let origin = Origin::File { name: name.to_owned(), line };
         let mut blame = |key: &str, what: String| {
@@ -25,7 +25,7 @@ pub(super) fn read(
         if text.is_empty() || text.starts_with(['#', ';']) {
             continue;
         }
-        let (key, value) = match split(text) {
+        let (key, raw) = match split(text) {
             Ok(assignment) => assignment,
             Err(what) => {
                 blame(text, what);
@@ -36,22 +36,30 @@ pub(super) fn read(
             // An `.env` is often shared with other programs.
             continue;
         }
+        let value = match unquote(raw) {
+            Ok(value) => value,
+            Err(what) => {
+                blame(key, what);
+                continue;
+            }
+        };
         if let Some((_, first)) = seen.iter().find(|(earlier, _)| *earlier == key) {
-            blame(&key, format!("set a second time, first in line {first}"));
+            blame(key, format!("set a second time, first in line {first}"));
             continue;
         }
-        seen.push((key.clone(), line));
-        assignments.push(Assignment { origin, key, value });
+        seen.push((key, line));
+        assignments.push(Assignment { origin, key: key.to_owned(), value });
     }
 }
 
-/// Splits `KEY=value`, with or without `export` in front; quotes and a comment behind the value are removed.
-pub(super) fn split(text: &str) -> Result<(String, String), String> {
+/// Splits `KEY=value`, with or without `export` in front; the value is as it stands.
+pub(super) fn split(text: &str) -> Result<(&str, &str), String> {
     let text = text.strip_prefix("export ").unwrap_or(text);
     let (key, value) = text.split_once('=').ok_or("not of the form KEY=value")?;
-    Ok((key.trim().to_owned(), unquote(value)?))
+    Ok((key.trim(), value))
 }
 
+/// Removes quotes around a value and a comment behind it.
 fn unquote(value: &str) -> Result<String, String> {
     let text = value.trim();
     let quote = text.chars().next().filter(|c| matches!(c, '"' | '\'' | '`'));
@@ -70,7 +78,7 @@ fn unquote(value: &str) -> Result<String, String> {
     Ok(value[..end].trim().to_owned())
 }
 
-/// Writes a value so that [`split`] reads it back.
+/// Writes a value so that [`unquote`] reads it back.
 pub(super) fn quote(value: &str) -> String {
     let needs_quotes = value.starts_with(['"', '\'', '`', '#']);
     let quote = ['"', '\'', '`'].into_iter().find(|quote| !value.contains(*quote));
@@ -101,17 +109,19 @@ mod tests {
             ("A=`x`", "A", "x"),
         ];
         for (line, key, value) in cases {
-            assert_eq!(split(line), Ok((key.to_owned(), value.to_owned())), "{line}");
+            let (found, raw) = split(line).unwrap();
+            assert_eq!((found, unquote(raw).as_deref()), (key, Ok(value)), "{line}");
         }
-        for line in ["A", "A='x", "A='x' y"] {
-            assert!(split(line).is_err(), "{line}");
+        assert!(split("A").is_err());
+        for value in ["'x", "'x' y"] {
+            assert!(unquote(value).is_err(), "{value}");
         }
     }
 
     #[test]
     fn a_quoted_value_reads_back() {
         for value in ["plain", "#a", "\"a", "'\"a", "a`"] {
-            assert_eq!(split(&format!("A={} # note", quote(value))).unwrap().1, value);
+            assert_eq!(unquote(&format!("{} # note", quote(value))).as_deref(), Ok(value));
         }
     }
 }

@@ -112,14 +112,14 @@ pub const KEYS: &[Key] = &[
         "NORAY_UDP_RELAY_MAX_INDIVIDUAL_TRAFFIC",
         "128kb",
         relay_max_individual_traffic,
-        rate,
+        size,
         "Bytes per second in each direction of each relayed pair, headers included."
     ),
     key!(
         "NORAY_UDP_RELAY_MAX_GLOBAL_TRAFFIC",
         "1gb",
         relay_max_global_traffic,
-        rate,
+        size,
         "Bytes per second of all relays together."
     ),
     key!(
@@ -140,7 +140,7 @@ pub const KEYS: &[Key] = &[
         "NORAY_UDP_RELAY_MAX_LIFETIME_TRAFFIC",
         "4gb",
         relay_max_lifetime_traffic,
-        rate,
+        size,
         "How much a relay may carry in its life, both directions together."
     ),
     Key {
@@ -311,10 +311,11 @@ fn boolean(text: &str) -> Result<bool, String> {
 
 fn time_span(text: &str) -> Result<TimeSpan, String> {
     let span: TimeSpan = text.parse()?;
-    if span.0.is_zero() { Err(format!("`{text}` is no time at all")) } else { Ok(span) }
+    let is_enough = span.0 >= Duration::from_millis(1);
+    if is_enough { Ok(span) } else { Err(format!("`{text}` is shorter than 1ms")) }
 }
 
-fn rate(text: &str) -> Result<ByteSize, String> {
+fn size(text: &str) -> Result<ByteSize, String> {
     let size: ByteSize = text.parse()?;
     if size.0 == 0 { Err(format!("`{text}` would let nothing pass")) } else { Ok(size) }
 }

@@ -123,23 +123,23 @@ impl Config {
         }
     }
 
-    /// What is wrong with the values taken together: the key to blame, and why.
-    fn contradictions(&self) -> Vec<(&'static str, String)> {
+    /// What is wrong with values taken together: their keys, the one to blame first, and why.
+    fn contradictions(&self) -> Vec<([&'static str; 2], String)> {
         let mut found = Vec::new();
         if self.relay_ports.contains(self.registrar_port) {
-            let what = format!("holds {}, which is NORAY_UDP_REGISTRAR_PORT", self.registrar_port);
-            found.push(("NORAY_UDP_RELAY_PORTS", what));
+            let keys = ["NORAY_UDP_RELAY_PORTS", "NORAY_UDP_REGISTRAR_PORT"];
+            found.push((keys, format!("holds {}, which is {}", self.registrar_port, keys[1])));
         }
         if self.relay_ports.as_slice().len() < 2 {
             let what = "a relay needs two ports, name at least two".to_owned();
-            found.push(("NORAY_UDP_RELAY_PORTS", what));
+            found.push((["NORAY_UDP_RELAY_PORTS"; 2], what));
         }
         let do_hosts_overlap = self.http_host == self.socket_host
             || self.http_host.is_unspecified()
             || self.socket_host.is_unspecified();
         if self.http_port == self.socket_port && self.http_port != 0 && do_hosts_overlap {
-            let what = format!("{} is NORAY_SOCKET_PORT already", self.http_port);
-            found.push(("NORAY_HTTP_PORT", what));
+            let keys = ["NORAY_HTTP_PORT", "NORAY_SOCKET_PORT"];
+            found.push((keys, format!("{} is {} already", self.http_port, keys[1])));
         }
         let characters = self.pid_charset.to_string().len();
         let bits = self.pid_length as f64 * (characters as f64).log2();
@@ -149,7 +149,7 @@ impl Config {
                  at least {MIN_PRIVATE_ID_BITS} are needed",
                 self.pid_length
             );
-            found.push(("NORAY_PID_LENGTH", what));
+            found.push((["NORAY_PID_LENGTH", "NORAY_PID_CHARSET"], what));
         }
         found
     }
@@ -245,7 +245,7 @@ pub struct Effective {
 
 impl Effective {
     /// Reads all sources: the command line wins over the environment over the file over the defaults. An empty
-    /// value counts as not set.
+    /// value counts as not set; on the command line it brings the default back.
     ///
     /// # Errors
     /// Every mistake in all of them.
@@ -262,14 +262,13 @@ impl Effective {
             }
         }
         for text in &sources.command_line {
+            let origin = Origin::CommandLine;
             match file::split(text) {
                 Ok((key, value)) => {
-                    assignments.push(Assignment { origin: Origin::CommandLine, key, value });
+                    let (key, value) = (key.to_owned(), value.to_owned());
+                    assignments.push(Assignment { origin, key, value });
                 }
-                Err(what) => {
-                    let origin = Origin::CommandLine;
-                    mistakes.push(Mistake { origin, key: format!("--set {text}"), what });
-                }
+                Err(what) => mistakes.push(Mistake { origin, key: format!("--set {text}"), what }),
             }
         }
         let mut effective =
@@ -279,9 +278,11 @@ impl Effective {
                 mistakes.push(mistake);
             }
         }
-        if mistakes.is_empty() {
-            for (key, what) in effective.config.contradictions() {
-                let index = KEYS.iter().position(|k| k.name == key).expect("the key exists");
+        for (keys, what) in effective.config.contradictions() {
+            // What a mistaken value would have been is not known.
+            if mistakes.iter().all(|mistake| !keys.contains(&mistake.key.as_str())) {
+                let [key, ..] = keys;
+                let index = KEYS.iter().position(|known| known.name == key).expect("a known key");
                 let origin = effective.origins[index].clone();
                 mistakes.push(Mistake { origin, key: key.to_owned(), what });
             }
@@ -295,10 +296,12 @@ impl Effective {
             let what = format!("unknown key, did you mean {}?", keys::nearest(&key));
             return Err(Mistake { origin, key, what });
         };
-        if value.is_empty() {
-            return Ok(());
-        }
-        match (KEYS[index].set)(&mut self.config, &value) {
+        let value = match (value.as_str(), &origin) {
+            ("", Origin::CommandLine) => KEYS[index].default,
+            ("", _) => return Ok(()),
+            (value, _) => value,
+        };
+        match (KEYS[index].set)(&mut self.config, value) {
             Ok(()) => {
                 self.origins[index] = origin;
                 Ok(())

@@ -93,7 +93,7 @@ fn every_mistake_is_reported_with_its_place() {
     let found = mistakes(
         "NORAY_SOCKET_PORT=70000\n\
          # fine\n\
-         NORAY_UDP_RELAY_TIMEOUT=5 hours\n\
+         NORAY_UDP_RELAY_TIMEOUT=5 hr\n\
          NORAY_UDP_RELAY_PORT=1-2\n\
          hello\n\
          NORAY_OID_LENGTH=5\n\
@@ -104,7 +104,7 @@ fn every_mistake_is_reported_with_its_place() {
     );
     let starts = [
         "noray.conf:1: NORAY_SOCKET_PORT: `70000` is not a port",
-        "noray.conf:3: NORAY_UDP_RELAY_TIMEOUT: `5 hours`: unknown unit `hours`",
+        "noray.conf:3: NORAY_UDP_RELAY_TIMEOUT: `5 hr`: unknown unit ` hr`",
         "noray.conf:4: NORAY_UDP_RELAY_PORT: unknown key, did you mean NORAY_UDP_RELAY_PORTS?",
         "noray.conf:5: hello: not of the form KEY=value",
         "noray.conf:7: NORAY_OID_LENGTH: set a second time, first in line 6",
@@ -137,6 +137,24 @@ fn values_that_contradict_each_other_are_mistakes() {
         assert_eq!(found.len(), 1, "{text}: {found:?}");
         assert!(found[0].starts_with(start), "{found:?}");
     }
+}
+
+#[test]
+fn contradictions_are_found_beside_other_mistakes() {
+    let found =
+        mistakes("NORAY_UDP_RELAY_PORTS=8000-9000\nNORAY_SOCKET_PORT=x\nNORAY_HTTP_PORT=8890");
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].contains("NORAY_SOCKET_PORT: `x`"), "{found:?}");
+    assert!(found[1].contains("NORAY_UDP_RELAY_PORTS: holds 8809"), "{found:?}");
+}
+
+#[test]
+fn an_empty_value_on_the_command_line_brings_the_default_back() {
+    let sources = Sources {
+        command_line: vec!["NORAY_OID_PREFIX=".to_owned()],
+        ..from_file("NORAY_OID_PREFIX=eu-\nMOTD='many\nOTHER=\"a\" b")
+    };
+    assert_eq!(Effective::read(&sources).unwrap().config.oid_prefix, "");
 }
 
 #[test]

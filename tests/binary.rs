@@ -1,0 +1,260 @@
+//! The real binary: its command line, exit statuses, messages, limits and signals.
+
+mod support;
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::path::PathBuf;
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
+
+use support::{Line, http_get, own_ip, receive, register_address, udp_socket};
+
+const NORAY: &str = env!("CARGO_BIN_EXE_noray");
+
+fn noray(arguments: &[&str]) -> Output {
+    Command::new(NORAY).args(arguments).current_dir(empty_folder()).output().expect("it runs")
+}
+
+/// A new folder, in which no noray.conf lies.
+fn empty_folder() -> PathBuf {
+    let name = own_ip().to_string();
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("UTF-8")
+}
+
+/// A running process with the addresses that it logged, ended when it goes out of scope.
+struct Process {
+    child: Child,
+    log: BufReader<ChildStderr>,
+    /// What was logged until all ports were bound.
+    start: String,
+    players: SocketAddr,
+    registrar: SocketAddr,
+}
+
+impl Process {
+    /// Runs `sh -c "$script; exec noray .."` on an address of its own.
+    fn start(ip: IpAddr, script: &str, settings: &[&str]) -> Self {
+        let own = format!(
+            "NORAY_SOCKET_HOST={ip} NORAY_UDP_HOST={ip} NORAY_HTTP_HOST={ip} NORAY_SOCKET_PORT=0 \
+             NORAY_UDP_REGISTRAR_PORT=0 NORAY_HTTP_PORT=0 NORAY_UDP_RELAY_PORTS=20000-20063"
+        );
+        let arguments =
+            own.split(' ').chain(settings.iter().copied()).flat_map(|key| ["--set", key]);
+        let mut child = Command::new("sh")
+            .args(["-c", &format!("{script}\nexec \"$@\""), "sh", NORAY])
+            .args(arguments)
+            .current_dir(empty_folder())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("sh runs");
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let mut start = String::new();
+        while !start.contains("relays: ") {
+            assert_ne!(log.read_line(&mut start).unwrap(), 0, "it ended:\n{start}");
+        }
+        let address = |name: &str, protocol: &str| {
+            let (_, rest) = start.split_once(name).expect("the address is logged");
+            rest.split_once(protocol).unwrap().0.parse().expect("an address")
+        };
+        let (players, registrar) = (address("players: ", "/tcp"), address("registrar: ", "/udp"));
+        Self { child, log, start, players, registrar }
+    }
+
+    fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    }
+
+    /// Waits for the end; the exit status and the rest of the log.
+    fn wait(mut self) -> (Option<i32>, String) {
+        let mut rest = String::new();
+        self.log.read_to_string(&mut rest).unwrap();
+        (self.child.wait().unwrap().code(), rest)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn version_and_help() {
+    let version = noray(&["--version"]);
+    assert_eq!(
+        (version.status.code(), text(&version.stdout)),
+        (Some(0), format!("noray {}\n", env!("CARGO_PKG_VERSION")))
+    );
+    let help = noray(&["--help"]);
+    assert_eq!(help.status.code(), Some(0));
+    for word in ["--config", "--set", "--check-config", "--version", "noray.conf.example"] {
+        assert!(text(&help.stdout).contains(word), "{word}");
+    }
+    let wrong = noray(&["--prot", "1"]);
+    assert_eq!(wrong.status.code(), Some(64));
+    assert!(text(&wrong.stderr).contains("--prot"));
+}
+
+#[test]
+fn check_config_shows_values_with_their_origin() {
+    let folder = empty_folder();
+    std::fs::write(folder.join("noray.conf"), "NORAY_OID_LENGTH=5\n").unwrap();
+    let output = Command::new(NORAY)
+        .args(["--check-config", "--set", "NORAY_PID_LENGTH=64"])
+        .current_dir(&folder)
+        .env("NORAY_LOGLEVEL", "warn")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    for line in [
+        "NORAY_OID_LENGTH=5 # noray.conf:1",
+        "NORAY_PID_LENGTH=64 # command line",
+        "NORAY_LOGLEVEL=warn # environment",
+        "NORAY_SOCKET_PORT=8890 # default",
+    ] {
+        assert!(text(&output.stdout).lines().any(|shown| shown == line), "{line}");
+    }
+}
+
+#[test]
+fn all_mistakes_are_named_and_the_status_is_78() {
+    let file = empty_folder().join("my.conf");
+    std::fs::write(&file, "NORAY_OID_LENGHT=5\nNORAY_HTTP_PORT=99999\n").unwrap();
+    let file = file.to_str().unwrap();
+    for check in [&["--check-config"][..], &[]] {
+        let output = noray(&[&["--config", file, "--set", "x"], check].concat());
+        assert_eq!(output.status.code(), Some(78));
+        let errors = text(&output.stderr);
+        let expected = [
+            format!("{file}:1: NORAY_OID_LENGHT: unknown key, did you mean NORAY_OID_LENGTH?"),
+            format!("{file}:2: NORAY_HTTP_PORT: `99999` is not a port"),
+            "command line: --set x: not of the form KEY=value".to_owned(),
+        ];
+        for mistake in expected {
+            assert!(
+                errors.lines().any(|line| line.starts_with(&mistake)),
+                "{mistake} in\n{errors}"
+            );
+        }
+    }
+    let output = noray(&["--config", "nowhere.conf"]);
+    assert_eq!(output.status.code(), Some(78));
+    assert!(text(&output.stderr).starts_with("nowhere.conf: cannot be read: No such file"));
+}
+
+#[test]
+fn a_taken_needed_port_is_named_and_the_status_is_69() {
+    let ip = own_ip();
+    let (tcp, udp) = (TcpListener::bind((ip, 0)).unwrap(), UdpSocket::bind((ip, 0)).unwrap());
+    let cases = [
+        ("NORAY_SOCKET_PORT", tcp.local_addr().unwrap(), "/tcp"),
+        ("NORAY_UDP_REGISTRAR_PORT", udp.local_addr().unwrap(), "/udp"),
+    ];
+    for (key, address, protocol) in cases {
+        let [socket_host, udp_host] =
+            ["SOCKET", "UDP"].map(|which| format!("NORAY_{which}_HOST={ip}"));
+        let setting = format!("{key}={}", address.port());
+        let output = noray(&["--set", &socket_host, "--set", &udp_host, "--set", &setting]);
+        let log = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(69), "{log}");
+        for word in [&format!("{address}{protocol}"), key, "in use", "ss -l"] {
+            assert!(log.lines().last().unwrap().contains(word), "{word} in {log}");
+        }
+    }
+}
+
+#[test]
+fn a_taken_http_port_is_a_warning() {
+    let ip = own_ip();
+    let taken = TcpListener::bind((ip, 0)).unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let process = Process::start(ip, "", &[&format!("NORAY_HTTP_PORT={port}")]);
+    assert!(process.start.contains("WARN"), "{}", process.start);
+    assert!(process.start.contains(&format!("{ip}:{port}/tcp")), "{}", process.start);
+    Line::connect(process.players).settle();
+}
+
+#[test]
+fn taken_relay_ports_are_left_out_and_named_with_the_remedy() {
+    let ip = own_ip();
+    let _taken = [20_005, 20_007, 20_008].map(|port| UdpSocket::bind((ip, port)).unwrap());
+    let process = Process::start(ip, "", &[]);
+    let warning = process.start.lines().find(|line| line.contains("WARN")).expect("a warning");
+    for word in ["3 of 64 relay ports", "20005,20007-20008", "ip_local_reserved_ports"] {
+        assert!(warning.contains(word), "{word} in {warning}");
+    }
+    assert!(process.start.contains("relays: 61 ports, 20000-20004,20006,20009-20063/udp"));
+}
+
+#[test]
+fn the_limit_on_open_files_is_raised_by_itself() {
+    let process = Process::start(own_ip(), "ulimit -Sn 40", &["NORAY_MAX_CONNECTIONS=10"]);
+    assert!(process.start.contains("relays: 64 ports"), "{}", process.start);
+    assert!(!process.start.contains("WARN"), "{}", process.start);
+}
+
+#[test]
+fn where_descriptors_are_few_players_hear_that_the_server_is_full() {
+    let process = Process::start(own_ip(), "ulimit -n 140", &[]);
+    for word in [
+        "23 of 64 relay ports are left out",
+        "only 35 of NORAY_MAX_CONNECTIONS=4096",
+        "LimitNOFILE=",
+    ] {
+        assert!(process.start.contains(word), "{word} in {}", process.start);
+    }
+    let mut players: Vec<Line> = (0..35).map(|_| Line::connect(process.players)).collect();
+    players.iter_mut().for_each(Line::settle);
+    assert_eq!(Line::connect(process.players).expect("error"), "server-full try again later");
+    players.pop();
+    players.iter_mut().for_each(Line::settle);
+}
+
+#[test]
+fn sigint_and_sigterm_end_it_cleanly() {
+    for signal in ["INT", "TERM"] {
+        let process = Process::start(own_ip(), "", &[]);
+        let mut player = Line::connect(process.players);
+        player.settle();
+        process.signal(signal);
+        assert_eq!(player.receive(), None, "disconnected");
+        let (players, (status, log)) = (process.players, process.wait());
+        assert_eq!(status, Some(0), "{log}");
+        assert!(log.trim_end().ends_with("ended"), "{log}");
+        TcpListener::bind(players).expect("the port is free again");
+    }
+}
+
+#[test]
+fn no_private_id_is_ever_logged_or_served() {
+    let ip = own_ip();
+    let process = Process::start(ip, "", &["NORAY_LOGLEVEL=trace", "NORAY_HTTP_PORT=20100"]);
+    let mut line = Line::connect(process.players);
+    line.send("register-host");
+    line.expect("set-oid");
+    let pid = line.expect("set-pid");
+    let udp = udp_socket("127.0.0.1".parse().unwrap());
+    register_address(&udp, &pid, process.registrar);
+    udp.send_to(format!("{pid}x").as_bytes(), process.registrar).unwrap();
+    assert_eq!(receive(&udp).0, b"Unknown host pid!");
+    for command in ["connect", "connect-relay", "echo", "set-pid", ""] {
+        line.send(&format!("{command} {pid}"));
+        line.receive();
+    }
+    let (_, metrics) = http_get(SocketAddr::new(ip, 20_100), "/metrics");
+    process.signal("TERM");
+    let (_, log) = process.wait();
+    assert!(log.contains("external address"), "the log is there: {log}");
+    for (place, text) in [("log", log), ("metrics", metrics)] {
+        assert!(!text.contains(&pid[..16]), "a PrivateID in the {place}: {text}");
+    }
+}

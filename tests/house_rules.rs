@@ -1,0 +1,58 @@
+//! What the project promises of itself: the example file and the README agree with the program.
+
+use noray::config::{Config, Effective, KEYS, Sources};
+
+const EXAMPLE: &str = include_str!("../noray.conf.example");
+const README: &str = include_str!("../README.md");
+
+#[test]
+fn the_example_file_uncommented_is_the_defaults() {
+    let uncommented: Vec<&str> = EXAMPLE
+        .lines()
+        .filter_map(|line| line.strip_prefix('#').filter(|l| l.starts_with("NORAY_")))
+        .collect();
+    let names: Vec<&str> = uncommented.iter().map(|line| line.split_once('=').unwrap().0).collect();
+    assert_eq!(
+        names,
+        KEYS.iter().map(|key| key.name).collect::<Vec<_>>(),
+        "every key, once, in order"
+    );
+    for (line, key) in uncommented.iter().zip(KEYS) {
+        assert_eq!(*line, format!("{}={}", key.name, key.default));
+    }
+    assert_eq!(read(&uncommented.join("\n")), Config::default());
+}
+
+#[test]
+fn the_example_file_as_it_stands_sets_nothing() {
+    assert_eq!(read(EXAMPLE), Config::default());
+}
+
+fn read(text: &str) -> Config {
+    let file = Some(("noray.conf".to_owned(), text.as_bytes().to_vec()));
+    Effective::read(&Sources { file, ..Sources::default() }).expect("no mistakes").config
+}
+
+#[test]
+fn the_readmes_table_has_every_key_with_its_default_and_meaning() {
+    let rows: Vec<&str> = README.lines().filter(|line| line.starts_with("| `NORAY_")).collect();
+    assert_eq!(rows.len(), KEYS.len());
+    for (row, key) in rows.iter().zip(KEYS) {
+        let default = match key.default {
+            "" => "empty".to_owned(),
+            characters if characters.len() == 64 => "`A-Za-z0-9_-`".to_owned(),
+            default => format!("`{default}`"),
+        };
+        assert_eq!(*row, format!("| `{}` | {default} | {} |", key.name, key.help));
+    }
+}
+
+#[test]
+fn the_readme_lists_every_drop_reason_and_error_code() {
+    for reason in noray::relay::DropReason::ALL {
+        assert!(README.contains(&format!("`{}`", reason.label())), "{reason:?}");
+    }
+    for code in noray::protocol::ErrorCode::ALL {
+        assert!(README.contains(&format!("`{}`", code.code())), "{code:?}");
+    }
+}
