@@ -1,0 +1,124 @@
+//! The players' side: sends at a rate, receives, and takes the time of every datagram.
+
+#![expect(clippy::disallowed_methods, reason = "a bench takes the time")]
+
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+
+use crate::subject::Subject;
+
+/// How fast the players send, all together.
+#[derive(Clone, Copy)]
+pub(crate) enum Rate {
+    PerSecond(u64),
+    /// As fast as one thread can that also receives.
+    FlatOut,
+}
+
+/// One round of traffic.
+pub(crate) struct Load {
+    pub(crate) rate: Rate,
+    pub(crate) payload: usize,
+    pub(crate) duration: Duration,
+}
+
+/// What one round showed.
+pub(crate) struct Figures {
+    pub(crate) delivered_per_second: f64,
+    pub(crate) loss_percent: f64,
+    pub(crate) p50_us: f64,
+    pub(crate) p99_us: f64,
+    /// Processor time of the relay per datagram that it delivered.
+    pub(crate) cpu_us: f64,
+}
+
+/// How many datagrams are sent between two looks at the receiving side.
+const BURST: u64 = 16;
+
+/// After how long without a datagram the rest is lost.
+const STRAGGLERS: Duration = Duration::from_millis(20);
+
+impl Load {
+    pub(crate) fn run(&self, subject: &Subject) -> Figures {
+        let mut receiver = Receiver::new(subject);
+        let mut payload = vec![0; self.payload];
+        let cpu_before = subject.cpu_us();
+        let start = Instant::now();
+        let mut sent = 0;
+        loop {
+            let elapsed = start.elapsed();
+            if elapsed >= self.duration {
+                break;
+            }
+            let due = match self.rate {
+                Rate::PerSecond(rate) => {
+                    (elapsed.as_nanos() * u128::from(rate) / 1_000_000_000) as u64
+                }
+                Rate::FlatOut => sent + BURST,
+            };
+            for _ in 0..BURST.min(due.saturating_sub(sent)) {
+                let (socket, to) = &subject.players[sent as usize % subject.players.len()];
+                payload[..8].copy_from_slice(&(start.elapsed().as_nanos() as u64).to_le_bytes());
+                sent += u64::from(socket.send_to(&payload, to).is_ok());
+            }
+            receiver.drain(start, Duration::ZERO);
+        }
+        let elapsed = start.elapsed();
+        while receiver.drain(start, STRAGGLERS) {}
+        let cpu = subject.cpu_us() - cpu_before;
+        receiver.figures(sent, elapsed, cpu)
+    }
+}
+
+struct Receiver<'a> {
+    subject: &'a Subject,
+    poll: Poll,
+    events: Events,
+    latencies: Vec<u64>,
+}
+
+impl<'a> Receiver<'a> {
+    fn new(subject: &'a Subject) -> Self {
+        let poll = Poll::new().expect("epoll");
+        for (index, (socket, _)) in subject.players.iter().enumerate() {
+            let fd = socket.as_raw_fd();
+            poll.registry()
+                .register(&mut SourceFd(&fd), Token(index), Interest::READABLE)
+                .expect("epoll takes it");
+        }
+        Self { subject, poll, events: Events::with_capacity(1024), latencies: Vec::new() }
+    }
+
+    /// Receives what is there, waiting for it for at most `patience`; whether anything was.
+    fn drain(&mut self, start: Instant, patience: Duration) -> bool {
+        self.poll.poll(&mut self.events, Some(patience)).expect("epoll waits");
+        let mut buffer = [0; 2048];
+        for event in &self.events {
+            let (socket, _) = &self.subject.players[event.token().0];
+            while let Ok(length) = socket.recv(&mut buffer) {
+                assert!(length >= 8, "only the bench's own datagrams arrive");
+                let sent = u64::from_le_bytes(buffer[..8].try_into().expect("eight bytes"));
+                self.latencies.push(start.elapsed().as_nanos() as u64 - sent);
+            }
+        }
+        !self.events.is_empty()
+    }
+
+    fn figures(mut self, sent: u64, elapsed: Duration, cpu_us: f64) -> Figures {
+        self.latencies.sort_unstable();
+        let delivered = self.latencies.len();
+        assert!(delivered > 0, "nothing was delivered");
+        let percentile =
+            |percent: usize| self.latencies[(delivered - 1) * percent / 100] as f64 / 1000.0;
+        Figures {
+            delivered_per_second: delivered as f64 / elapsed.as_secs_f64(),
+            loss_percent: 100.0 * (sent as f64 - delivered as f64) / sent as f64,
+            p50_us: percentile(50),
+            p99_us: percentile(99),
+            cpu_us: cpu_us / delivered as f64,
+        }
+    }
+}
