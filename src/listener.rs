@@ -191,7 +191,8 @@ pub(crate) fn run(acceptor: &Acceptor, table: &Arc<ConnectionTable>, events: &Ev
                     continue;
                 }
             };
-            let Some(permit) = table.admit(peer.ip().to_canonical()) else {
+            let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+            let Some(permit) = table.admit(peer.ip()) else {
                 table.metrics.connections_refused.add(1);
                 refuse(stream);
                 continue;

@@ -154,7 +154,8 @@ fn ids_exhausted() {
 #[test]
 fn no_common_family() {
     let all = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-    let dual_stack = Config { udp_host: all, ..config() };
+    // On every address, so not the ports of the other tests.
+    let dual_stack = Config { udp_host: all, relay_ports: (21_000..21_016).collect(), ..config() };
     play(
         &dual_stack,
         "A> register-host
