@@ -154,7 +154,9 @@ fn all_mistakes_are_named_and_the_status_is_78() {
 #[test]
 fn a_taken_needed_port_is_named_and_the_status_is_69() {
     let ip = own_ip();
-    let (tcp, udp) = (TcpListener::bind((ip, 0)).unwrap(), UdpSocket::bind((ip, 0)).unwrap());
+    // Not any port: it might be one of the relays'.
+    let tcp = TcpListener::bind((ip, 20_100)).unwrap();
+    let udp = UdpSocket::bind((ip, 20_100)).unwrap();
     let cases = [
         ("NORAY_SOCKET_PORT", tcp.local_addr().unwrap(), "/tcp"),
         ("NORAY_UDP_REGISTRAR_PORT", udp.local_addr().unwrap(), "/udp"),
