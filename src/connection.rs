@@ -10,7 +10,7 @@ use nix::libc::MSG_DONTWAIT;
 use socket2::SockRef;
 
 use crate::clock;
-use crate::event_loop::{Event, EventSender, LoopGone};
+use crate::events::{Event, EventSender, LoopGone};
 use crate::id::ConnectionId;
 use crate::listener::Permit;
 use crate::protocol::{Command, LineReader, Reply};

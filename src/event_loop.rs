@@ -8,12 +8,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Receiver;
 use mio::{Events, Poll, Token, Waker};
 
 use crate::clock;
 use crate::config::Config;
 use crate::connection::{SendError, SharedConnection};
+use crate::events::{self, Event, EventSender};
 use crate::hosts::{Hosts, Registration};
 use crate::id::{ConnectionId, Random};
 use crate::listener::Acceptor;
@@ -46,59 +47,6 @@ const STANDING_STILL_WATCH: Duration = Duration::from_secs(1);
 const TIMED_DATAGRAMS: u64 = 1024;
 
 const WAKER: Token = Token(usize::MAX);
-
-/// What other threads tell the loop.
-pub(crate) enum Event {
-    /// A player has connected; its thread is about to read.
-    Connected(SharedConnection),
-    /// No thread could be had for that player.
-    Refused(ConnectionId),
-    /// A player sent a line.
-    Command { player: ConnectionId, command: Command, received: Instant },
-    /// A player sent a line that is too long; nothing more will come from it.
-    LineTooLong(ConnectionId),
-    /// A player's connection has ended.
-    Disconnected(ConnectionId),
-    /// Somebody wants to know whether the loop turns.
-    Ping(Sender<()>),
-    /// The server is to end.
-    Shutdown,
-    /// Nobody will connect any more.
-    AcceptorClosed,
-}
-
-/// The loop has ended; nobody listens any more.
-#[derive(Debug)]
-pub(crate) struct LoopGone;
-
-/// Posts events to the loop and wakes it.
-#[derive(Clone)]
-pub(crate) struct EventSender {
-    channel: Sender<Event>,
-    waker: Arc<Waker>,
-}
-
-impl EventSender {
-    /// Posts an event, waiting while the channel is full.
-    pub(crate) fn post(&self, event: Event) -> Result<(), LoopGone> {
-        self.channel.send(event).map_err(|_| LoopGone)?;
-        self.wake();
-        Ok(())
-    }
-
-    /// Posts an event, waiting for at most `patience` while the channel is full.
-    pub(crate) fn post_within(&self, event: Event, patience: Duration) -> Result<(), LoopGone> {
-        self.channel.send_timeout(event, patience).map_err(|_| LoopGone)?;
-        self.wake();
-        Ok(())
-    }
-
-    fn wake(&self) {
-        if let Err(error) = self.waker.wake() {
-            log::error!("cannot wake the event loop: {error}");
-        }
-    }
-}
 
 /// Whether the loop goes on.
 #[derive(Debug, PartialEq, Eq)]
@@ -136,6 +84,7 @@ struct Warnings {
     send: Throttle,
     receive: Throttle,
     slow_player: Throttle,
+    wrong_ip: Throttle,
 }
 
 impl EventLoop {
@@ -153,7 +102,7 @@ impl EventLoop {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         sockets.register(poll.registry())?;
-        let (sender, channel) = crossbeam_channel::bounded(channel_size);
+        let (sender, channel) = events::channel(channel_size, waker);
         let mut random = os::KernelRandom::default();
         let mut ports = sockets.relay_ports().to_vec();
         shuffle(&mut ports, &mut random);
@@ -180,7 +129,7 @@ impl EventLoop {
             arrivals: 0,
             warnings: Warnings::default(),
         };
-        Ok((event_loop, EventSender { channel: sender, waker }))
+        Ok((event_loop, sender))
     }
 
     /// Turns until [`Event::Shutdown`] has closed the acceptor, then disconnects everybody.
@@ -422,6 +371,7 @@ impl EventLoop {
                 log::trace!("port {at}: {length} bytes from {source} dropped: {}", reason.label());
                 self.count_drop(reason);
                 self.tell_of_limit(at, reason);
+                self.explain_wrong_ip(at, source, reason);
             }
         }
         if let Some(begin) = begin {
@@ -454,6 +404,23 @@ impl EventLoop {
                 self.name_of(player)
             );
             self.tell(player, &Reply::RelayLimit(limit));
+        }
+    }
+
+    /// A pair whose partner is awaited and comes from elsewhere is most likely a carrier with several IPs.
+    fn explain_wrong_ip(&mut self, at: RelayPort, source: SocketAddr, reason: DropReason) {
+        if reason != DropReason::WrongIp {
+            return;
+        }
+        let Some(awaited) = self.relays.awaited(at) else {
+            return;
+        };
+        if self.warnings.wrong_ip.is_due(clock::now()) {
+            let (source, awaited) = (source.ip(), awaited.ip());
+            log::warn!(
+                "relay {at}: datagrams come from {source}, but the player registered from {awaited} and has not \
+                 been heard; if its carrier uses several IPs, set NORAY_UDP_RELAY_LATCHING=any"
+            );
         }
     }
 

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::clock;
-use crate::event_loop::{Event, EventSender};
+use crate::events::{Event, EventSender};
 use crate::listener::Acceptor;
 use crate::metrics::Metrics;
 

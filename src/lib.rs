@@ -44,7 +44,7 @@
 //! | [`relay`] | who has which ports, and what becomes of a datagram at one of them |
 //! | [`time`] | time as a number, without the time in which the process stood still |
 //!
-//! The shell around them: `event_loop` (the turn, as a numbered list), `sockets` (UDP), `connection` and `listener`
+//! The shell around them: `event_loop` (the turn, as a numbered list), `events` (the way to it), `sockets` (UDP), `connection` and `listener`
 //! (TCP), `http` and [`metrics`], `os`, `clock`, `throttle`, and [`server`], which binds and starts it all.
 //!
 //! # Invariants
@@ -78,6 +78,7 @@ mod clock;
 pub mod config;
 mod connection;
 mod event_loop;
+mod events;
 pub mod hosts;
 mod http;
 pub mod id;

@@ -13,7 +13,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::clock;
 use crate::connection::{self, Connection};
-use crate::event_loop::{Event, EventSender, LoopGone};
+use crate::events::{Event, EventSender, LoopGone};
 use crate::id::ConnectionId;
 use crate::metrics::Metrics;
 use crate::protocol::Reply;

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::thread;
 
 use crate::config::Config;
-use crate::event_loop::{Event, EventLoop, EventSender};
+use crate::event_loop::EventLoop;
+use crate::events::{Event, EventSender};
 use crate::http::{self, Endpoint};
 use crate::listener::{self, Acceptor, Caps, ConnectionTable};
 use crate::metrics::Metrics;

@@ -17,7 +17,10 @@ pub const ANY_IP_WINDOW: Duration = Duration::from_secs(10);
 
 /// How closely a newcomer must follow the last datagram of the address in place to count as the same player
 /// behind a router that changed its mapping. Games send several times a second.
-pub const SEAM: Duration = Duration::from_secs(1);
+pub const SEAM: Duration = Duration::from_millis(500);
+
+/// How many datagrams such a newcomer must have sent before it latches: a stream goes on, a neighbour tries.
+pub const SEAMLESS_ATTEMPTS: u32 = 8;
 
 /// A player's address as seen at the port where it sends to its partner.
 ///
@@ -27,8 +30,8 @@ pub const SEAM: Duration = Duration::from_secs(1);
 ///
 /// An address that was silent for a while can lose its place to a neighbour behind the same router, so it may
 /// take it back at once. Except after a change without a seam, where the newcomer is the player itself behind a
-/// new mapping: it began within [`SEAM`] of the last datagram of the old address, and nobody else had been turned
-/// away lately. Then the old mapping is dead, and whoever inherits its port is somebody else.
+/// new mapping: it began within [`SEAM`] of the last datagram of the old address, went on with
+/// [`SEAMLESS_ATTEMPTS`], and nobody else had been turned away lately. Then the old mapping is dead, and whoever inherits its port is somebody else.
 #[derive(Clone, Debug)]
 pub struct Latch {
     current: SocketAddr,
@@ -54,6 +57,7 @@ struct Contender {
     address: SocketAddr,
     first_heard: Timestamp,
     last_heard: Timestamp,
+    attempts: u32,
     /// Whether nobody else was turned away in the [`TAKE_BACK_WINDOW`] before, nor this one earlier.
     is_alone: bool,
 }
@@ -142,11 +146,16 @@ impl Latch {
             contender.address == source && is_after_last
         };
         self.contender = Some(match self.contender {
-            Some(contender) if goes_on(&contender) => Contender { last_heard: now, ..contender },
+            Some(contender) if goes_on(&contender) => Contender {
+                last_heard: now,
+                attempts: contender.attempts.saturating_add(1),
+                ..contender
+            },
             earlier => Contender {
                 address: source,
                 first_heard: now,
                 last_heard: now,
+                attempts: 1,
                 is_alone: earlier.is_none_or(|c| now.since(c.last_heard) > TAKE_BACK_WINDOW),
             },
         });
@@ -188,6 +197,7 @@ impl Latch {
         };
         contender.address == source
             && contender.is_alone
+            && contender.attempts >= SEAMLESS_ATTEMPTS
             && contender.first_heard >= heard
             && contender.first_heard.since(heard) <= SEAM
     }
@@ -314,17 +324,29 @@ mod tests {
         same_ip(&steps);
     }
 
+    /// A player whose router changed its mapping at 0 sends on from `OTHER` every `gap` milliseconds, and latches.
+    fn moved_stream(gap: u64) -> Vec<Step<'static>> {
+        let attempts = (1..).map(|n| n * gap).take_while(|millis| *millis < 2000);
+        let refused = attempts.map(|millis| (millis, OTHER, Err(WrongPort)));
+        [(0, REGISTERED, Ok(()))]
+            .into_iter()
+            .chain(refused)
+            .chain([(2000, OTHER, Ok(()))])
+            .collect()
+    }
+
     #[test]
     fn behind_a_new_mapping_the_heir_of_the_old_port_is_a_stranger() {
-        let steps = [
-            (0, REGISTERED, Ok(())),
-            (50, OTHER, Err(WrongPort)),
-            (1000, OTHER, Err(WrongPort)),
-            (2000, OTHER, Ok(())),
-            (2050, REGISTERED, Err(WrongPort)),
-            (3000, OTHER, Ok(())),
-            (4000, REGISTERED, Err(WrongPort)),
-        ];
+        let mut steps = moved_stream(100);
+        steps.extend([(2050, REGISTERED, Err(WrongPort)), (3000, OTHER, Ok(()))]);
+        steps.push((4000, REGISTERED, Err(WrongPort)));
+        same_ip(&steps);
+    }
+
+    #[test]
+    fn few_tries_are_no_stream() {
+        let mut steps = moved_stream(400);
+        steps.extend([(2050, REGISTERED, Ok(())), (2100, OTHER, Err(WrongPort))]);
         same_ip(&steps);
     }
 

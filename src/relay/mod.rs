@@ -17,7 +17,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 pub use bandwidth::TokenBucket;
-pub use latch::{ANY_IP_WINDOW, Latch, SEAM, SILENCE_BEFORE_LATCHING, TAKE_BACK_WINDOW};
+pub use latch::{
+    ANY_IP_WINDOW, Latch, SEAM, SEAMLESS_ATTEMPTS, SILENCE_BEFORE_LATCHING, TAKE_BACK_WINDOW,
+};
 pub use port_map::PortMap;
 pub use ports::PortPool;
 pub use table::{Freed, Introduction, Party, RelayTable, RelaysExhausted, UNHEARD_ALLOWANCE};

@@ -288,6 +288,17 @@ impl RelayTable {
         }
     }
 
+    /// The registered address of the player who may send to `at`, if it was not heard there yet.
+    pub fn awaited(&self, at: RelayPort) -> Option<SocketAddr> {
+        let slot = self.slots.get(at)?;
+        let pair = self.pairs[slot.pair as usize].as_ref().expect("a slot names a pair");
+        let sender = match slot.owner {
+            Role::Asker => &pair.sides[Role::Host as usize],
+            Role::Host => &pair.sides[Role::Asker as usize],
+        };
+        sender.latch.heard().is_none().then(|| sender.latch.address())
+    }
+
     /// How many pairs there are.
     pub fn pairs(&self) -> usize {
         self.pairs.len() - self.vacant.len()

@@ -133,6 +133,7 @@ impl World {
             37..41 => self.flood(),
             41..44 => self.handshake(),
             44..47 => self.hijack(),
+            47..50 => self.move_seamlessly(),
             _ => self.play(),
         }
         self.table.check_invariants();
@@ -364,6 +365,23 @@ impl World {
         }
         let back = self.datagram(at, own, 4);
         assert_ne!(back, Action::Drop(DropReason::WrongPort), "the player is back");
+    }
+
+    /// A player's router changes its mapping in mid-stream, and a neighbour inherits the old port.
+    fn move_seamlessly(&mut self) {
+        let Some((player, _, _, at)) = self.some_pair() else {
+            return;
+        };
+        let old = self.external(player, at);
+        self.datagram(at, old, 4);
+        self.players[player].mappings.clear();
+        let new = self.external(player, at);
+        for _ in 0..25 {
+            self.now += SECOND / 10;
+            self.datagram(at, new, 4);
+        }
+        self.datagram(at, old, 4);
+        self.datagram(at, new, 4);
     }
 
     fn datagram(&mut self, at: u16, source: SocketAddr, length: usize) -> Action {

@@ -326,7 +326,7 @@ impl Side {
     }
 }
 
-/// Whether `newcomer` began right behind `last`, and nobody was turned away in the time before.
+/// Whether `newcomer` began right behind `last` and went on, and nobody was turned away in the time before.
 fn follows(past: &[Heard], newcomer: SocketAddr, last: u64) -> bool {
     let turned_away = || past.iter().filter(|h| h.how == How::TurnedAway);
     let run: Vec<&Heard> =
@@ -335,7 +335,9 @@ fn follows(past: &[Heard], newcomer: SocketAddr, last: u64) -> bool {
         return false;
     };
     let before = turned_away().rev().nth(run.len());
-    first.at - last <= SECOND && before.is_none_or(|h| first.at - h.at > 30 * SECOND)
+    run.len() >= 8
+        && first.at - last <= SECOND / 2
+        && before.is_none_or(|h| first.at - h.at > 30 * SECOND)
 }
 
 fn nanos(span: std::time::Duration) -> u64 {

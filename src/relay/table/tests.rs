@@ -103,6 +103,16 @@ fn only_the_introduced_partner_may_send() {
 }
 
 #[test]
+fn a_partner_is_awaited_until_it_is_heard() {
+    let mut play = introduced(LIMITS);
+    assert_eq!(play.table.awaited(RelayPort(2)), Some(ALICE_AT.parse().unwrap()));
+    play.send(2, ALICE_AT);
+    assert_eq!(play.table.awaited(RelayPort(2)), None);
+    assert_eq!(play.table.awaited(RelayPort(1)), Some(BOB_AT.parse().unwrap()));
+    assert_eq!(play.table.awaited(RelayPort(3)), None);
+}
+
+#[test]
 fn a_reserved_port_takes_no_datagrams() {
     let mut play = Play::new(LIMITS);
     play.table.reserve(ALICE);

@@ -1,0 +1,70 @@
+//! Handles nothing: the one way from other threads to the event loop, a bounded channel and a waker.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender};
+use mio::Waker;
+
+use crate::connection::SharedConnection;
+use crate::id::ConnectionId;
+use crate::protocol::Command;
+
+/// What other threads tell the loop.
+pub(crate) enum Event {
+    /// A player has connected; its thread is about to read.
+    Connected(SharedConnection),
+    /// No thread could be had for that player.
+    Refused(ConnectionId),
+    /// A player sent a line.
+    Command { player: ConnectionId, command: Command, received: Instant },
+    /// A player sent a line that is too long; nothing more will come from it.
+    LineTooLong(ConnectionId),
+    /// A player's connection has ended.
+    Disconnected(ConnectionId),
+    /// Somebody wants to know whether the loop turns.
+    Ping(Sender<()>),
+    /// The server is to end.
+    Shutdown,
+    /// Nobody will connect any more.
+    AcceptorClosed,
+}
+
+/// The loop has ended; nobody listens any more.
+#[derive(Debug)]
+pub(crate) struct LoopGone;
+
+/// A channel that holds `size` events; each one posted also wakes the loop.
+pub(crate) fn channel(size: usize, waker: Arc<Waker>) -> (EventSender, Receiver<Event>) {
+    let (channel, receiver) = crossbeam_channel::bounded(size);
+    (EventSender { channel, waker }, receiver)
+}
+
+/// Posts events to the loop and wakes it.
+#[derive(Clone)]
+pub(crate) struct EventSender {
+    channel: Sender<Event>,
+    waker: Arc<Waker>,
+}
+
+impl EventSender {
+    /// Posts an event, waiting while the channel is full.
+    pub(crate) fn post(&self, event: Event) -> Result<(), LoopGone> {
+        self.channel.send(event).map_err(|_| LoopGone)?;
+        self.wake();
+        Ok(())
+    }
+
+    /// Posts an event, waiting for at most `patience` while the channel is full.
+    pub(crate) fn post_within(&self, event: Event, patience: Duration) -> Result<(), LoopGone> {
+        self.channel.send_timeout(event, patience).map_err(|_| LoopGone)?;
+        self.wake();
+        Ok(())
+    }
+
+    fn wake(&self) {
+        if let Err(error) = self.waker.wake() {
+            log::error!("cannot wake the event loop: {error}");
+        }
+    }
+}
