@@ -1,0 +1,103 @@
+//! IPv6 beside IPv4, and carriers that use several IPs for one player.
+
+use std::sync::atomic::AtomicBool;
+use std::thread;
+
+use crate::lab::{Router, lab};
+use crate::players::{
+    Client, Noray, Player, SetAtEnd, client_game, connect, connect_relay, host_game,
+};
+
+const BOTH_FAMILIES: [&str; 2] = ["NORAY_SOCKET_HOST=::", "NORAY_UDP_HOST=::"];
+const SERVER_V6: &str = "[2001:db8::10]:8890";
+
+#[test]
+fn an_ipv6_and_an_ipv4_player_play_by_relay() {
+    let Some(lab) = lab() else { return };
+    let noray = Noray::start(&lab, &BOTH_FAMILIES);
+    let server_v6: std::net::SocketAddr = SERVER_V6.parse().unwrap();
+    let v6_machine = lab.ipv6_host();
+    for kind in [Router::None, Router::Symmetric] {
+        let v4_machine = lab.lan(kind).host();
+        let mut host = Player::join_at(&v6_machine, server_v6);
+        let mut client = Player::join(&v4_machine, &noray);
+        client.line.send(&format!("connect {}", host.oid));
+        assert!(client.line.expect("connect-error").starts_with("no-common-family"));
+        let [to_host, mut to_client] = connect_relay(&mut client, &mut host, &noray);
+        to_client.set_ip(server_v6.ip());
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let hosting = scope.spawn(|| host_game(&host, &[to_client], &is_over));
+            let end = SetAtEnd(&is_over);
+            let result = client_game(&client, to_host, "mixed", Client::Stock);
+            drop(end);
+            assert_eq!(result, Ok(()));
+            assert_eq!(hosting.join().unwrap()["mixed"].0, to_client);
+        });
+    }
+}
+
+#[test]
+fn addresses_are_shown_in_their_own_familys_form() {
+    let Some(lab) = lab() else { return };
+    let noray = Noray::start(&lab, &BOTH_FAMILIES);
+    let public = lab.lan(Router::None);
+    let [mut a, mut b] = [(); 2].map(|()| Player::join(&public.host(), &noray));
+    a.line.send(&format!("connect {}", b.oid));
+    assert_eq!(a.line.expect("connect"), b.udp.local_addr().unwrap().to_string());
+    assert!(b.line.expect("connect").starts_with("203.0.113."), "dotted, not mapped");
+
+    let server = SERVER_V6.parse().unwrap();
+    let machines = [(); 2].map(|()| lab.ipv6_host());
+    let [mut c, mut d] = machines.each_ref().map(|machine| Player::join_at(machine, server));
+    c.line.send(&format!("connect {}", d.oid));
+    assert_eq!(c.line.expect("connect"), d.udp.local_addr().unwrap().to_string());
+    assert!(d.line.expect("connect").starts_with("[2001:db8::"), "in brackets");
+    c.send("six", d.udp.local_addr().unwrap());
+    assert_eq!(d.receive().0, "six");
+    assert!(!noray.log().contains("::ffff:"), "nor in the log");
+}
+
+#[test]
+fn a_carrier_with_several_ips_is_served_if_any_ip_may_latch() {
+    let Some(lab) = lab() else { return };
+    let noray = Noray::start(&lab, &["NORAY_UDP_RELAY_LATCHING=any"]);
+    let carrier = lab.lan(Router::SeveralIps);
+    let machines = [carrier.host(), lab.lan(Router::Symmetric).host(), carrier.host()];
+    // As a client, as a host, and both at once.
+    for (client, host) in [(0, 1), (1, 0), (0, 2)] {
+        let mut host = Player::join(&machines[host], &noray);
+        let mut client = Player::join(&machines[client], &noray);
+        let [to_host, to_client] = connect_relay(&mut client, &mut host, &noray);
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| host_game(&host, &[to_client], &is_over));
+            let end = SetAtEnd(&is_over);
+            let result = client_game(&client, to_host, "several", Client::Stock);
+            drop(end);
+            assert_eq!(result, Ok(()));
+        });
+    }
+}
+
+#[test]
+fn a_carrier_with_several_ips_is_not_served_by_default_and_the_log_says_what_to_set() {
+    let Some(lab) = lab() else { return };
+    let noray = Noray::start(&lab, &[]);
+    let carrier = lab.lan(Router::SeveralIps);
+    let mut host = Player::join(&lab.lan(Router::Home).host(), &noray);
+    let mut client = Player::join(&carrier.host(), &noray);
+    let [registered, _] = connect(&mut host, &mut client);
+    let [to_host, to_client] = connect_relay(&mut client, &mut host, &noray);
+    noray.expect_drop("wrong-ip", || client.send("from another IP", to_host));
+    host.send("hello?", to_client);
+    assert_eq!(host.receive_within(crate::support::REPEAT), None);
+    assert_eq!(client.receive_within(crate::support::REPEAT), None);
+    let log = noray.log();
+    let warning = log.lines().find(|line| line.contains("WARN")).expect("a warning");
+    let [first, second] = [0, 1].map(|index| carrier.public_ips()[index].to_string());
+    for word in ["NORAY_UDP_RELAY_LATCHING=any", &first, &second] {
+        assert!(warning.contains(word), "{word} in {warning}");
+    }
+    assert_eq!(registered.ip().to_string(), first);
+}
