@@ -23,6 +23,8 @@ use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use namespace::Namespace;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 use rules::{FILTER, FIRST_HOST, GENERATIONS, Heir, host_ports, mapping_rules, public_ips};
 use socket2::{Domain, Socket, Type};
 
@@ -106,6 +108,7 @@ impl Lab {
     /// # Panics
     /// Where [`Lab::available`] says no.
     pub fn new() -> Self {
+        stay_on_one_processor();
         let internet = Arc::new(Switch::new(Namespace::new().unwrap(), "203.0.113", 10));
         let (server, forger) = (internet.dual_stack_host(), internet.dual_stack_host());
         Self { internet, routers: Mutex::default(), server, forger }
@@ -150,6 +153,19 @@ impl Lab {
             socket.send_to(payload, &to.into()).expect("the internet takes it");
         });
     }
+}
+
+/// Keeps this thread, and the threads and processes that it starts, on one processor.
+///
+/// Two datagrams that open the same flow on two processors at once can get two mappings from conntrack: the second
+/// finds the port taken by the first. That can happen in real routers too, but is not what a test should wait for.
+fn stay_on_one_processor() {
+    let this_thread = Pid::from_raw(0);
+    let allowed = sched_getaffinity(this_thread).unwrap();
+    let first = (0..CpuSet::count()).find(|cpu| allowed.is_set(*cpu).unwrap());
+    let mut one = CpuSet::new();
+    one.set(first.expect("a processor")).unwrap();
+    sched_setaffinity(this_thread, &one).unwrap();
 }
 
 /// A router and who is behind it.

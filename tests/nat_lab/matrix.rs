@@ -8,6 +8,8 @@ use crate::players::{
     Client, DATAGRAMS, Noray, Player, SetAtEnd, client_game, connect, connect_relay, host_game,
 };
 
+const README: &str = include_str!("../../README.md");
+
 /// What one pair of kinds can do.
 struct Cell {
     host: Router,
@@ -30,7 +32,10 @@ fn every_pair_of_routers_plays_by_relay_and_punches_where_the_rules_allow_it() {
         let running: Vec<_> = kinds.into_iter().map(try_one).collect();
         running.into_iter().map(|cell| cell.join().unwrap()).collect()
     });
-    print(&cells);
+    for line in table(&cells) {
+        println!("{line}");
+        assert!(README.lines().any(|shown| shown == line), "the README shows this line");
+    }
     for Cell { host, client, stock_punch, answering_punch, relay } in &cells {
         assert_eq!(*relay, Ok(()), "relay: host {host:?}, client {client:?}");
         let can_punch = can_punch(*host, *client);
@@ -68,6 +73,15 @@ impl Cell {
             relay: play(noray, &host_lan, &client_lan, Way::Relay),
         }
     }
+
+    fn show(&self) -> &'static str {
+        match (self.stock_punch, self.answering_punch, &self.relay) {
+            (true, _, Ok(())) => "punch",
+            (false, true, Ok(())) => "relay (punch if the client answers where it hears)",
+            (false, false, Ok(())) => "relay",
+            (_, _, Err(_)) => "NOTHING",
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -99,21 +113,13 @@ fn play(noray: &Noray<'_>, host_lan: &Lan, client_lan: &Lan, way: Way) -> Result
     })
 }
 
-/// As Markdown: what the README shows.
-fn print(cells: &[Cell]) {
+/// As Markdown, a line each: what the README shows.
+fn table(cells: &[Cell]) -> Vec<String> {
     let labels: Vec<&str> = Router::ALL.iter().map(|router| router.label()).collect();
-    println!("| host \\ client | {} |", labels.join(" | "));
-    println!("|---{}|", "|---".repeat(labels.len()));
-    for row in cells.chunk_by(|a, b| a.host == b.host) {
-        let shown: Vec<&str> = row
-            .iter()
-            .map(|cell| match (cell.stock_punch, cell.answering_punch, &cell.relay) {
-                (true, _, Ok(())) => "punch",
-                (false, true, Ok(())) => "relay (punch if the client answers where it hears)",
-                (false, false, Ok(())) => "relay",
-                (_, _, Err(_)) => "NOTHING",
-            })
-            .collect();
-        println!("| {} | {} |", row[0].host.label(), shown.join(" | "));
-    }
+    let head = format!("| host \\ client | {} |", labels.join(" | "));
+    let rows = cells.chunk_by(|a, b| a.host == b.host).map(|row| {
+        let shown: Vec<&str> = row.iter().map(Cell::show).collect();
+        format!("| {} | {} |", row[0].host.label(), shown.join(" | "))
+    });
+    [head].into_iter().chain(rows).collect()
 }
