@@ -13,7 +13,7 @@ use std::time::Duration;
 use load::{Figures, Load, Rate};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
-use subject::Subject;
+use subject::{Start, Subject};
 
 const PAIRS: usize = 50;
 const PAYLOAD: usize = 200;
@@ -37,7 +37,8 @@ fn main() {
     let bare = Subject::forwarder(PAIRS);
     pin(cpus.map(|[_, load]| load));
 
-    println!("noray: resident {} kB after start", noray.resident_kb());
+    let Start { took, resident_kb } = noray.start;
+    println!("noray: ready after {took:.1?} with 2,049 relay ports, {resident_kb} kB resident");
     println!(
         "{:<10} {:<6} {:>11} {:>8} {:>9} {:>9} {:>12} {:>7}",
         "offered", "", "delivered/s", "loss %", "p50 us", "p99 us", "CPU us/dgram", "ratio"

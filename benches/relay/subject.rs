@@ -1,8 +1,11 @@
 //! What is measured: a relay in a process of its own, and the sockets of the players that it connects.
 
+#![expect(clippy::disallowed_methods, reason = "a bench takes the time")]
+
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
@@ -18,6 +21,16 @@ pub(crate) struct Subject {
     pub(crate) players: Vec<(UdpSocket, SocketAddr)>,
     /// The players' TCP connections: their ids live as long.
     _lines: Vec<TcpStream>,
+    pub(crate) start: Start,
+}
+
+/// How a relay starts.
+#[derive(Default)]
+pub(crate) struct Start {
+    /// From the start of the process until all ports are bound.
+    pub(crate) took: Duration,
+    /// Resident memory then, before anybody plays.
+    pub(crate) resident_kb: u64,
 }
 
 impl Subject {
@@ -32,6 +45,7 @@ impl Subject {
             "NORAY_UDP_RELAY_MAX_LIFETIME_TRAFFIC=1pb",
             "NORAY_UDP_RELAY_TIMEOUT=1hr",
         ];
+        let begin = Instant::now();
         let mut child = Command::new(env!("CARGO_BIN_EXE_noray"))
             .args(settings.iter().flat_map(|setting| ["--set", setting]))
             .stderr(Stdio::piped())
@@ -43,6 +57,7 @@ impl Subject {
             line.clear();
             assert_ne!(log.read_line(&mut line).expect("a log"), 0, "noray ended");
         }
+        let start = Start { took: begin.elapsed(), resident_kb: resident_kb(&child) };
         // Somebody must read on, or the pipe fills.
         std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
         let mut players = Vec::new();
@@ -57,7 +72,7 @@ impl Subject {
                 lines.push(player.line.into_inner());
             }
         }
-        Self { child, players, _lines: lines }
+        Self { child, players, _lines: lines, start }
     }
 
     /// The yardstick, with as many sockets.
@@ -88,7 +103,7 @@ impl Subject {
             .enumerate()
             .map(|(index, socket)| (socket, partner(index)))
             .collect();
-        Self { child, players, _lines: Vec::new() }
+        Self { child, players, _lines: Vec::new(), start: Start::default() }
     }
 
     /// Processor time that all its threads have used, in microseconds.
@@ -100,13 +115,13 @@ impl Subject {
             .sum();
         nanos / 1000.0
     }
+}
 
-    pub(crate) fn resident_kb(&self) -> u64 {
-        let path = format!("/proc/{}/status", self.child.id());
-        let status = std::fs::read_to_string(path).expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
-        line.trim().trim_end_matches(" kB").parse().expect("a number")
-    }
+fn resident_kb(child: &Child) -> u64 {
+    let path = format!("/proc/{}/status", child.id());
+    let status = std::fs::read_to_string(path).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
 impl Drop for Subject {
