@@ -53,7 +53,7 @@ impl Connection {
         Self { id, peer, stream, permit }
     }
 
-    /// Writes a reply whole, or not at all: this never waits for the player.
+    /// Writes a reply without waiting. What the player takes only in part counts as not taken.
     pub(crate) fn send(&self, reply: &Reply) -> Result<(), SendError> {
         let text = reply.encode();
         match SockRef::from(&self.stream).send_with_flags(text.as_bytes(), MSG_DONTWAIT) {
