@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::lab::{Host, Router, lab};
-use crate::players::{Noray, Player, connect, connect_relay, now, open_routers};
+use crate::players::{Noray, Player, connect, connect_relay, now, open_routers, try_until};
+use crate::support::PATIENCE;
 
 /// A relayed pair whose stream is alive.
 struct Stream {
@@ -159,8 +160,7 @@ fn a_neighbour_that_inherits_the_victims_old_port_gets_nothing() {
     let [_, old_address] = connect(&mut stream.client, &mut stream.host);
     victims.let_inherit(&thief, old_address.port());
     // The game goes on at the new mapping: its datagrams are turned away until the old one was silent for 2 s.
-    let end = now() + Duration::from_secs(5);
-    let is_back = std::iter::from_fn(|| (now() < end).then_some(())).any(|()| {
+    let is_back = try_until(PATIENCE, || {
         stream.client.send("moved", stream.to_host);
         stream.host.receive_within(Duration::from_millis(50)).is_some()
     });
@@ -185,8 +185,7 @@ fn a_stream_that_paused_and_was_taken_is_taken_back_by_the_next_datagram() {
         let victims = lab.lan(kind);
         let mut stream = Stream::begin(&victims.host(), &lab.lan(Router::Home).host(), &noray);
         let neighbour = socket(&victims.host());
-        let end = now() + Duration::from_secs(5);
-        let is_taken = std::iter::from_fn(|| (now() < end).then_some(())).any(|()| {
+        let is_taken = try_until(PATIENCE, || {
             neighbour.send_to(b"taken", stream.to_host).unwrap();
             stream.host.receive_within(Duration::from_millis(400)).is_some()
         });

@@ -153,6 +153,17 @@ pub fn connect(client: &mut Player, host: &mut Player) -> [SocketAddr; 2] {
     [client, host].map(|player| player.line.expect("connect").parse().unwrap())
 }
 
+/// Repeats an attempt until it succeeds, for at most so long; whether it did.
+pub fn try_until(patience: Duration, mut attempt: impl FnMut() -> bool) -> bool {
+    let deadline = now() + patience;
+    while now() < deadline {
+        if attempt() {
+            return true;
+        }
+    }
+    false
+}
+
 /// Both send, as in a handshake, until each has heard the other: their routers are open. Then all is quiet.
 pub fn open_routers(client: &Player, to_host: SocketAddr, host: &Player, to_client: SocketAddr) {
     let deadline = now() + PATIENCE;
