@@ -105,8 +105,13 @@ impl EventLoop {
         let (sender, channel) = events::channel(channel_size, waker);
         let mut random = os::KernelRandom::default();
         let mut ports = sockets.relay_ports().to_vec();
-        shuffle(&mut ports, &mut random);
-        let own = own_addresses(&sockets);
+        random.shuffle(&mut ports);
+        let own = sockets.own_addresses().unwrap_or_else(|error| {
+            log::warn!(
+                "the machine's addresses cannot be read, a relay may be led to its own: {error}"
+            );
+            OwnAddresses::default()
+        });
         let now = Timestamp::START;
         let event_loop = Self {
             poll,
@@ -459,9 +464,21 @@ impl EventLoop {
         self.next_sweep = self.now + self.sweep_interval;
         self.relays.sweep(self.now);
         self.note_freed();
-        let own = own_addresses(&self.sockets);
-        self.registrar.set_own_addresses(own.clone());
-        self.relays.set_own_addresses(own);
+        self.refresh_own_addresses();
+    }
+
+    /// Interfaces come and go under a server that is bound to all of them.
+    fn refresh_own_addresses(&mut self) {
+        if !self.sockets.registrar_address().ip().is_unspecified() {
+            return;
+        }
+        match self.sockets.own_addresses() {
+            Ok(own) => {
+                self.registrar.set_own_addresses(own.clone());
+                self.relays.set_own_addresses(own);
+            }
+            Err(error) => log::debug!("the machine's addresses cannot be read: {error}"),
+        }
     }
 
     fn note_freed(&mut self) {
@@ -471,27 +488,5 @@ impl EventLoop {
             let [one, other] = freed.ports;
             log::info!("relay {one}+{other}: freed after {} bytes", freed.traffic);
         }
-    }
-}
-
-/// The server's own UDP addresses. Interfaces come and go, so this is asked again with every sweep.
-fn own_addresses(sockets: &Sockets) -> OwnAddresses {
-    let registrar = sockets.registrar_address();
-    let ports = sockets.relay_ports().iter().map(|port| port.0).chain([registrar.port()]);
-    if !registrar.ip().is_unspecified() {
-        return OwnAddresses::new([registrar.ip()], ports);
-    }
-    let ips = os::local_ips().unwrap_or_else(|error| {
-        log::debug!("the machine's addresses cannot be read: {error}");
-        Vec::new()
-    });
-    OwnAddresses::new(ips, ports).and_loopback()
-}
-
-/// Puts `items` into random order, each order with the same probability.
-fn shuffle<T>(items: &mut [T], random: &mut impl Random) {
-    for last in (1..items.len()).rev() {
-        let bound = u32::try_from(last + 1).expect("there are at most 65536 ports");
-        items.swap(last, random.below(bound) as usize);
     }
 }

@@ -43,7 +43,7 @@ pub enum Registration {
     Moved(ConnectionId, OpenId),
     /// The same address again.
     Repeated,
-    /// Nobody has that PrivateID.
+    /// Nobody has that PrivateID, or nobody can have that address.
     Unknown,
 }
 

@@ -47,14 +47,17 @@ pub(crate) fn run(acceptor: &Acceptor, endpoint: &Endpoint) {
         while let Some(accepted) = acceptor.accept() {
             match accepted {
                 Ok((stream, _)) => {
-                    if active.fetch_add(1, Ordering::Relaxed) < MAX_REQUESTS {
-                        let serve = || {
-                            endpoint.serve(stream);
-                            active.fetch_sub(1, Ordering::Relaxed);
-                        };
-                        requests.spawn(serve);
-                    } else {
-                        active.fetch_sub(1, Ordering::Relaxed);
+                    let request = ActiveRequest::new(&active);
+                    if active.load(Ordering::Relaxed) > MAX_REQUESTS {
+                        continue;
+                    }
+                    let serve = move || {
+                        let _until_it_ends = request;
+                        endpoint.serve(stream);
+                    };
+                    // Without a thread the request is closed unanswered.
+                    if let Err(error) = thread::Builder::new().spawn_scoped(requests, serve) {
+                        log::debug!("no thread for an http request: {error}");
                     }
                 }
                 Err(error) => {
@@ -64,6 +67,22 @@ pub(crate) fn run(acceptor: &Acceptor, endpoint: &Endpoint) {
             }
         }
     });
+}
+
+/// One request under way, counted until it goes out of scope, however it ends.
+struct ActiveRequest<'a>(&'a AtomicUsize);
+
+impl<'a> ActiveRequest<'a> {
+    fn new(active: &'a AtomicUsize) -> Self {
+        active.fetch_add(1, Ordering::Relaxed);
+        Self(active)
+    }
+}
+
+impl Drop for ActiveRequest<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Endpoint {
@@ -82,7 +101,7 @@ impl Endpoint {
                 break;
             }
         }
-        let line = request.split(|byte| *byte == b'\r').next().unwrap_or_default();
+        let line = request.split(|byte| b"\r\n".contains(byte)).next().unwrap_or_default();
         stream.write_all(&self.answer(line))
     }
 

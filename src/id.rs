@@ -82,6 +82,15 @@ pub trait Random {
             }
         }
     }
+
+    /// Puts `items` into random order, each order with the same probability.
+    fn shuffle<T>(&mut self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            let bound =
+                u32::try_from(last + 1).expect("a slice of less than four thousand million");
+            items.swap(last, self.below(bound) as usize);
+        }
+    }
 }
 
 /// The characters that ids are made of: 2 to 94 printable ASCII characters, none of them white space.
@@ -215,6 +224,19 @@ mod tests {
             assert_eq!(drawn.last(), Some(&(bound - 1)));
         }
         assert!(random.below(u32::MAX) < u32::MAX);
+    }
+
+    #[test]
+    fn every_order_is_as_likely_as_every_other() {
+        let mut random = seeded();
+        let mut counts = std::collections::BTreeMap::new();
+        for _ in 0..6000 {
+            let mut items = ['a', 'b', 'c'];
+            random.shuffle(&mut items);
+            *counts.entry(items).or_insert(0) += 1;
+        }
+        assert_eq!(counts.len(), 6);
+        assert!(counts.values().all(|count| (850..1150).contains(count)), "{counts:?}");
     }
 
     #[test]

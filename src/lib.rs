@@ -54,8 +54,8 @@
 //! - Invariant: the loop waits only in `poll`. Players are written to without waiting; one that does not read is
 //!   disconnected.
 //! - Invariant: rules get time as their last argument, read once per turn. Payloads never enter them.
-//! - Invariant: a relayed datagram costs one look at its port's entry, no allocation, no log line above `trace`, and
-//!   no work that grows with the number of players.
+//! - Invariant: a relayed datagram costs one look at its port's entry, no allocation (but when a player's address changes),
+//!   no log line above `trace`, and no work that grows with the number of players.
 //! - Invariant: nothing that a stranger sends ends the process, grows memory without a bound, or stops the loop from
 //!   turning. An error on one socket stays with that socket.
 //! - Invariant: a PrivateID is never logged, and `Debug` does not print it.

@@ -7,7 +7,8 @@ use mio::net::UdpSocket;
 use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::relay::{PortMap, RelayPort};
+use crate::os;
+use crate::relay::{OwnAddresses, PortMap, RelayPort};
 
 /// One of the server's UDP sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,6 +152,18 @@ impl Sockets {
     /// Where the registrar is bound.
     pub(crate) fn registrar_address(&self) -> SocketAddr {
         self.registrar_address
+    }
+
+    /// The addresses of all these sockets. Of those that are bound to every address, as many as the machine has now.
+    pub(crate) fn own_addresses(&self) -> io::Result<OwnAddresses> {
+        let host = self.registrar_address.ip();
+        let relay_ports = self.relay_ports.iter().map(|port| port.0);
+        let ports = relay_ports.chain([self.registrar_address.port()]);
+        if host.is_unspecified() {
+            Ok(OwnAddresses::new(os::local_ips()?, ports).and_loopback())
+        } else {
+            Ok(OwnAddresses::new([host], ports))
+        }
     }
 
     /// Reads one datagram. The source is an IPv4 address if the sender's is one, whatever the socket's family.

@@ -92,11 +92,12 @@ fn health_and_readiness() {
 fn everything_else_is_refused() {
     let server = TestServer::start(&config());
     let http = server.addresses.http.unwrap();
-    let cases: [(&[u8], &str); 7] = [
+    let cases: [(&[u8], &str); 8] = [
         (b"GET / HTTP/1.1\r\n\r\n", "404"),
         (b"GET /metricsx HTTP/1.1\r\n\r\n", "404"),
         (b"POST /metrics HTTP/1.1\r\n\r\n", "404"),
         (b"GET /metrics HTTP/1.0\n\n", "200"),
+        (b"GET /metrics\n\n", "200"),
         (b"\r\n\r\n", "404"),
         (b"\xff\xfe\x00 \xff\r\n\r\n", "404"),
         (&[b'x'; 8192], "404"),

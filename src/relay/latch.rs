@@ -1,4 +1,4 @@
-//! Sends nothing and allocates nothing: which address a player has at one relay port.
+//! Sends nothing: which address a player has at one relay port.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -31,7 +31,10 @@ pub const SEAMLESS_ATTEMPTS: u32 = 8;
 /// An address that was silent for a while can lose its place to a neighbour behind the same router, so it may
 /// take it back at once. Except after a change without a seam, where the newcomer is the player itself behind a
 /// new mapping: it began within [`SEAM`] of the last datagram of the old address, went on with
-/// [`SEAMLESS_ATTEMPTS`], and nobody else had been turned away lately. Then the old mapping is dead, and whoever inherits its port is somebody else.
+/// [`SEAMLESS_ATTEMPTS`], and nobody else had been turned away lately. Then the old mapping is dead, and whoever
+/// inherits its port is somebody else.
+///
+/// Memory is allocated only when an address loses its place.
 #[derive(Clone, Debug)]
 pub struct Latch {
     current: SocketAddr,

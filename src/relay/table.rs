@@ -72,6 +72,7 @@ pub struct RelayTable {
     own: OwnAddresses,
     ports: PortPool,
     slots: PortMap<Slot>,
+    /// How many ports there are, wherever they are.
     size: usize,
     pairs: Vec<Option<Pair>>,
     vacant: Vec<PairIndex>,
