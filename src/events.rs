@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 use mio::Waker;
 
+use crate::config::Config;
 use crate::connection::SharedConnection;
 use crate::id::ConnectionId;
 use crate::protocol::Command;
@@ -24,6 +25,10 @@ pub(crate) enum Event {
     Disconnected(ConnectionId),
     /// Somebody wants to know whether the loop turns.
     Ping(Sender<()>),
+    /// Another configuration is in force; the sender is told when it is so.
+    Reload(Box<Config>, Sender<()>),
+    /// The server is to end once its relays are quiet.
+    Drain,
     /// The server is to end.
     Shutdown,
     /// Nobody will connect any more.

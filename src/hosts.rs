@@ -69,6 +69,11 @@ impl Hosts {
         }
     }
 
+    /// How the ids of players that register from now on look.
+    pub fn set_scheme(&mut self, scheme: IdScheme) {
+        self.scheme = scheme;
+    }
+
     /// Gives the player ids, or the same ones again.
     ///
     /// # Errors

@@ -114,8 +114,10 @@ impl Endpoint {
             b"/metrics" if is_get => (OK, self.metrics.text()),
             b"/healthz" if is_get && self.does_loop_turn() => (OK, "ok\n".to_owned()),
             b"/healthz" if is_get => (UNAVAILABLE, "the event loop does not answer\n".to_owned()),
-            b"/readyz" if is_get && self.relay_ports >= 2 => (OK, "ready\n".to_owned()),
-            b"/readyz" if is_get => (UNAVAILABLE, "no relay port could be bound\n".to_owned()),
+            b"/readyz" if is_get => match self.unreadiness() {
+                None => (OK, "ready\n".to_owned()),
+                Some(reason) => (UNAVAILABLE, format!("{reason}\n")),
+            },
             _ => ("404 Not Found", "there are GET /metrics, /healthz and /readyz\n".to_owned()),
         };
         let length = body.len();
@@ -127,6 +129,14 @@ impl Endpoint {
              Connection: close\r\n\r\n{shown}"
         )
         .into_bytes()
+    }
+
+    /// Why no new player should be sent here, if so.
+    fn unreadiness(&self) -> Option<&'static str> {
+        if self.metrics.is_draining.value() != 0 {
+            return Some("draining, the server is about to end");
+        }
+        (self.relay_ports < 2).then_some("no relay port could be bound")
     }
 
     fn does_loop_turn(&self) -> bool {

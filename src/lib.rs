@@ -16,7 +16,7 @@
 //! event loop thread    mio::Poll; sole owner of players, relays, all UDP sockets, and of all that is written to
 //!                      a player
 //! http thread          answers from atomics; its requests have short-lived threads
-//! signal thread        posts Shutdown
+//! signal thread        reads the configuration again, posts Reload, Drain, Shutdown
 //! ```
 //!
 //! # A datagram's way
@@ -42,10 +42,12 @@
 //! | [`orchestrator`] | what a command leads to |
 //! | [`registrar`] | what a datagram at the registrar leads to |
 //! | [`relay`] | who has which ports, and what becomes of a datagram at one of them |
+//! | `drain` | when a server that is to end may do so |
 //! | [`time`] | time as a number, without the time in which the process stood still |
 //!
 //! The shell around them: `event_loop` (the turn, as a numbered list), `events` (the way to it), `sockets` (UDP), `connection` and `listener`
-//! (TCP), `http` and [`metrics`], `os`, `clock`, `throttle`, and [`server`], which binds and starts it all.
+//! (TCP), `http` and [`metrics`], [`supervisor`] (systemd), `machine` (what it lacks), `os`, `clock`, `throttle`, and
+//! [`server`], which binds and starts it all. The binary adds the command line, the log's style and the signals.
 //!
 //! # Invariants
 //!
@@ -77,12 +79,14 @@
 mod clock;
 pub mod config;
 mod connection;
+mod drain;
 mod event_loop;
 mod events;
 pub mod hosts;
 mod http;
 pub mod id;
 mod listener;
+mod machine;
 pub mod metrics;
 pub mod orchestrator;
 mod os;
@@ -91,6 +95,7 @@ pub mod registrar;
 pub mod relay;
 pub mod server;
 mod sockets;
+pub mod supervisor;
 mod throttle;
 pub mod time;
 pub mod units;

@@ -102,13 +102,12 @@ pub(crate) struct Caps {
 
 /// Who is connected, counted by IP.
 pub(crate) struct ConnectionTable {
-    caps: Caps,
     counts: Mutex<Counts>,
     metrics: Arc<Metrics>,
 }
 
-#[derive(Default)]
 struct Counts {
+    caps: Caps,
     connections: usize,
     by_ip: HashMap<IpAddr, OfIp>,
 }
@@ -121,16 +120,25 @@ struct OfIp {
 
 impl ConnectionTable {
     pub(crate) fn new(caps: Caps, metrics: Arc<Metrics>) -> Self {
-        Self { caps, counts: Mutex::default(), metrics }
+        metrics.max_connections.set(caps.connections);
+        let counts = Counts { caps, connections: 0, by_ip: HashMap::new() };
+        Self { counts: Mutex::new(counts), metrics }
+    }
+
+    /// Replaces the caps. Whoever is connected stays.
+    pub(crate) fn set_caps(&self, caps: Caps) {
+        self.counts.lock().caps = caps;
+        self.metrics.max_connections.set(caps.connections);
     }
 
     /// Admits one more connection from `ip`, unless a cap is reached.
     fn admit(self: &Arc<Self>, ip: IpAddr) -> Option<Permit> {
         let mut counts = self.counts.lock();
-        let is_full = counts.connections >= self.caps.connections;
+        let caps = counts.caps;
+        let is_full = counts.connections >= caps.connections;
         let of_ip = counts.by_ip.entry(ip).or_default();
         let is_ip_full =
-            of_ip.connections >= self.caps.per_ip || of_ip.unregistered >= MAX_UNREGISTERED_PER_IP;
+            of_ip.connections >= caps.per_ip || of_ip.unregistered >= MAX_UNREGISTERED_PER_IP;
         if is_full || is_ip_full {
             if of_ip.connections == 0 {
                 counts.by_ip.remove(&ip);

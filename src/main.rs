@@ -1,15 +1,20 @@
 //! The command line: arguments to [`Config`](noray::config::Config), a logger, a server, an exit status.
 
-use std::io::{ErrorKind, Write};
+mod logging;
+mod signals;
+
+use std::io::{self, ErrorKind, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use argh::FromArgs;
-use noray::config::{Config, Effective, Sources};
-use noray::server::{Server, ServerHandle, StartError};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use noray::config::{Effective, Sources};
+use noray::server::{Server, StartError};
+use noray::supervisor::Supervisor;
+
+use crate::logging::Style;
+use crate::signals::Operator;
 
 /// The file that is read if `--config` names no other and it exists.
 const DEFAULT_FILE: &str = "noray.conf";
@@ -40,6 +45,7 @@ struct Args {
 }
 
 fn main() -> ExitCode {
+    let style = Style::of_stderr(variable("JOURNAL_STREAM").as_deref());
     let arguments: Vec<String> = std::env::args_os()
         .skip(1)
         .map(|argument| argument.to_string_lossy().into_owned())
@@ -48,20 +54,21 @@ fn main() -> ExitCode {
     let args = match Args::from_args(&["noray"], &arguments) {
         Ok(args) => args,
         Err(exit) if exit.status.is_ok() => return print(&exit.output),
-        Err(exit) => return fail(exit::USAGE, exit.output.trim_end()),
+        Err(exit) => return fail(exit::USAGE, style, &exit.output),
     };
     if args.version {
         return print(concat!("noray ", env!("CARGO_PKG_VERSION"), "\n"));
     }
-    let effective = match read_config(&args) {
+    let mut origin = ConfigOrigin { file: args.config, set: args.set };
+    let effective = match origin.read() {
         Ok(effective) => effective,
-        Err(mistakes) => return fail(exit::CONFIG, &mistakes),
+        Err(mistakes) => return fail(exit::CONFIG, style, &mistakes),
     };
     if args.check_config {
         return print(&effective.to_string());
     }
-    start_logging(&effective.config);
-    match catch_unwind(AssertUnwindSafe(|| serve(&effective))) {
+    logging::start(style, effective.config.log_level);
+    match catch_unwind(AssertUnwindSafe(|| serve(effective, origin))) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
             log::error!("{error}");
@@ -77,78 +84,90 @@ fn main() -> ExitCode {
     }
 }
 
-/// The effective configuration, or all mistakes, a line each.
-fn read_config(args: &Args) -> Result<Effective, String> {
-    let environment = std::env::vars_os()
-        .map(|(key, value)| (key.to_string_lossy().into(), value.to_string_lossy().into()))
-        .collect();
-    let file = read_file(args.config.as_deref())?;
-    let sources = Sources { file, environment, command_line: args.set.clone() };
-    Effective::read(&sources).map_err(|mistakes| {
-        let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
-        lines.join("\n")
-    })
+/// Where the configuration comes from, to read it more than once.
+struct ConfigOrigin {
+    /// The file that must be there.
+    file: Option<PathBuf>,
+    /// What the command line sets.
+    set: Vec<String>,
 }
 
-fn read_file(named: Option<&Path>) -> Result<Option<(String, Vec<u8>)>, String> {
-    let path = named.unwrap_or(Path::new(DEFAULT_FILE));
-    match std::fs::read(path) {
-        Ok(content) => Ok(Some((path.display().to_string(), content))),
-        Err(error) if named.is_none() && error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(format!("{}: cannot be read: {error}", path.display())),
+impl ConfigOrigin {
+    /// The effective configuration, or all mistakes, a line each.
+    fn read(&mut self) -> Result<Effective, String> {
+        let environment = std::env::vars_os()
+            .map(|(key, value)| (key.to_string_lossy().into(), value.to_string_lossy().into()))
+            .collect();
+        let file = self.read_file()?;
+        let sources = Sources { file, environment, command_line: self.set.clone() };
+        Effective::read(&sources).map_err(|mistakes| {
+            let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+            lines.join("\n")
+        })
+    }
+
+    /// A default file that was there once must be there again.
+    fn read_file(&mut self) -> Result<Option<(String, Vec<u8>)>, String> {
+        let path = self.file.clone().unwrap_or(DEFAULT_FILE.into());
+        match std::fs::read(&path) {
+            Ok(content) => {
+                let name = path.display().to_string();
+                self.file = Some(path);
+                Ok(Some((name, content)))
+            }
+            Err(error) if self.file.is_none() && error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(format!("{}: cannot be read: {error}", path.display())),
+        }
     }
 }
 
-fn start_logging(config: &Config) {
-    env_logger::Builder::new()
-        .filter_module("noray", config.log_level.filter())
-        .format(|out, record| {
-            writeln!(out, "{} {:<5} {}", out.timestamp(), record.level(), record.args())
-        })
-        .init();
-}
-
-fn serve(effective: &Effective) -> Result<(), StartError> {
+fn serve(effective: Effective, mut origin: ConfigOrigin) -> Result<(), StartError> {
+    let signals = signals::catch().map_err(StartError::System)?;
     let set = effective.set_values();
     log::info!("noray {} starts, {set} values set, see --check-config", env!("CARGO_PKG_VERSION"));
-    let server = Server::bind(&effective.config)?;
-    let addresses = server.addresses();
-    log::info!("players: {}/tcp, registrar: {}/udp", addresses.socket, addresses.registrar);
-    let relay_ports = &addresses.relay_ports;
-    log::info!("relays: {} ports, {relay_ports}/udp", relay_ports.as_slice().len());
-    if let Some(http) = addresses.http {
-        log::info!("metrics and health: http://{http}/metrics");
-    }
-    end_on_signals(server.handle())?;
+    let mut server = Server::bind(&effective.config)?;
+    let supervisor = supervisor();
+    server.set_supervisor(&supervisor);
+    let operator = Operator {
+        handle: server.handle(),
+        supervisor,
+        in_force: effective.config,
+        read_config: Box::new(move || origin.read()),
+    };
+    operator.start(signals).map_err(StartError::System)?;
     server.run()?;
     log::info!("ended");
     Ok(())
 }
 
-/// Ends the server at SIGINT or SIGTERM. The thread lives as long as the process.
-fn end_on_signals(handle: ServerHandle) -> Result<(), StartError> {
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(StartError::System)?;
-    std::thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn(move || {
-            for signal in signals.forever() {
-                log::info!("signal {signal}: ending");
-                handle.shut_down();
-            }
-        })
-        .map_err(StartError::System)?;
-    Ok(())
+/// systemd, if it waits to hear from this process.
+fn supervisor() -> Supervisor {
+    let variables = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"].map(variable);
+    let [socket, usec, pid] = variables.each_ref().map(Option::as_deref);
+    Supervisor::new(socket, usec, pid).unwrap_or_else(|error| {
+        log::warn!("systemd cannot be told how the server does: {error}");
+        Supervisor::default()
+    })
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "what systemd tells this process is no configuration"
+)]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 fn print(text: &str) -> ExitCode {
-    match std::io::stdout().write_all(text.as_bytes()) {
+    match io::stdout().write_all(text.as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
 }
 
-#[expect(clippy::print_stderr, reason = "there is no logger yet")]
-fn fail(status: u8, text: &str) -> ExitCode {
-    eprintln!("{text}");
+fn fail(status: u8, style: Style, text: &str) -> ExitCode {
+    for line in text.trim_end().lines() {
+        logging::complain(style, line);
+    }
     ExitCode::from(status)
 }

@@ -46,8 +46,8 @@ impl Number {
 pub struct Histogram {
     /// The upper bounds, ascending, in the unit that is observed.
     bounds: &'static [u64],
-    /// What one of the unit is in the unit that is shown.
-    scale: f64,
+    /// How many of it are one of the unit that is shown.
+    per_shown: f64,
     counts: Vec<Number>,
     sum: Number,
 }
@@ -74,13 +74,13 @@ const TIME_BOUNDS: &[u64] = &[
 const SIZE_BOUNDS: &[u64] = &[32, 64, 128, 256, 512, 1024, 1472, 4096, 16_384, 65_536];
 
 impl Histogram {
-    fn new(bounds: &'static [u64], scale: f64) -> Self {
+    fn new(bounds: &'static [u64], per_shown: f64) -> Self {
         let counts = (0..=bounds.len()).map(|_| Number::default()).collect();
-        Self { bounds, scale, counts, sum: Number::default() }
+        Self { bounds, per_shown, counts, sum: Number::default() }
     }
 
     fn of_seconds() -> Self {
-        Self::new(TIME_BOUNDS, 1e-9)
+        Self::new(TIME_BOUNDS, 1e9)
     }
 
     /// Counts one value, in the unit of the bounds.
@@ -96,11 +96,40 @@ impl Histogram {
     }
 }
 
+/// What a configured relay port is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortState {
+    /// Nothing.
+    Free,
+    /// Kept for a registered player's first introduction, and taken back if no other is free.
+    Reserved,
+    /// It carries one side of a pair.
+    InUse,
+    /// It could not be bound at start.
+    Unbindable,
+}
+
+impl PortState {
+    /// All of them, each at the index `self as usize`.
+    pub const ALL: [Self; 4] = [Self::Free, Self::Reserved, Self::InUse, Self::Unbindable];
+
+    /// The metric's label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Free => "free",
+            Self::Reserved => "reserved",
+            Self::InUse => "in-use",
+            Self::Unbindable => "unbindable",
+        }
+    }
+}
+
 /// Everything that the server counts.
 #[derive(Debug)]
 #[expect(missing_docs, reason = "each is documented by its help text, below")]
 pub struct Metrics {
     pub tcp_connections: Number,
+    pub max_connections: Number,
     pub connections_refused: Number,
     pub active_hosts: Number,
     pub command_duration: [Histogram; CommandKind::ALL.len()],
@@ -108,6 +137,7 @@ pub struct Metrics {
     pub registrar_success: Number,
     pub registrar_fail: Number,
     pub registrar_repeat: Number,
+    pub relay_ports: [Number; PortState::ALL.len()],
     pub relay_count: Number,
     pub relay_expired: Number,
     pub relay_size: Histogram,
@@ -116,12 +146,16 @@ pub struct Metrics {
     pub relay_datagrams: Number,
     pub relay_bytes: Number,
     pub receive_errors: Number,
+    pub turn_duration: Histogram,
+    pub is_draining: Number,
+    pub failed_reloads: Number,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
         Self {
             tcp_connections: Number::default(),
+            max_connections: Number::default(),
             connections_refused: Number::default(),
             active_hosts: Number::default(),
             command_duration: std::array::from_fn(|_| Histogram::of_seconds()),
@@ -129,6 +163,7 @@ impl Default for Metrics {
             registrar_success: Number::default(),
             registrar_fail: Number::default(),
             registrar_repeat: Number::default(),
+            relay_ports: Default::default(),
             relay_count: Number::default(),
             relay_expired: Number::default(),
             relay_size: Histogram::new(SIZE_BOUNDS, 1.0),
@@ -137,6 +172,9 @@ impl Default for Metrics {
             relay_datagrams: Number::default(),
             relay_bytes: Number::default(),
             receive_errors: Number::default(),
+            turn_duration: Histogram::of_seconds(),
+            is_draining: Number::default(),
+            failed_reloads: Number::default(),
         }
     }
 }
@@ -146,6 +184,11 @@ impl Metrics {
     pub fn text(&self) -> String {
         let mut page = Page(String::with_capacity(16 * 1024));
         page.gauge("noray_tcp_connections", "Players connected by TCP", &self.tcp_connections);
+        page.gauge(
+            "noray_max_connections",
+            "Players that may be connected by TCP",
+            &self.max_connections,
+        );
         page.counter(
             "noray_connections_refused_total",
             "TCP connections refused because a cap was reached",
@@ -169,6 +212,7 @@ impl Metrics {
             &self.registrar_fail,
         );
         self.write_relays(&mut page);
+        self.write_server(&mut page);
         process::write(&mut page);
         page.0
     }
@@ -187,6 +231,11 @@ impl Metrics {
     }
 
     fn write_relays(&self, page: &mut Page) {
+        let name = "noray_relay_ports";
+        page.head(name, "gauge", "Configured relay ports, by what they are doing");
+        for (state, number) in PortState::ALL.into_iter().zip(&self.relay_ports) {
+            page.value(name, &format!("state=\"{}\"", state.label()), number.value());
+        }
         page.gauge("noray_relay_count", "Relayed pairs of players", &self.relay_count);
         page.counter(
             "noray_relay_expired",
@@ -211,6 +260,21 @@ impl Metrics {
             "Errors when reading from UDP sockets",
             &self.receive_errors,
         );
+    }
+
+    fn write_server(&self, page: &mut Page) {
+        let name = "noray_loop_turn_duration_seconds";
+        page.head(name, "histogram", "Seconds of work in a turn of the event loop");
+        page.histogram(name, "", &self.turn_duration);
+        page.gauge("noray_draining", "1 while the server is about to end", &self.is_draining);
+        page.counter(
+            "noray_config_reload_failures_total",
+            "Reloads that changed nothing because the configuration was wrong",
+            &self.failed_reloads,
+        );
+        let name = "noray_build_info";
+        page.head(name, "gauge", "1, with the version as label");
+        page.value(name, concat!("version=\"", env!("CARGO_PKG_VERSION"), "\""), 1);
     }
 }
 
@@ -244,13 +308,13 @@ impl Page {
     fn histogram(&mut self, name: &str, labels: &str, histogram: &Histogram) {
         let comma = if labels.is_empty() { "" } else { "," };
         let bounds =
-            histogram.bounds.iter().map(|bound| (*bound as f64 * histogram.scale).to_string());
+            histogram.bounds.iter().map(|bound| (*bound as f64 / histogram.per_shown).to_string());
         let mut total = 0;
         for (bound, count) in bounds.chain(["+Inf".to_owned()]).zip(&histogram.counts) {
             total += count.value();
             self.value(&format!("{name}_bucket"), &format!("{labels}{comma}le=\"{bound}\""), total);
         }
-        let sum = histogram.sum.value() as f64 * histogram.scale;
+        let sum = histogram.sum.value() as f64 / histogram.per_shown;
         self.value(&format!("{name}_sum"), labels, sum);
         self.value(&format!("{name}_count"), labels, total);
     }

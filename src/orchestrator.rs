@@ -6,6 +6,15 @@ use crate::protocol::{Command, CommandKind, ErrorCode, Reply};
 use crate::relay::{Introduction, Party, RelayPort, RelayTable, RelaysExhausted};
 use crate::time::Timestamp;
 
+/// Whether the server begins anything new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Intake {
+    /// It does.
+    Open,
+    /// It is about to end: no registration, no introduction.
+    Draining,
+}
+
 /// What a command led to.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Outcome {
@@ -37,11 +46,15 @@ pub enum Step {
 pub fn handle_command(
     asker: ConnectionId,
     command: &Command,
+    intake: Intake,
     hosts: &mut Hosts,
     relays: &mut RelayTable,
     random: &mut impl Random,
     now: Timestamp,
 ) -> Outcome {
+    if intake == Intake::Draining && begins_something(asker, command, hosts) {
+        return failed(asker, command.kind(), ErrorCode::Draining);
+    }
     let result = match command {
         Command::RegisterHost => register(asker, hosts, random),
         Command::Connect(host) => connect(asker, host.as_ref(), hosts),
@@ -58,6 +71,14 @@ pub fn handle_command(
         }
     };
     result.unwrap_or_else(|error| failed(asker, command.kind(), error))
+}
+
+fn begins_something(asker: ConnectionId, command: &Command, hosts: &Hosts) -> bool {
+    match command {
+        Command::RegisterHost => hosts.by_connection(asker).is_none(),
+        Command::Connect(_) | Command::ConnectRelay(_) => true,
+        Command::Echo(_) | Command::Unknown(_) | Command::NotUtf8 => false,
+    }
 }
 
 fn failed(asker: ConnectionId, kind: CommandKind, error: ErrorCode) -> Outcome {

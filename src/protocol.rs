@@ -167,11 +167,13 @@ pub enum ErrorCode {
     NoCommonFamily,
     /// No unused OpenID was found.
     IdsExhausted,
+    /// The server is about to end and begins nothing new.
+    Draining,
 }
 
 impl ErrorCode {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::UnknownOid,
         Self::NotRegistered,
         Self::NoAddress,
@@ -181,6 +183,7 @@ impl ErrorCode {
         Self::MissingOid,
         Self::NoCommonFamily,
         Self::IdsExhausted,
+        Self::Draining,
     ];
 
     /// The token that programs act on.
@@ -195,6 +198,7 @@ impl ErrorCode {
             Self::MissingOid => "missing-oid",
             Self::NoCommonFamily => "no-common-family",
             Self::IdsExhausted => "ids-exhausted",
+            Self::Draining => "draining",
         }
     }
 
@@ -214,6 +218,7 @@ impl ErrorCode {
             Self::MissingOid => "name the host: COMMAND OPENID",
             Self::NoCommonFamily => "one side has IPv4 and the other IPv6, use connect-relay",
             Self::IdsExhausted => "no unused OpenID was found, the server's OpenIDs are too short",
+            Self::Draining => "the server is about to restart, connect again in a minute",
         }
     }
 }

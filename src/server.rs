@@ -12,9 +12,11 @@ use crate::event_loop::EventLoop;
 use crate::events::{Event, EventSender};
 use crate::http::{self, Endpoint};
 use crate::listener::{self, Acceptor, Caps, ConnectionTable};
-use crate::metrics::Metrics;
+use crate::machine::{Asked, Machine, Needs};
+use crate::metrics::{Metrics, PortState};
 use crate::os;
 use crate::sockets::{Sockets, Unbound};
+use crate::supervisor::Supervisor;
 use crate::units::PortList;
 
 /// Descriptors for everything that is neither a player nor a relay port.
@@ -82,12 +84,11 @@ impl PortKeys {
 /// A server with all its ports, not yet running.
 pub struct Server {
     event_loop: EventLoop,
-    events: EventSender,
+    handle: ServerHandle,
     acceptor: Arc<Acceptor>,
     http: Option<Arc<Acceptor>>,
-    table: Arc<ConnectionTable>,
-    metrics: Arc<Metrics>,
     addresses: Addresses,
+    supervisor: Supervisor,
 }
 
 /// Where a server listens.
@@ -103,20 +104,63 @@ pub struct Addresses {
     pub relay_ports: PortList,
 }
 
-/// Ends a running server from another thread.
+/// Steers a running server from another thread.
 #[derive(Clone)]
-pub struct ServerHandle(EventSender);
+pub struct ServerHandle {
+    events: EventSender,
+    table: Arc<ConnectionTable>,
+    room: Room,
+    metrics: Arc<Metrics>,
+}
 
 impl ServerHandle {
+    /// Puts another configuration in force, all but its addresses and ports; returns once it is. Live relays go on.
+    pub fn reload(&self, config: &Config) {
+        self.table.set_caps(self.room.caps(config));
+        let (done, is_done) = crossbeam_channel::bounded(1);
+        if self.events.post(Event::Reload(Box::new(config.clone()), done)).is_ok() {
+            // Fails if the server ends instead.
+            let _ = is_done.recv();
+        }
+    }
+
+    /// Counts a reload that changed nothing, because the configuration was wrong.
+    pub fn note_failed_reload(&self) {
+        self.metrics.failed_reloads.add(1);
+    }
+
+    /// Begins nothing new and ends the server once its relays are quiet.
+    pub fn drain(&self) {
+        let _ = self.events.post(Event::Drain);
+    }
+
     /// Ends the server. Does nothing if it has ended.
     pub fn shut_down(&self) {
-        let _ = self.0.post(Event::Shutdown);
+        let _ = self.events.post(Event::Shutdown);
+    }
+}
+
+/// How many descriptors there are, and how many of them are not the players'.
+#[derive(Clone, Copy)]
+struct Room {
+    open_files: u64,
+    relay_ports: usize,
+}
+
+impl Room {
+    fn caps(self, config: &Config) -> Caps {
+        let wanted = config.max_connections;
+        Caps {
+            connections: max_connections(self.open_files, self.relay_ports, wanted),
+            per_ip: config.max_connections_per_ip,
+        }
     }
 }
 
 impl Server {
     /// Raises the limit on open files and binds every port. Relay ports that cannot be had are left out, and so
-    /// is the HTTP port, each with a warning in the log.
+    /// is the HTTP port, each with a warning in the log. The log tells what listens where, and what the machine
+    /// lacks.
     ///
     /// # Errors
     /// [`StartError`] if players could not be served at all.
@@ -143,7 +187,14 @@ impl Server {
             http: http.as_ref().and_then(|acceptor| acceptor.local_addr().ok()),
             relay_ports: bound,
         };
+        let relay_ports = addresses.relay_ports.as_slice().len();
+        let room = Room { open_files, relay_ports };
+        let caps = room.caps(config);
+        tell_start(&addresses, wanted.len(), open_files, caps);
+        warn_of_shortcomings(&addresses, sockets.registrar_buffer(), caps);
+
         let metrics = Arc::new(Metrics::default());
+        metrics.relay_ports[PortState::Unbindable as usize].set(wanted.len() - relay_ports);
         // Twice the connections: each may have a command and its end under way.
         let channel_size = 2 * config.max_connections + 64;
         let (event_loop, events) = EventLoop::new(
@@ -154,13 +205,22 @@ impl Server {
             channel_size,
         )
         .map_err(StartError::System)?;
-        let relays = addresses.relay_ports.as_slice().len();
-        let caps = Caps {
-            connections: max_connections(open_files, relays, config.max_connections),
-            per_ip: config.max_connections_per_ip,
-        };
         let table = Arc::new(ConnectionTable::new(caps, Arc::clone(&metrics)));
-        Ok(Self { event_loop, events, acceptor, http, table, metrics, addresses })
+        let handle = ServerHandle { events, table, room, metrics };
+        Ok(Self {
+            event_loop,
+            handle,
+            acceptor,
+            http,
+            addresses,
+            supervisor: Supervisor::default(),
+        })
+    }
+
+    /// Has `supervisor` told how the server does.
+    pub fn set_supervisor(&mut self, supervisor: &Supervisor) {
+        self.event_loop.set_supervisor(supervisor.clone());
+        self.supervisor = supervisor.clone();
     }
 
     /// Where the server listens.
@@ -168,17 +228,18 @@ impl Server {
         &self.addresses
     }
 
-    /// What ends the server once it runs.
+    /// What steers the server once it runs.
     pub fn handle(&self) -> ServerHandle {
-        ServerHandle(self.events.clone())
+        self.handle.clone()
     }
 
-    /// Serves until [`ServerHandle::shut_down`]; then every player is disconnected and every thread joined.
+    /// Serves until [`ServerHandle::shut_down`] or the end of a [`ServerHandle::drain`]; then every player is disconnected and every thread joined.
     ///
     /// # Errors
     /// [`StartError::System`] if a thread cannot be started or `poll` fails.
     pub fn run(self) -> Result<(), StartError> {
-        let Self { event_loop, events, acceptor, http, table, metrics, addresses } = self;
+        let Self { event_loop, handle, acceptor, http, addresses, supervisor } = self;
+        let ServerHandle { events, table, metrics, .. } = handle;
         let own_events = events.clone();
         let mut threads =
             vec![spawn("listener", move || listener::run(&acceptor, &table, &own_events))?];
@@ -187,6 +248,7 @@ impl Server {
             let endpoint = Endpoint { metrics, events, relay_ports };
             threads.push(spawn("http", move || http::run(&acceptor, &endpoint))?);
         }
+        supervisor.ready();
         // A loop that fails leaves threads that nobody can wake: they end with the process.
         event_loop.run().map_err(StartError::System)?;
         if let Some(acceptor) = http {
@@ -227,6 +289,32 @@ fn max_connections(open_files: u64, relay_ports: usize, wanted: usize) -> usize 
         );
     }
     possible.min(wanted)
+}
+
+fn tell_start(addresses: &Addresses, wanted_relays: usize, open_files: u64, caps: Caps) {
+    let Addresses { socket, registrar, http, relay_ports } = addresses;
+    log::info!("players: {socket}/tcp, registrar: {registrar}/udp");
+    let bound = relay_ports.as_slice().len();
+    log::info!("relays: {bound} of {wanted_relays} ports, {relay_ports}/udp");
+    log::info!("room: {} players, {open_files} open files", caps.connections);
+    if let Some(http) = http {
+        log::info!("metrics and health: http://{http}/metrics");
+    }
+}
+
+fn warn_of_shortcomings(addresses: &Addresses, receive_buffer: Asked, caps: Caps) {
+    let Asked { asked, got } = receive_buffer;
+    log::info!("receive buffer of the registrar: {got} of {asked} bytes");
+    let relay_ports = addresses.relay_ports.as_slice().iter().copied();
+    let needs = Needs {
+        udp_host: addresses.registrar.ip(),
+        udp_ports: relay_ports.chain([addresses.registrar.port()]).collect(),
+        connections: caps.connections,
+        receive_buffer,
+    };
+    for shortcoming in Machine::read().shortcomings(&needs) {
+        log::warn!("{shortcoming}");
+    }
 }
 
 fn warn_of_unbound(unbound: &Unbound, wanted: usize, open_files: u64) {

@@ -5,10 +5,15 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 use mio::net::UdpSocket;
 use mio::{Interest, Registry, Token};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use crate::machine::Asked;
 use crate::os;
 use crate::relay::{OwnAddresses, PortMap, RelayPort};
+
+/// Bytes that may wait at the registrar: what a thousand players send at once after a restart. A relay's port has
+/// one sender and the kernel's default, which holds more than a second at the default rate.
+const REGISTRAR_BUFFER: usize = 1024 * 1024;
 
 /// One of the server's UDP sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +79,7 @@ struct Entry {
 pub(crate) struct Sockets {
     registrar: Entry,
     registrar_address: SocketAddr,
+    registrar_buffer: Asked,
     relays: PortMap<Entry>,
     relay_ports: Vec<RelayPort>,
     /// Whether IPv4 addresses are written as IPv6 ones on these sockets.
@@ -93,6 +99,7 @@ impl Sockets {
         let host = registrar.ip();
         let registrar = bind_udp(registrar)?;
         let registrar_address = registrar.socket.local_addr()?;
+        let registrar_buffer = widen(&registrar.socket)?;
         let mut relays = PortMap::new(relay_ports.iter().copied().map(RelayPort));
         let mut bound = Vec::new();
         let mut unbound = Unbound::default();
@@ -115,6 +122,7 @@ impl Sockets {
         let sockets = Self {
             registrar,
             registrar_address,
+            registrar_buffer,
             relays,
             relay_ports: bound,
             is_ipv6: host.is_ipv6(),
@@ -152,6 +160,11 @@ impl Sockets {
     /// Where the registrar is bound.
     pub(crate) fn registrar_address(&self) -> SocketAddr {
         self.registrar_address
+    }
+
+    /// How many bytes may wait at the registrar.
+    pub(crate) fn registrar_buffer(&self) -> Asked {
+        self.registrar_buffer
     }
 
     /// The addresses of all these sockets. Of those that are bound to every address, as many as the machine has now.
@@ -216,6 +229,14 @@ impl Sockets {
             IpAddr::V4(_) | IpAddr::V6(_) => address,
         }
     }
+}
+
+/// Asks for a receive buffer of [`REGISTRAR_BUFFER`]; the kernel cuts it to `net.core.rmem_max`.
+fn widen(socket: &UdpSocket) -> io::Result<Asked> {
+    let socket = SockRef::from(socket);
+    socket.set_recv_buffer_size(REGISTRAR_BUFFER)?;
+    // socket(7): the kernel doubles what is asked, for its own bookkeeping, and shows the double.
+    Ok(Asked { asked: REGISTRAR_BUFFER, got: socket.recv_buffer_size()? / 2 })
 }
 
 fn bind_udp(address: SocketAddr) -> io::Result<Entry> {

@@ -63,6 +63,11 @@ impl RunningTime {
         Self { last_reading: reading, now: Timestamp::START }
     }
 
+    /// The reading of the clock that was handed in last.
+    pub(crate) fn last_reading(&self) -> Instant {
+        self.last_reading
+    }
+
     /// The time of `reading`, taken after a wait that was to last for at most `wait`.
     pub fn advance(&mut self, reading: Instant, wait: Duration) -> Timestamp {
         let elapsed = reading.saturating_duration_since(self.last_reading);

@@ -2,89 +2,18 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, Read};
-use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
-use std::path::PathBuf;
-use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::process::{Command, Output};
 
+use support::process::{NORAY, Process, empty_folder};
 use support::{Line, http_get, own_ip, receive, register_address, udp_socket};
-
-const NORAY: &str = env!("CARGO_BIN_EXE_noray");
 
 fn noray(arguments: &[&str]) -> Output {
     Command::new(NORAY).args(arguments).current_dir(empty_folder()).output().expect("it runs")
 }
 
-/// A new folder, in which no noray.conf lies.
-fn empty_folder() -> PathBuf {
-    let name = own_ip().to_string();
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let _ = std::fs::remove_dir_all(&folder);
-    std::fs::create_dir_all(&folder).unwrap();
-    folder
-}
-
 fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("UTF-8")
-}
-
-/// A running process with the addresses that it logged, ended when it goes out of scope.
-struct Process {
-    child: Child,
-    log: BufReader<ChildStderr>,
-    /// What was logged until all ports were bound.
-    start: String,
-    players: SocketAddr,
-    registrar: SocketAddr,
-}
-
-impl Process {
-    /// Runs `sh -c "$script; exec noray .."` on an address of its own.
-    fn start(ip: IpAddr, script: &str, settings: &[&str]) -> Self {
-        let own = format!(
-            "NORAY_SOCKET_HOST={ip} NORAY_UDP_HOST={ip} NORAY_HTTP_HOST={ip} NORAY_SOCKET_PORT=0 \
-             NORAY_UDP_REGISTRAR_PORT=0 NORAY_HTTP_PORT=0 NORAY_UDP_RELAY_PORTS=20000-20063"
-        );
-        let arguments =
-            own.split(' ').chain(settings.iter().copied()).flat_map(|key| ["--set", key]);
-        let mut child = Command::new("sh")
-            .args(["-c", &format!("{script}\nexec \"$@\""), "sh", NORAY])
-            .args(arguments)
-            .current_dir(empty_folder())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("sh runs");
-        let mut log = BufReader::new(child.stderr.take().unwrap());
-        let mut start = String::new();
-        while !start.contains("relays: ") {
-            assert_ne!(log.read_line(&mut start).unwrap(), 0, "it ended:\n{start}");
-        }
-        let address = |name: &str, protocol: &str| {
-            let (_, rest) = start.split_once(name).expect("the address is logged");
-            rest.split_once(protocol).unwrap().0.parse().expect("an address")
-        };
-        let (players, registrar) = (address("players: ", "/tcp"), address("registrar: ", "/udp"));
-        Self { child, log, start, players, registrar }
-    }
-
-    fn signal(&self, name: &str) {
-        let kill = format!("kill -{name} {}", self.child.id());
-        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
-    }
-
-    /// Waits for the end; the exit status and the rest of the log.
-    fn wait(mut self) -> (Option<i32>, String) {
-        let mut rest = String::new();
-        self.log.read_to_string(&mut rest).unwrap();
-        (self.child.wait().unwrap().code(), rest)
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 #[test]
@@ -194,13 +123,13 @@ fn taken_relay_ports_are_left_out_and_named_with_the_remedy() {
     for word in ["3 of 64 relay ports", "20005,20007-20008", "ip_local_reserved_ports"] {
         assert!(warning.contains(word), "{word} in {warning}");
     }
-    assert!(process.start.contains("relays: 61 ports, 20000-20004,20006,20009-20063/udp"));
+    assert!(process.start.contains("relays: 61 of 64 ports, 20000-20004,20006,20009-20063/udp"));
 }
 
 #[test]
 fn the_limit_on_open_files_is_raised_by_itself() {
     let process = Process::start(own_ip(), "ulimit -Sn 40", &["NORAY_MAX_CONNECTIONS=10"]);
-    assert!(process.start.contains("relays: 64 ports"), "{}", process.start);
+    assert!(process.start.contains("relays: 64 of 64 ports"), "{}", process.start);
     assert!(!process.start.contains("WARN"), "{}", process.start);
 }
 

@@ -22,6 +22,13 @@ pub struct Key {
     pub(super) show: fn(&Config) -> String,
 }
 
+impl Key {
+    /// Whether a change takes effect only at the next start: addresses and ports are bound once.
+    pub fn needs_restart(&self) -> bool {
+        ["_HOST", "_PORT", "_PORTS"].iter().any(|end| self.name.ends_with(end))
+    }
+}
+
 /// A key whose value is one field of [`Config`], read by a function and written by `Display`.
 macro_rules! key {
     ($name:literal, $default:expr, $field:ident, $read:expr, $help:literal) => {
@@ -203,7 +210,7 @@ pub const KEYS: &[Key] = &[
         "30s",
         drain_timeout,
         time_span,
-        "How long live relays may go on when the server shuts down. Not used yet: the server ends at once."
+        "How long live relays may go on after SIGTERM, before the server ends."
     ),
     Key {
         name: "NORAY_LOGLEVEL",

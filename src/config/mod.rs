@@ -3,6 +3,7 @@
 
 mod file;
 mod keys;
+mod reload;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -16,6 +17,7 @@ use crate::relay::{Latching, Limits};
 use crate::units::{ByteSize, PortList, TimeSpan};
 
 pub use keys::{KEYS, Key};
+pub use reload::{Change, Reload};
 
 /// The fewest random bits that a PrivateID may have: fewer could be guessed over the network.
 const MIN_PRIVATE_ID_BITS: f64 = 64.0;

@@ -154,6 +154,15 @@ impl RelayTable {
         self.own = own;
     }
 
+    /// Replaces the limits, for the pairs that there are too. Nobody owes what was too much by the old ones.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+        self.all_traffic = TokenBucket::default();
+        for side in self.pairs.iter_mut().flatten().flat_map(|pair| &mut pair.sides) {
+            side.bucket = TokenBucket::default();
+        }
+    }
+
     /// Decides about a datagram with a payload of `length` bytes that arrived at the port `at`.
     pub fn handle_datagram(
         &mut self,
@@ -298,6 +307,12 @@ impl RelayTable {
             Role::Host => &pair.sides[Role::Asker as usize],
         };
         sender.latch.heard().is_none().then(|| sender.latch.address())
+    }
+
+    /// When a datagram was last forwarded in any of the pairs, or two players introduced; `None` without pairs.
+    /// Looks at every pair.
+    pub fn last_forwarded(&self) -> Option<Timestamp> {
+        self.pairs.iter().flatten().map(|pair| pair.life.forwarded).max()
     }
 
     /// How many pairs there are.

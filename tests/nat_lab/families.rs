@@ -94,7 +94,7 @@ fn a_carrier_with_several_ips_is_not_served_by_default_and_the_log_says_what_to_
     assert_eq!(host.receive_within(crate::support::REPEAT), None);
     assert_eq!(client.receive_within(crate::support::REPEAT), None);
     let log = noray.log();
-    let warning = log.lines().find(|line| line.contains("WARN")).expect("a warning");
+    let warning = log.lines().find(|line| line.contains("LATCHING")).expect("a warning");
     let [first, second] = [0, 1].map(|index| carrier.public_ips()[index].to_string());
     for word in ["NORAY_UDP_RELAY_LATCHING=any", &first, &second] {
         assert!(warning.contains(word), "{word} in {warning}");

@@ -4,6 +4,8 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part of this")]
 
+pub mod process;
+
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -176,11 +178,15 @@ impl Player {
 
     /// Connects and gets ids; the registrar does not know it yet.
     pub fn register_from(server: &TestServer, ip: IpAddr) -> Self {
-        let mut line = Line::connect(server.addresses.socket);
+        Self::register_at(server.addresses.socket, server.addresses.registrar, ip)
+    }
+
+    /// The same with a server that is known by its ports for players and for addresses.
+    pub fn register_at(players: SocketAddr, registrar: SocketAddr, ip: IpAddr) -> Self {
+        let mut line = Line::connect(players);
         line.send("register-host");
         let oid = line.expect("set-oid");
         let pid = line.expect("set-pid");
-        let registrar = server.addresses.registrar;
         Self { line, udp: udp_socket(ip), oid, pid, registrar }
     }
 

@@ -1,0 +1,103 @@
+//! Reads nothing: what a configuration that was read again changes in the one that is in force.
+
+use std::fmt;
+
+use crate::config::{Config, KEYS, Key};
+
+/// What a reload leads to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reload {
+    /// What is in force from now on: the new values, but for keys that need a restart.
+    pub config: Config,
+    /// What takes effect at once.
+    pub changed: Vec<Change>,
+    /// What would be new after a restart.
+    pub awaits_restart: Vec<Change>,
+}
+
+/// Another value for a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The key's name.
+    pub key: &'static str,
+    /// What is in force so far.
+    pub from: String,
+    /// What was read.
+    pub to: String,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} -> {}", self.key, self.from, self.to)
+    }
+}
+
+impl Reload {
+    /// Compares what was `read` with what is `in_force`.
+    pub fn new(in_force: &Config, read: Config) -> Self {
+        let mut reload = Self { config: read, changed: Vec::new(), awaits_restart: Vec::new() };
+        for key in KEYS {
+            let (from, to) = ((key.show)(in_force), (key.show)(&reload.config));
+            if from != to {
+                reload.note(key, Change { key: key.name, from, to });
+            }
+        }
+        reload
+    }
+
+    fn note(&mut self, key: &Key, change: Change) {
+        if key.needs_restart() {
+            (key.set)(&mut self.config, &change.from).expect("what is in force was read once");
+            self.awaits_restart.push(change);
+        } else {
+            self.changed.push(change);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::ByteSize;
+
+    #[test]
+    fn addresses_and_ports_stay_and_all_else_changes() {
+        let in_force = Config::default();
+        let rate = ByteSize(1 << 20);
+        let read = Config {
+            socket_port: 9000,
+            relay_max_individual_traffic: rate,
+            oid_prefix: "eu-".to_owned(),
+            ..in_force.clone()
+        };
+        let reload = Reload::new(&in_force, read);
+        let expected = Config {
+            relay_max_individual_traffic: rate,
+            oid_prefix: "eu-".to_owned(),
+            ..in_force.clone()
+        };
+        assert_eq!(reload.config, expected);
+        let show = |changes: &[Change]| changes.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(
+            show(&reload.changed),
+            ["NORAY_UDP_RELAY_MAX_INDIVIDUAL_TRAFFIC: 128kb -> 1mb", "NORAY_OID_PREFIX:  -> eu-"]
+        );
+        assert_eq!(show(&reload.awaits_restart), ["NORAY_SOCKET_PORT: 8890 -> 9000"]);
+    }
+
+    #[test]
+    fn these_keys_need_a_restart() {
+        let names: Vec<_> =
+            KEYS.iter().filter(|key| key.needs_restart()).map(|key| key.name).collect();
+        let expected = [
+            "NORAY_SOCKET_HOST",
+            "NORAY_SOCKET_PORT",
+            "NORAY_UDP_HOST",
+            "NORAY_UDP_REGISTRAR_PORT",
+            "NORAY_UDP_RELAY_PORTS",
+            "NORAY_HTTP_HOST",
+            "NORAY_HTTP_PORT",
+        ];
+        assert_eq!(names, expected);
+    }
+}

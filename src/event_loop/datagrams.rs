@@ -1,0 +1,166 @@
+//! Decides nothing: a datagram's way through the process. The page where its cost is.
+
+use std::io;
+use std::net::SocketAddr;
+
+use super::{DATAGRAMS_PER_SOCKET, DATAGRAMS_PER_TURN, EventLoop, TIMED_DATAGRAMS};
+use crate::clock;
+use crate::hosts::Registration;
+use crate::protocol::Reply;
+use crate::relay::{Action, DropReason, RelayPort};
+use crate::sockets::{Received, Sent, SocketId};
+
+impl EventLoop {
+    /// Reads the sockets that have something, each a little in turn, so that a flooded one delays nobody.
+    pub(super) fn handle_datagrams(&mut self) {
+        let mut left = DATAGRAMS_PER_TURN;
+        while left > 0 {
+            let Some(id) = self.readable.pop_front() else {
+                return;
+            };
+            let budget = DATAGRAMS_PER_SOCKET.min(left);
+            let taken = match id {
+                SocketId::Registrar => self.drain(id, budget, Self::handle_registration),
+                SocketId::Relay(port) => self.drain(id, budget, |this, source, length| {
+                    this.relay(port, source, length);
+                }),
+            };
+            if taken == budget {
+                self.readable.push_back(id);
+            } else {
+                self.sockets.mark_empty(id);
+            }
+            left -= taken.max(1);
+        }
+    }
+
+    /// Reads up to `budget` datagrams of one socket into the buffer; fewer mean that it is empty.
+    fn drain(
+        &mut self,
+        id: SocketId,
+        budget: usize,
+        handle: impl Fn(&mut Self, SocketAddr, usize),
+    ) -> usize {
+        for taken in 0..budget {
+            match self.sockets.receive(id, &mut self.buffer) {
+                Received::Datagram { length, source } => handle(self, source, length),
+                Received::Nothing => return taken,
+                Received::Failed(error) => self.note_receive_error(id, &error),
+            }
+        }
+        budget
+    }
+
+    fn note_receive_error(&mut self, id: SocketId, error: &io::Error) {
+        self.metrics.receive_errors.add_as_only_writer(1);
+        if self.warnings.receive.is_due(clock::now()) {
+            log::warn!("reading from {id:?} failed, the socket stays in use: {error}");
+        }
+    }
+
+    fn relay(&mut self, at: RelayPort, source: SocketAddr, length: usize) {
+        self.arrivals = self.arrivals.wrapping_add(1);
+        let is_timed = self.arrivals.is_multiple_of(TIMED_DATAGRAMS);
+        let begin = is_timed.then(clock::now);
+        match self.relays.handle_datagram(at, source, length, self.now) {
+            Action::Forward { via, to } => {
+                let payload = &self.buffer[..length];
+                match self.sockets.send(SocketId::Relay(via), payload, to) {
+                    Sent::Whole => {
+                        self.metrics.relay_datagrams.add_as_only_writer(1);
+                        self.metrics.relay_bytes.add_as_only_writer(length as u64);
+                        self.metrics.relay_size.observe(length as u64);
+                    }
+                    Sent::BufferFull => self.count_drop(DropReason::SendBufferFull),
+                    Sent::Failed(error) => {
+                        self.count_drop(DropReason::SendFailed);
+                        self.note_send_error(&error);
+                    }
+                }
+            }
+            Action::Drop(reason) => {
+                log::trace!("port {at}: {length} bytes from {source} dropped: {}", reason.label());
+                self.count_drop(reason);
+                self.tell_of_limit(at, reason);
+                self.explain_wrong_ip(at, source, reason);
+            }
+        }
+        if let Some(begin) = begin {
+            let took = clock::now().saturating_duration_since(begin);
+            self.metrics.relay_duration.observe_time(took);
+        }
+    }
+
+    fn count_drop(&self, reason: DropReason) {
+        self.metrics.relay_drops[reason as usize].add_as_only_writer(1);
+    }
+
+    #[cold]
+    fn note_send_error(&mut self, error: &io::Error) {
+        if self.warnings.send.is_due(clock::now()) {
+            log::warn!(
+                "sending to a player failed: {error}; check the machine's routes and firewall"
+            );
+        }
+    }
+
+    fn tell_of_limit(&mut self, at: RelayPort, reason: DropReason) {
+        let Some(limit) = reason.limit() else {
+            return;
+        };
+        for player in self.relays.poll_notices(at, limit, self.now).into_iter().flatten() {
+            log::info!(
+                "relay {at}: reached its {} limit, player {}",
+                limit.name(),
+                self.name_of(player)
+            );
+            self.tell(player, &Reply::RelayLimit(limit));
+        }
+    }
+
+    /// A pair whose partner is awaited and comes from elsewhere is most likely a carrier with several IPs.
+    fn explain_wrong_ip(&mut self, at: RelayPort, source: SocketAddr, reason: DropReason) {
+        if reason != DropReason::WrongIp {
+            return;
+        }
+        let Some(awaited) = self.relays.awaited(at) else {
+            return;
+        };
+        if self.warnings.wrong_ip.is_due(clock::now()) {
+            let (source, awaited) = (source.ip(), awaited.ip());
+            log::warn!(
+                "relay {at}: datagrams come from {source}, but the player registered from {awaited} and has not \
+                 been heard; if its carrier uses several IPs, set NORAY_UDP_RELAY_LATCHING=any"
+            );
+        }
+    }
+
+    fn handle_registration(&mut self, source: SocketAddr, length: usize) {
+        let payload = &self.buffer[..length];
+        let outcome = self.registrar.handle_datagram(&mut self.hosts, source, payload, self.now);
+        match outcome.registration {
+            Registration::First(player, open_id) => {
+                self.metrics.registrar_success.add_as_only_writer(1);
+                self.relays.reserve(player);
+                self.note_levels();
+                log::info!("player {open_id}: external address {source}");
+            }
+            Registration::Moved(player, open_id) => {
+                self.metrics.registrar_success.add_as_only_writer(1);
+                self.relays.handle_move(player, source);
+                // Below info: a player can move as often as it can send.
+                log::debug!("player {open_id}: external address moved to {source}");
+            }
+            Registration::Repeated => self.metrics.registrar_repeat.add_as_only_writer(1),
+            Registration::Unknown => {
+                self.metrics.registrar_fail.add_as_only_writer(1);
+                log::trace!("registrar: {length} bytes from {source} refused");
+            }
+        }
+        if let Some(answer) = outcome.answer
+            && let Sent::Failed(error) = self.sockets.send(SocketId::Registrar, answer, source)
+        {
+            self.note_send_error(&error);
+        }
+    }
+}

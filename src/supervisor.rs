@@ -1,0 +1,89 @@
+//! Never waits: tells systemd how the server does, as `sd_notify(3)` describes, if systemd started it.
+//!
+//! One socket for the life of the process, written without waiting: a supervisor that does not read must not stop
+//! the relay.
+
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often the status is brought up to date where no watchdog asks for more.
+const STATUS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What systemd gives a server that ends beyond its own time, before it is killed.
+const STOP_RESERVE: Duration = Duration::from_secs(10);
+
+/// The way to systemd, or nowhere.
+#[derive(Clone, Debug, Default)]
+pub struct Supervisor(Option<Arc<Channel>>);
+
+#[derive(Debug)]
+struct Channel {
+    socket: UnixDatagram,
+    beat_interval: Duration,
+}
+
+impl Supervisor {
+    /// From the values of `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID` in the environment.
+    ///
+    /// # Errors
+    /// If there is a socket that cannot be reached.
+    pub fn new(
+        socket: Option<&str>,
+        watchdog_usec: Option<&str>,
+        watchdog_pid: Option<&str>,
+    ) -> io::Result<Self> {
+        let Some(name) = socket.filter(|name| !name.is_empty()) else {
+            return Ok(Self::default());
+        };
+        let address = match name.as_bytes() {
+            [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+            _ => SocketAddr::from_pathname(name)?,
+        };
+        let socket = UnixDatagram::unbound()?;
+        socket.connect_addr(&address)?;
+        socket.set_nonblocking(true)?;
+        let is_for_us = watchdog_pid.is_none_or(|pid| pid == std::process::id().to_string());
+        let watchdog = watchdog_usec.and_then(|text| text.parse().ok()).filter(|_| is_for_us);
+        // Twice in its time, as sd_watchdog_enabled(3) recommends.
+        let beat_interval = watchdog
+            .map_or(STATUS_INTERVAL, |usec| STATUS_INTERVAL.min(Duration::from_micros(usec) / 2));
+        Ok(Self(Some(Arc::new(Channel { socket, beat_interval }))))
+    }
+
+    /// How often [`Self::beat`] is wanted; `None` if nobody listens.
+    pub(crate) fn beat_interval(&self) -> Option<Duration> {
+        self.0.as_ref().map(|channel| channel.beat_interval)
+    }
+
+    /// The server serves, for the first time or after a reload.
+    pub fn ready(&self) {
+        self.tell("READY=1");
+    }
+
+    /// The configuration is being read again. [`Self::ready`] follows.
+    pub fn reloading(&self) {
+        self.tell("RELOADING=1");
+    }
+
+    /// The server ends, within `time` and a little.
+    pub(crate) fn stopping(&self, time: Duration) {
+        let micros = (time + STOP_RESERVE).as_micros();
+        self.tell(&format!("STOPPING=1\nEXTEND_TIMEOUT_USEC={micros}"));
+    }
+
+    /// The event loop turns, and this is what it has to do.
+    pub(crate) fn beat(&self, players: usize, relays: usize) {
+        self.tell(&format!("WATCHDOG=1\nSTATUS={players} players, {relays} relays"));
+    }
+
+    fn tell(&self, state: &str) {
+        if let Some(channel) = &self.0
+            && let Err(error) = channel.socket.send(state.as_bytes())
+        {
+            log::debug!("systemd was not told {}: {error}", state.replace('\n', " "));
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! What the person who runs a server does to it: the real binary under reload, drain and supervision.
+
+mod support;
+
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+
+use support::process::{Process, empty_folder};
+use support::{Line, PATIENCE, Player, connect_relay, http_get, own_ip, register_address};
+
+const HTTP_PORT: u16 = 20_100;
+
+/// A process with its configuration in a file.
+struct Configured {
+    process: Process,
+    ip: IpAddr,
+    file: PathBuf,
+}
+
+impl Configured {
+    fn start(content: &str) -> Self {
+        let (ip, file) = (own_ip(), empty_folder().join("my.conf"));
+        fs::write(&file, content).unwrap();
+        let script = format!("set -- \"$@\" --config {}", file.display());
+        let process = Process::start(ip, &script, &["NORAY_HTTP_PORT=20100"]);
+        Self { process, ip, file }
+    }
+
+    fn reload(&mut self, content: &str, last_line: &str) -> String {
+        fs::write(&self.file, content).unwrap();
+        self.process.signal("HUP");
+        self.process.log_until(last_line)
+    }
+
+    fn http(&self) -> SocketAddr {
+        SocketAddr::new(self.ip, HTTP_PORT)
+    }
+}
+
+/// Two players with a relay, and where each reaches the other.
+struct Pair {
+    players: [Player; 2],
+    ways: [SocketAddr; 2],
+}
+
+impl Pair {
+    fn join(process: &Process) -> Self {
+        let mut players = [process.join(), process.join()];
+        let [client, host] = &mut players;
+        let (hosts, clients) = connect_relay(client, host);
+        let ways = [hosts, clients].map(|port| SocketAddr::new(process.registrar.ip(), port));
+        Self { players, ways }
+    }
+
+    /// A datagram each way arrives.
+    fn play(&self) {
+        let [client, host] = &self.players;
+        client.send(b"ping", self.ways[0]);
+        assert_eq!(host.receive(), (b"ping".to_vec(), self.ways[1]));
+        host.send(b"pong", self.ways[1]);
+        assert_eq!(client.receive(), (b"pong".to_vec(), self.ways[0]));
+    }
+}
+
+#[test]
+fn a_reload_changes_limits_and_names_what_needs_a_restart() {
+    let mut server = Configured::start("NORAY_UDP_RELAY_MAX_INDIVIDUAL_TRAFFIC=1gb\n");
+    let mut pair = Pair::join(&server.process);
+    pair.play();
+    let log = server.reload(
+        "NORAY_UDP_RELAY_MAX_INDIVIDUAL_TRAFFIC=1b\nNORAY_LOGLEVEL=debug\nNORAY_OID_LENGTH=7\n\
+         NORAY_MAX_CONNECTIONS=2\nNORAY_SOCKET_HOST=127.0.0.1\n",
+        "NORAY_LOGLEVEL",
+    );
+    // The command line of the test sets the address and wins over the file.
+    assert!(!log.contains("NORAY_SOCKET_HOST"), "{log}");
+    assert!(log.contains("NORAY_UDP_RELAY_MAX_INDIVIDUAL_TRAFFIC: 1gb -> 1b"), "{log}");
+    pair.play();
+    let [client, _] = &mut pair.players;
+    client.send(b"one too many", pair.ways[0]);
+    assert_eq!(client.line.expect("relay-limit"), "bandwidth");
+    assert!(Line::connect(server.process.players).expect("error").starts_with("server-full"));
+
+    server.reload("NORAY_MAX_CONNECTIONS=3\n", "NORAY_LOGLEVEL: debug -> info");
+    pair.play();
+    assert!(http_get(server.http(), "/metrics").1.contains("\nnoray_max_connections 3\n"));
+}
+
+#[test]
+fn what_needs_a_restart_stays_as_it_is() {
+    let ip = own_ip();
+    let file = empty_folder().join("my.conf");
+    let config = |port| {
+        let ports = format!("NORAY_UDP_RELAY_PORTS=20000-200{port}\n");
+        fs::write(&file, ports).unwrap();
+    };
+    config(19);
+    // An empty value on the command line brings the default back, so it must not be named there.
+    let script = format!(
+        "set -- \"$1\" --set NORAY_SOCKET_HOST={ip} --set NORAY_UDP_HOST={ip} \
+                          --set NORAY_HTTP_PORT=0 --config {}",
+        file.display()
+    );
+    let mut process = Process::start(ip, &script, &[]);
+    for _ in 0..2 {
+        config(29);
+        process.signal("HUP");
+        let log = process.log_until("NORAY_UDP_RELAY_PORTS");
+        assert!(log.contains("20000-20019 -> 20000-20029 needs a restart"), "{log}");
+    }
+    config(19);
+    process.signal("HUP");
+    process.log_until("the same as before");
+}
+
+#[test]
+fn a_wrong_or_missing_file_changes_nothing() {
+    let mut server = Configured::start("NORAY_OID_LENGTH=5\n");
+    let pair = Pair::join(&server.process);
+    let log = server.reload(
+        "NORAY_OID_LENGTH=6\nNORAY_UDP_RELAY_TIMEOUT=soon\nNORAY_TYPO=1\n",
+        "nothing is changed",
+    );
+    let file = server.file.display();
+    assert!(log.contains(&format!("ERROR reload: {file}:2: NORAY_UDP_RELAY_TIMEOUT: ")), "{log}");
+    assert!(log.contains(&format!("ERROR reload: {file}:3: NORAY_TYPO: ")), "{log}");
+    fs::remove_file(&server.file).unwrap();
+    server.process.signal("HUP");
+    let log = server.process.log_until("nothing is changed");
+    assert!(log.contains("my.conf: cannot be read"), "{log}");
+    pair.play();
+    assert_eq!(server.process.join().oid.len(), 5);
+    let metrics = http_get(server.http(), "/metrics").1;
+    assert!(metrics.contains("\nnoray_config_reload_failures_total 2\n"), "{metrics}");
+}
+
+#[test]
+fn a_draining_server_begins_nothing_and_ends_nothing() {
+    let mut server = Configured::start("NORAY_DRAIN_TIMEOUT=1h\n");
+    let mut pair = Pair::join(&server.process);
+    let mut unregistered = Line::connect(server.process.players);
+    unregistered.settle();
+    assert!(http_get(server.http(), "/readyz").0.contains("200"));
+
+    server.process.signal("TERM");
+    server.process.log_until("draining: 1 relays");
+    let (status, reason) = http_get(server.http(), "/readyz");
+    assert!(status.contains("503") && reason.contains("draining"), "{status} {reason}");
+    assert!(http_get(server.http(), "/healthz").0.contains("200"));
+    for line in [&mut unregistered, &mut Line::connect(server.process.players)] {
+        line.send("register-host");
+        assert!(line.expect("register-host-error").starts_with("draining "));
+    }
+    let [client, host] = &mut pair.players;
+    for command in ["connect", "connect-relay"] {
+        client.line.send(&format!("{command} {}", host.oid));
+        assert!(client.line.expect(&format!("{command}-error")).starts_with("draining "));
+    }
+    client.line.send("register-host");
+    assert_eq!(client.line.expect("set-oid"), client.oid, "known players keep their ids");
+    client.line.expect("set-pid");
+    register_address(&client.udp, &client.pid, server.process.registrar);
+    pair.play();
+
+    server.process.signal("TERM");
+    assert_eq!(pair.players[0].line.receive(), None, "a second signal ends at once");
+    assert_eq!(server.process.wait().0, Some(0));
+}
+
+#[test]
+fn a_drain_ends_when_its_time_is_over_or_nobody_plays() {
+    for (drain_timeout, has_pair) in [("100ms", true), ("1h", false)] {
+        let content = format!("NORAY_DRAIN_TIMEOUT={drain_timeout}\n");
+        let server = Configured::start(&content);
+        let pair = has_pair.then(|| Pair::join(&server.process));
+        let mut player = server.process.join();
+        server.process.signal("TERM");
+        assert_eq!(player.line.receive(), None, "{drain_timeout}");
+        let (status, log) = server.process.wait();
+        assert_eq!((status, log.lines().last().unwrap().ends_with("ended")), (Some(0), true));
+        drop(pair);
+    }
+}
+
+/// The socket on which systemd hears a service.
+struct Systemd(UnixDatagram);
+
+impl Systemd {
+    fn listen() -> (Self, String) {
+        let path = empty_folder().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        (Self(socket), format!("export NOTIFY_SOCKET={}", path.display()))
+    }
+
+    fn receive(&self) -> String {
+        let mut buffer = [0; 256];
+        let length = self.0.recv(&mut buffer).expect("it was told something");
+        String::from_utf8(buffer[..length].to_vec()).unwrap()
+    }
+
+    /// The next message that is no beat.
+    fn receive_step(&self) -> String {
+        std::iter::repeat_with(|| self.receive()).find(|m| !m.starts_with("WATCHDOG")).unwrap()
+    }
+}
+
+#[test]
+fn systemd_is_told_every_step() {
+    let (systemd, script) = Systemd::listen();
+    let watchdog = "export WATCHDOG_PID=$$ WATCHDOG_USEC=100000";
+    let mut process = Process::start(own_ip(), &format!("{script}\n{watchdog}"), &[]);
+    assert_eq!(systemd.receive_step(), "READY=1");
+    assert_eq!(systemd.receive(), "WATCHDOG=1\nSTATUS=0 players, 0 relays");
+    let pair = Pair::join(&process);
+    let with_players = "WATCHDOG=1\nSTATUS=2 players, 1 relays";
+    while systemd.receive() != with_players {}
+    process.signal("HUP");
+    assert_eq!(systemd.receive_step(), "RELOADING=1");
+    assert_eq!(systemd.receive_step(), "READY=1");
+    process.log_until("same as before");
+    process.signal("TERM");
+    // 30 s to drain and 10 s of reserve.
+    assert_eq!(systemd.receive_step(), "STOPPING=1\nEXTEND_TIMEOUT_USEC=40000000");
+    pair.play();
+    assert_eq!(systemd.receive(), with_players, "a loop that drains is watched as before");
+    process.signal("TERM");
+    assert_eq!(systemd.receive_step(), "STOPPING=1\nEXTEND_TIMEOUT_USEC=10000000");
+    assert_eq!(process.wait().0, Some(0));
+}
+
+#[test]
+fn a_supervisor_that_does_not_read_stops_nothing() {
+    let (_systemd, script) = Systemd::listen();
+    let script = format!("{script}\nexport WATCHDOG_USEC=2000");
+    let wide = "NORAY_UDP_RELAY_MAX_INDIVIDUAL_TRAFFIC=1gb";
+    let process = Process::start(own_ip(), &script, &[wide]);
+    let pair = Pair::join(&process);
+    // The queue of a Unix datagram socket holds few (net.unix.max_dgram_qlen): it is full within these.
+    for _ in 0..1000 {
+        pair.play();
+    }
+}
+
+#[test]
+fn the_journal_gets_priorities_and_no_second_time() {
+    let script = "export JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2)";
+    let mut process = Process::start(own_ip(), script, &["NORAY_LOGLEVEL=debug"]);
+    assert!(process.start.lines().all(|line| line.starts_with("<6>") || line.starts_with("<4>")));
+    assert!(process.start.starts_with("<6>noray "), "{}", process.start);
+    Line::connect(process.players).send("nonsense");
+    process.log_until("<7>");
+    // Elsewhere the variable may be left over from whoever started the shell.
+    let other = Process::start(own_ip(), "export JOURNAL_STREAM=1:1", &[]);
+    assert!(other.start.contains(" INFO  noray "), "{}", other.start);
+}
+
+#[test]
+fn mistakes_reach_the_journal_with_a_priority() {
+    let output = std::process::Command::new("sh")
+        .args([
+            "-c",
+            "JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) exec \"$0\" --set NORAY_X=1",
+        ])
+        .arg(support::process::NORAY)
+        .current_dir(empty_folder())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(78));
+    assert!(String::from_utf8(output.stderr).unwrap().starts_with("<3>command line: NORAY_X: "));
+}
