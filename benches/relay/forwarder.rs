@@ -1,13 +1,42 @@
 //! The yardstick: pairs of sockets, and from each to the other with one `recv_from` and one `send_to` a datagram.
 
-use std::io::BufRead;
+use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
+use std::process::{Command, Stdio};
 
 use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token};
 
+use crate::shape::Shape;
+use crate::subject::{Flow, PlayerSocket, Subject};
+
 /// Makes the bench's binary this forwarder.
 pub(crate) const ARGUMENT: &str = "--bare-forwarder";
+
+/// Starts the forwarder, with as many sockets as noray has, for the players of `shape`.
+pub(crate) fn start(shape: Shape) -> Subject {
+    let own = std::env::current_exe().expect("the bench has a path");
+    let mut child = Command::new(own)
+        .arg(ARGUMENT)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the bench starts itself");
+    let sockets: Vec<PlayerSocket> = (0..shape.players()).map(|_| PlayerSocket::new(0)).collect();
+    let mut input = child.stdin.take().expect("it is piped");
+    let ends: Vec<usize> = shape.pairs().into_iter().flatten().collect();
+    for end in &ends {
+        writeln!(input, "{}", sockets[*end].address()).expect("it reads");
+    }
+    writeln!(input).expect("it reads");
+    let output = BufReader::new(child.stdout.take().expect("it is piped"));
+    let ports = output.lines().take(ends.len()).map(|line| line.expect("a line"));
+    let ports: Vec<SocketAddr> = ports.map(|port| port.parse().expect("an address")).collect();
+    // A player sends to the port whose receiver is its partner.
+    let flow = |index: usize| Flow { from: ends[index], to: ports[index ^ 1], channel: None };
+    let flows = (0..ends.len()).map(flow).collect();
+    Subject { name: "bare", child, sockets, flows, _lines: Vec::new() }
+}
 
 /// Reads receivers' addresses from standard input, a line each and an empty one at the end; binds a socket for each
 /// and prints its address. What arrives at a socket goes to its receiver, from the other socket of the pair.

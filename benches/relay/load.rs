@@ -11,14 +11,24 @@ use mio::{Events, Interest, Poll, Token};
 use crate::subject::Subject;
 
 /// How fast the players send, all together.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rate {
     PerSecond(u64),
     /// As fast as one thread can that also receives.
-    FlatOut,
+    Saturation,
+}
+
+impl Rate {
+    pub(crate) fn name(self) -> String {
+        match self {
+            Self::PerSecond(rate) => format!("{rate}/s"),
+            Self::Saturation => "saturation".to_owned(),
+        }
+    }
 }
 
 /// One round of traffic.
+#[derive(Clone, Copy)]
 pub(crate) struct Load {
     pub(crate) rate: Rate,
     pub(crate) payload: usize,
@@ -26,13 +36,16 @@ pub(crate) struct Load {
 }
 
 /// What one round showed.
+#[derive(Clone, Copy)]
 pub(crate) struct Figures {
     pub(crate) delivered_per_second: f64,
     pub(crate) loss_percent: f64,
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
+    pub(crate) p999_us: f64,
     /// Processor time of the relay per datagram that it delivered.
     pub(crate) cpu_us: f64,
+    pub(crate) resident_kb: f64,
 }
 
 /// How many datagrams are sent between two looks at the receiving side.
@@ -41,10 +54,14 @@ const BURST: u64 = 16;
 /// After how long without a datagram the rest is lost.
 const STRAGGLERS: Duration = Duration::from_millis(20);
 
+/// What a TURN channel puts in front of a payload: its number and the length.
+const CHANNEL_HEADER: usize = 4;
+
 impl Load {
     pub(crate) fn run(&self, subject: &Subject) -> Figures {
         let mut receiver = Receiver::new(subject);
-        let mut payload = vec![0; self.payload];
+        let mut frame = vec![0; CHANNEL_HEADER + self.payload];
+        frame[2..4].copy_from_slice(&(self.payload as u16).to_be_bytes());
         let cpu_before = subject.cpu_us();
         let start = Instant::now();
         let mut sent = 0;
@@ -57,12 +74,21 @@ impl Load {
                 Rate::PerSecond(rate) => {
                     (elapsed.as_nanos() * u128::from(rate) / 1_000_000_000) as u64
                 }
-                Rate::FlatOut => sent + BURST,
+                Rate::Saturation => sent + BURST,
             };
             for _ in 0..BURST.min(due.saturating_sub(sent)) {
-                let (socket, to) = &subject.players[sent as usize % subject.players.len()];
-                payload[..8].copy_from_slice(&(start.elapsed().as_nanos() as u64).to_le_bytes());
-                sent += u64::from(socket.send_to(&payload, to).is_ok());
+                let flow = &subject.flows[sent as usize % subject.flows.len()];
+                let now = start.elapsed().as_nanos() as u64;
+                frame[CHANNEL_HEADER..][..8].copy_from_slice(&now.to_le_bytes());
+                let begin = match flow.channel {
+                    Some(number) => {
+                        frame[..2].copy_from_slice(&number.to_be_bytes());
+                        0
+                    }
+                    None => CHANNEL_HEADER,
+                };
+                let socket = &subject.sockets[flow.from].udp;
+                sent += u64::from(socket.send_to(&frame[begin..], flow.to).is_ok());
             }
             receiver.drain(start, Duration::ZERO);
         }
@@ -83,8 +109,9 @@ struct Receiver<'a> {
 impl<'a> Receiver<'a> {
     fn new(subject: &'a Subject) -> Self {
         let poll = Poll::new().expect("epoll");
-        for (index, (socket, _)) in subject.players.iter().enumerate() {
-            let fd = socket.as_raw_fd();
+        for (index, socket) in subject.sockets.iter().enumerate() {
+            socket.discard();
+            let fd = socket.udp.as_raw_fd();
             poll.registry()
                 .register(&mut SourceFd(&fd), Token(index), Interest::READABLE)
                 .expect("epoll takes it");
@@ -97,10 +124,10 @@ impl<'a> Receiver<'a> {
         self.poll.poll(&mut self.events, Some(patience)).expect("epoll waits");
         let mut buffer = [0; 2048];
         for event in &self.events {
-            let (socket, _) = &self.subject.players[event.token().0];
-            while let Ok(length) = socket.recv(&mut buffer) {
-                assert!(length >= 8, "only the bench's own datagrams arrive");
-                let sent = u64::from_le_bytes(buffer[..8].try_into().expect("eight bytes"));
+            let socket = &self.subject.sockets[event.token().0];
+            while let Ok(length) = socket.udp.recv(&mut buffer) {
+                let payload = &buffer[socket.header..length];
+                let sent = u64::from_le_bytes(payload[..8].try_into().expect("eight bytes"));
                 self.latencies.push(start.elapsed().as_nanos() as u64 - sent);
             }
         }
@@ -110,15 +137,17 @@ impl<'a> Receiver<'a> {
     fn figures(mut self, sent: u64, elapsed: Duration, cpu_us: f64) -> Figures {
         self.latencies.sort_unstable();
         let delivered = self.latencies.len();
-        assert!(delivered > 0, "nothing was delivered");
-        let percentile =
-            |percent: usize| self.latencies[(delivered - 1) * percent / 100] as f64 / 1000.0;
+        assert!(delivered > 0, "{} delivered nothing", self.subject.name);
+        let per_mille =
+            |share: usize| self.latencies[(delivered - 1) * share / 1000] as f64 / 1000.0;
         Figures {
             delivered_per_second: delivered as f64 / elapsed.as_secs_f64(),
             loss_percent: 100.0 * (sent as f64 - delivered as f64) / sent as f64,
-            p50_us: percentile(50),
-            p99_us: percentile(99),
+            p50_us: per_mille(500),
+            p99_us: per_mille(990),
+            p999_us: per_mille(999),
             cpu_us: cpu_us / delivered as f64,
+            resident_kb: self.subject.resident_kb(),
         }
     }
 }

@@ -1,88 +1,125 @@
-//! The real binary on loopback beside a bare forwarder, in turns, in one run: `cargo bench --bench relay`.
+//! The real binary on loopback beside a bare forwarder and coturn, in turns, in one run: `cargo bench --bench relay`.
 //!
 //! The bare forwarder does nothing but `recv_from` and `send_to` under edge-triggered epoll: what it costs is the
-//! kernel's, what noray costs beyond it is ours. Where there are two processors or more, the relay has one and
-//! the load another. Each figure is the median of all rounds; the ratio is the median of the rounds' ratios.
+//! kernel's, what noray costs beyond it is ours. coturn is measured where it is installed. Where there are two
+//! processors or more, the relay has one and the load another; root gets a network namespace of its own, where no
+//! rule of the machine's firewall costs anything. Each figure is the median of all rounds; a ratio is the median of the
+//! rounds' ratios, with the interval that holds the true one with at least 95 %.
+//!
+//! `cargo bench --bench relay -- WORDS` measures only the cases whose name contains all words, for instance
+//! `-- "50 pairs" 200`. JSON lines go to `target/relay-bench.jsonl`.
 
+mod bars;
+mod coturn;
 mod forwarder;
 mod load;
+mod noray;
+mod report;
+mod shape;
 mod subject;
 
+use std::fs::File;
+use std::process::Command;
 use std::time::Duration;
 
 use load::{Figures, Load, Rate};
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sched::{CloneFlags, CpuSet, sched_getaffinity, sched_setaffinity, unshare};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
-use subject::{Start, Subject};
+use report::Case;
+use shape::Shape;
+use subject::Subject;
 
-const PAIRS: usize = 50;
-const PAYLOAD: usize = 200;
-const ROUNDS: usize = 9;
-const ROUND: Duration = Duration::from_secs(1);
+const ROUNDS: usize = 15;
+const ROUND: Duration = Duration::from_millis(500);
 
-const RATES: [(&str, Rate); 3] = [
-    ("10,000/s", Rate::PerSecond(10_000)),
-    ("100,000/s", Rate::PerSecond(100_000)),
-    ("flat out", Rate::FlatOut),
-];
+const SHAPES: [Shape; 3] =
+    [Shape::Pairs(50), Shape::Pairs(1000), Shape::Stars { hosts: 8, clients: 15 }];
+const PAYLOADS: [usize; 3] = [64, 200, 1200];
+const RATES: [Rate; 3] = [Rate::PerSecond(10_000), Rate::PerSecond(100_000), Rate::Saturation];
 
 fn main() {
     if std::env::args().nth(1).as_deref() == Some(forwarder::ARGUMENT) {
         return forwarder::run();
     }
+    // cargo adds --bench.
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    isolate();
+    raise_open_file_limit();
+    println!("{ROUNDS} rounds of {ROUND:?} for each line, in turns");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/target/relay-bench.jsonl");
+    let mut json = File::create(path).expect("cargo has made the folder");
     let cpus = two_cpus();
-    println!("{PAIRS} pairs, {PAYLOAD} bytes, {ROUNDS} rounds of {ROUND:?} each, in turns");
-    pin(cpus.map(|[relay, _]| relay));
-    let noray = Subject::noray(PAIRS);
-    let bare = Subject::forwarder(PAIRS);
-    pin(cpus.map(|[_, load]| load));
+    let mut cases = Vec::new();
+    for shape in SHAPES {
+        let loads: Vec<Load> = PAYLOADS
+            .into_iter()
+            .flat_map(|payload| RATES.map(|rate| Load { rate, payload, duration: ROUND }))
+            .filter(|load| is_wanted(shape, load, &words))
+            .collect();
+        if loads.is_empty() {
+            continue;
+        }
+        pin(cpus.map(|[relay, _]| relay));
+        let mut subjects = vec![noray::start(shape), forwarder::start(shape)];
+        match coturn::start(shape) {
+            Some(coturn) => subjects.push(coturn),
+            None => println!("coturn is left out: there is no turnserver"),
+        }
+        pin(cpus.map(|[_, load]| load));
+        for load in loads {
+            if cases.last().is_none_or(|case: &Case| {
+                (&case.shape, case.payload) != (&shape.name(), load.payload)
+            }) {
+                report::print_head(&format!("{}, {} bytes", shape.name(), load.payload));
+            }
+            let case = measure(shape, &load, &subjects);
+            case.print(&mut json);
+            cases.push(case);
+        }
+    }
+    bars::print(&cases);
+    println!("\nfor machines: {path}");
+}
 
-    let Start { took, resident_kb } = noray.start;
-    println!("noray: ready after {took:.1?} with 2,049 relay ports, {resident_kb} kB resident");
-    println!(
-        "{:<10} {:<6} {:>11} {:>8} {:>9} {:>9} {:>12} {:>7}",
-        "offered", "", "delivered/s", "loss %", "p50 us", "p99 us", "CPU us/dgram", "ratio"
-    );
-    for (name, rate) in RATES {
-        measure(name, &noray, &bare, &Load { rate, payload: PAYLOAD, duration: ROUND });
+fn is_wanted(shape: Shape, load: &Load, words: &[String]) -> bool {
+    let name = format!("{}, {} bytes, {}", shape.name(), load.payload, load.rate.name());
+    words.iter().all(|word| name.contains(word))
+}
+
+/// Every round measures each subject once, each time another one first.
+fn measure(shape: Shape, load: &Load, subjects: &[Subject]) -> Case {
+    let mut rounds: Vec<Vec<Figures>> = vec![Vec::new(); subjects.len()];
+    for round in 0..ROUNDS {
+        for turn in 0..subjects.len() {
+            let index = (round + turn) % subjects.len();
+            let subject = &subjects[index];
+            if subject.name == coturn::NAME {
+                coturn::refresh(subject);
+            }
+            rounds[index].push(load.run(subject));
+        }
+    }
+    Case {
+        shape: shape.name(),
+        payload: load.payload,
+        offered: load.rate.name(),
+        subjects: subjects.iter().map(|subject| subject.name).zip(rounds).collect(),
     }
 }
 
-fn measure(name: &str, noray: &Subject, bare: &Subject, load: &Load) {
-    let rounds: Vec<(Figures, Figures)> = (0..ROUNDS)
-        .map(|round| {
-            if round % 2 == 0 {
-                let first = load.run(noray);
-                (first, load.run(bare))
-            } else {
-                let first = load.run(bare);
-                (load.run(noray), first)
-            }
-        })
-        .collect();
-    let ratios = rounds.iter().map(|(noray, bare)| noray.cpu_us / bare.cpu_us);
-    let ratio = format!("{:.2}", median(ratios));
-    let (of_noray, of_bare): (Vec<_>, Vec<_>) = rounds.into_iter().unzip();
-    print_row(name, "noray", &of_noray, &ratio);
-    print_row("", "bare", &of_bare, "1");
+/// Moves to a network namespace of its own, if that is allowed.
+fn isolate() {
+    let is_isolated = unshare(CloneFlags::CLONE_NEWNET).is_ok()
+        && Command::new("ip").args(["link", "set", "lo", "up"]).status().is_ok_and(|s| s.success());
+    if !is_isolated {
+        println!("not in a network namespace of its own: that needs root and `ip`");
+    }
 }
 
-fn print_row(offered: &str, subject: &str, rounds: &[Figures], ratio: &str) {
-    let of = |figure: fn(&Figures) -> f64| median(rounds.iter().map(figure));
-    println!(
-        "{offered:<10} {subject:<6} {:>11.0} {:>8.3} {:>9.1} {:>9.1} {:>12.2} {ratio:>7}",
-        of(|f| f.delivered_per_second),
-        of(|f| f.loss_percent),
-        of(|f| f.p50_us),
-        of(|f| f.p99_us),
-        of(|f| f.cpu_us),
-    );
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+fn raise_open_file_limit() {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("there is a limit");
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("up to the hard limit is allowed");
 }
 
 /// Two processors that this process may use, if there are two.

@@ -1,0 +1,63 @@
+//! Measures nothing: what the figures must be.
+
+use crate::coturn;
+use crate::load::{Figures, Rate};
+use crate::report::{Case, Median};
+
+const HUNDRED_THOUSAND: Rate = Rate::PerSecond(100_000);
+
+/// Prints each bar with the figures of the cases that it is about.
+pub(crate) fn print(cases: &[Case]) {
+    println!(
+        "\nCPU per datagram, noray to the bare forwarder: at most 1.10 at 100,000/s and at saturation"
+    );
+    for case in cases.iter().filter(|case| case.offered != Rate::PerSecond(10_000).name()) {
+        check(case, case.ratio("noray", "bare", cpu), 1.10);
+    }
+    println!("\nCPU per datagram, noray to coturn: at most 0.85 at 100,000/s");
+    for case in cases.iter().filter(|case| case.offered == HUNDRED_THOUSAND.name()) {
+        check(case, case.ratio("noray", coturn::NAME, cpu), 0.85);
+    }
+    println!(
+        "\nfrom 50 to 1000 pairs: noray's CPU grows at most 1.05 times as much as the bare forwarder's"
+    );
+    for few in cases.iter().filter(|case| case.shape == "50 pairs") {
+        let is_same = |many: &&Case| {
+            many.shape == "1000 pairs"
+                && (many.payload, &many.offered) == (few.payload, &few.offered)
+        };
+        if let Some(many) = cases.iter().find(is_same) {
+            check(many, growth(few, many), 1.05);
+        }
+    }
+    println!("\np99 at 100,000/s, noray to the bare forwarder: at most 1.20");
+    for case in cases.iter().filter(|case| case.offered == HUNDRED_THOUSAND.name()) {
+        check(case, case.ratio("noray", "bare", |figures| figures.p99_us), 1.20);
+    }
+    println!("\nloss below saturation, in percent: none");
+    for case in cases.iter().filter(|case| case.offered != Rate::Saturation.name()) {
+        let rounds = case.rounds("noray").expect("it is always there");
+        check(case, Some(Median::of(rounds.iter().map(|figures| figures.loss_percent))), 0.0);
+    }
+}
+
+fn cpu(figures: &Figures) -> f64 {
+    figures.cpu_us
+}
+
+/// The rounds of the two cases were not paired with each other, so this compares ratios to the bare forwarder.
+fn growth(few: &Case, many: &Case) -> Option<Median> {
+    let (few, many) = (few.ratio("noray", "bare", cpu)?, many.ratio("noray", "bare", cpu)?);
+    Some(Median {
+        value: many.value / few.value,
+        low: many.low / few.high,
+        high: many.high / few.low,
+    })
+}
+
+fn check(case: &Case, median: Option<Median>, bar: f64) {
+    let Some(median) = median else { return };
+    let verdict = if median.value <= bar { "holds" } else { "MISSED" };
+    let name = format!("{}, {} bytes, {}", case.shape, case.payload, case.offered);
+    println!("  {name:<40} {median:<22} {verdict}");
+}
