@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use crate::shape::Shape;
 use crate::subject::{Flow, PlayerSocket, Subject};
+use crate::support::{self, Process};
 
 pub(crate) const NAME: &str = "coturn";
 const IP: &str = "127.77.0.2";
@@ -46,7 +47,7 @@ pub(crate) fn start(shape: Shape) -> Option<Subject> {
         flows.push(Flow { from: client, to: server, channel: Some(CHANNEL) });
         flows.push(Flow { from: host, to: relayed, channel: None });
     }
-    Some(Subject { name: NAME, child, sockets, flows, _lines: Vec::new() })
+    Some(Subject { name: NAME, process: Process(child), sockets, flows, _lines: Vec::new() })
 }
 
 /// Channels' permissions end after five minutes; binding them again renews them.
@@ -118,7 +119,7 @@ fn add_attribute(request: &mut Vec<u8>, kind: u16, value: &[u8]) {
 
 fn ask(client: &PlayerSocket, request: &[u8], server: SocketAddr, method: u16) -> Vec<u8> {
     client.discard();
-    let answer = client.ask(request, server);
+    let answer = support::ask(&client.udp, request, server);
     assert_eq!(answer[..2], (method | SUCCESS).to_be_bytes(), "coturn refuses: {answer:x?}");
     answer
 }

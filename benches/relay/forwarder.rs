@@ -9,6 +9,7 @@ use mio::{Events, Interest, Poll, Token};
 
 use crate::shape::Shape;
 use crate::subject::{Flow, PlayerSocket, Subject};
+use crate::support::Process;
 
 /// Makes the bench's binary this forwarder.
 pub(crate) const ARGUMENT: &str = "--bare-forwarder";
@@ -35,7 +36,7 @@ pub(crate) fn start(shape: Shape) -> Subject {
     // A player sends to the port whose receiver is its partner.
     let flow = |index: usize| Flow { from: ends[index], to: ports[index ^ 1], channel: None };
     let flows = (0..ends.len()).map(flow).collect();
-    Subject { name: "bare", child, sockets, flows, _lines: Vec::new() }
+    Subject { name: "bare", process: Process(child), sockets, flows, _lines: Vec::new() }
 }
 
 /// Reads receivers' addresses from standard input, a line each and an empty one at the end; binds a socket for each

@@ -62,7 +62,7 @@ impl Load {
         let mut receiver = Receiver::new(subject);
         let mut frame = vec![0; CHANNEL_HEADER + self.payload];
         frame[2..4].copy_from_slice(&(self.payload as u16).to_be_bytes());
-        let cpu_before = subject.cpu_us();
+        let cpu_before = subject.process.cpu_us();
         let start = Instant::now();
         let mut sent = 0;
         loop {
@@ -94,7 +94,7 @@ impl Load {
         }
         let elapsed = start.elapsed();
         while receiver.drain(start, STRAGGLERS) {}
-        let cpu = subject.cpu_us() - cpu_before;
+        let cpu = subject.process.cpu_us() - cpu_before;
         receiver.figures(sent, elapsed, cpu)
     }
 }
@@ -147,7 +147,7 @@ impl<'a> Receiver<'a> {
             p99_us: per_mille(990),
             p999_us: per_mille(999),
             cpu_us: cpu_us / delivered as f64,
-            resident_kb: self.subject.resident_kb(),
+            resident_kb: self.subject.process.resident_kb(),
         }
     }
 }

@@ -17,18 +17,17 @@ mod noray;
 mod report;
 mod shape;
 mod subject;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::fs::File;
-use std::process::Command;
 use std::time::Duration;
 
 use load::{Figures, Load, Rate};
-use nix::sched::{CloneFlags, CpuSet, sched_getaffinity, sched_setaffinity, unshare};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::unistd::Pid;
 use report::Case;
 use shape::Shape;
 use subject::Subject;
+use support::{pin, prepare_machine, two_cpus};
 
 const ROUNDS: usize = 15;
 const ROUND: Duration = Duration::from_millis(500);
@@ -44,8 +43,7 @@ fn main() {
     }
     // cargo adds --bench.
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
-    isolate();
-    raise_open_file_limit();
+    prepare_machine();
     println!("{ROUNDS} rounds of {ROUND:?} for each line, in turns");
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/target/relay-bench.jsonl");
     let mut json = File::create(path).expect("cargo has made the folder");
@@ -106,33 +104,4 @@ fn measure(shape: Shape, load: &Load, subjects: &[Subject]) -> Case {
         offered: load.rate.name(),
         subjects: subjects.iter().map(|subject| subject.name).zip(rounds).collect(),
     }
-}
-
-/// Moves to a network namespace of its own, if that is allowed.
-fn isolate() {
-    let is_isolated = unshare(CloneFlags::CLONE_NEWNET).is_ok()
-        && Command::new("ip").args(["link", "set", "lo", "up"]).status().is_ok_and(|s| s.success());
-    if !is_isolated {
-        println!("not in a network namespace of its own: that needs root and `ip`");
-    }
-}
-
-fn raise_open_file_limit() {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("there is a limit");
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("up to the hard limit is allowed");
-}
-
-/// Two processors that this process may use, if there are two.
-fn two_cpus() -> Option<[usize; 2]> {
-    let allowed = sched_getaffinity(Pid::from_raw(0)).ok()?;
-    let mut cpus = (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu).unwrap_or(false));
-    Some([cpus.next()?, cpus.next()?])
-}
-
-/// Keeps this thread, and the processes that it starts from now on, on one processor.
-fn pin(cpu: Option<usize>) {
-    let Some(cpu) = cpu else { return };
-    let mut set = CpuSet::new();
-    set.set(cpu).expect("the processor exists");
-    sched_setaffinity(Pid::from_raw(0), &set).expect("it is allowed");
 }

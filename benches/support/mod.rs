@@ -1,0 +1,182 @@
+//! What the benches share: the real binary as a process, players that join it, and a machine made ready.
+
+#![allow(dead_code, reason = "each bench uses its part of this")]
+#![expect(clippy::disallowed_methods, reason = "a bench takes the time")]
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sched::{CloneFlags, CpuSet, sched_getaffinity, sched_setaffinity, unshare};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::Pid;
+use socket2::SockRef;
+
+/// Where noray listens, away from servers that may run on the machine.
+pub(crate) const IP: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 77, 0, 1));
+pub(crate) const PLAYERS: SocketAddr = SocketAddr::new(IP, 8890);
+pub(crate) const REGISTRAR: SocketAddr = SocketAddr::new(IP, 8809);
+pub(crate) const HTTP: SocketAddr = SocketAddr::new(IP, 8891);
+
+/// A process that is measured, ended when it goes out of scope.
+pub(crate) struct Process(pub(crate) Child);
+
+impl Process {
+    /// Processor time that all its threads have used, in microseconds.
+    pub(crate) fn cpu_us(&self) -> f64 {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.0.id())).expect("it runs");
+        let nanos: f64 = tasks
+            .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok())
+            .filter_map(|text| text.split(' ').next()?.parse::<f64>().ok())
+            .sum();
+        nanos / 1000.0
+    }
+
+    /// Resident memory, in kilobytes.
+    pub(crate) fn resident_kb(&self) -> f64 {
+        kilobytes(&format!("/proc/{}/status", self.0.id()), "VmRSS:")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A line `KEY  number kB` of a file in `/proc`.
+pub(crate) fn kilobytes(path: &str, key: &str) -> f64 {
+    let text = std::fs::read_to_string(path).expect("the kernel tells it");
+    let line = text.lines().find_map(|line| line.strip_prefix(key)).expect("the kernel tells it");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+/// Starts noray at [`IP`]; also how long it took until it served.
+pub(crate) fn start_noray(settings: &[&str]) -> (Process, Duration) {
+    let hosts = ["SOCKET", "UDP", "HTTP"].map(|which| format!("NORAY_{which}_HOST={IP}"));
+    let all = hosts.iter().map(String::as_str).chain(settings.iter().copied());
+    let begin = Instant::now();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_noray"))
+        .args(all.flat_map(|setting| ["--set", setting]))
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("noray starts");
+    let mut log = BufReader::new(child.stderr.take().expect("it is piped"));
+    let mut line = String::new();
+    while !line.contains("metrics and health") {
+        line.clear();
+        assert_ne!(log.read_line(&mut line).expect("a log"), 0, "noray ended");
+    }
+    let took = begin.elapsed();
+    // Somebody must read on, or the pipe fills.
+    std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+    (Process(child), took)
+}
+
+/// Limits that nothing in a bench reaches.
+pub(crate) const WIDE: [&str; 5] = [
+    "NORAY_MAX_CONNECTIONS_PER_IP=100000",
+    "NORAY_UDP_RELAY_MAX_INDIVIDUAL_TRAFFIC=1tb",
+    "NORAY_UDP_RELAY_MAX_GLOBAL_TRAFFIC=1tb",
+    "NORAY_UDP_RELAY_MAX_LIFETIME_TRAFFIC=1pb",
+    "NORAY_UDP_RELAY_TIMEOUT=1hr",
+];
+
+/// A player's connection.
+pub(crate) struct Line(BufReader<TcpStream>);
+
+impl Line {
+    pub(crate) fn connect() -> Self {
+        let stream = TcpStream::connect(PLAYERS).expect("noray listens");
+        stream.set_nodelay(true).expect("a socket");
+        Self(BufReader::new(stream))
+    }
+
+    pub(crate) fn send(&mut self, line: &str) {
+        self.0.get_mut().write_all(format!("{line}\n").as_bytes()).expect("noray reads");
+    }
+
+    /// The data of the next line, which must be that command.
+    pub(crate) fn expect(&mut self, command: &str) -> String {
+        let mut line = String::new();
+        self.0.read_line(&mut line).expect("a line");
+        let data =
+            line.trim().strip_prefix(command).unwrap_or_else(|| panic!("{line}, not {command}"));
+        data.trim().to_owned()
+    }
+}
+
+/// A player that has registered its address.
+pub(crate) struct Player {
+    pub(crate) line: Line,
+    pub(crate) udp: UdpSocket,
+    pub(crate) oid: String,
+}
+
+impl Player {
+    pub(crate) fn join() -> Self {
+        let (mut line, udp) = (Line::connect(), udp_socket());
+        line.send("register-host");
+        let oid = line.expect("set-oid");
+        let pid = line.expect("set-pid");
+        assert_eq!(ask(&udp, pid.as_bytes(), REGISTRAR), b"OK");
+        Self { line, udp, oid }
+    }
+}
+
+/// Introduces the two by relay: where `client` reaches `host`, and `host` reaches `client`.
+pub(crate) fn connect_relay(client: &mut Player, host: &mut Player) -> [SocketAddr; 2] {
+    client.line.send(&format!("connect-relay {}", host.oid));
+    [client, host].map(|player| {
+        let port = player.line.expect("connect-relay").parse().expect("a port");
+        SocketAddr::new(IP, port)
+    })
+}
+
+pub(crate) fn udp_socket() -> UdpSocket {
+    let udp = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    SockRef::from(&udp).set_recv_buffer_size(1 << 20).expect("a socket");
+    udp
+}
+
+/// Sends `request` until something comes back; what it was.
+pub(crate) fn ask(udp: &UdpSocket, request: &[u8], to: SocketAddr) -> Vec<u8> {
+    udp.set_nonblocking(false).expect("a socket");
+    udp.set_read_timeout(Some(Duration::from_millis(200))).expect("a socket");
+    let mut answer = [0; 1024];
+    for _ in 0..50 {
+        udp.send_to(request, to).expect("loopback takes it");
+        if let Ok(length) = udp.recv(&mut answer) {
+            return answer[..length].to_vec();
+        }
+    }
+    panic!("{to} does not answer");
+}
+
+/// Moves to a network namespace of its own and raises the limit on open files, as far as that is allowed.
+pub(crate) fn prepare_machine() {
+    let is_isolated = unshare(CloneFlags::CLONE_NEWNET).is_ok()
+        && Command::new("ip").args(["link", "set", "lo", "up"]).status().is_ok_and(|s| s.success());
+    if !is_isolated {
+        println!("not in a network namespace of its own: that needs root and `ip`");
+    }
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("there is a limit");
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("up to the hard limit is allowed");
+}
+
+/// Two processors that this process may use, for the relay and for the load, if there are two.
+pub(crate) fn two_cpus() -> Option<[usize; 2]> {
+    let allowed = sched_getaffinity(Pid::from_raw(0)).ok()?;
+    let mut cpus = (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu).unwrap_or(false));
+    Some([cpus.next()?, cpus.next()?])
+}
+
+/// Keeps this thread, and the threads and processes that it starts from now on, on one processor.
+pub(crate) fn pin(cpu: Option<usize>) {
+    let Some(cpu) = cpu else { return };
+    let mut set = CpuSet::new();
+    set.set(cpu).expect("the processor exists");
+    sched_setaffinity(Pid::from_raw(0), &set).expect("it is allowed");
+}
