@@ -7,13 +7,15 @@
 //! rounds' ratios, with the interval that holds the true one with at least 95 %.
 //!
 //! `cargo bench --bench relay -- WORDS` measures only the cases whose name contains all words, for instance
-//! `-- "50 pairs" 200`. JSON lines go to `target/relay-bench.jsonl`.
+//! `-- "50 pairs" ", 200"`. JSON lines go to `target/relay-bench.jsonl`. `-- --profile` shows instead where the time of
+//! a saturated noray goes; it needs `perf`.
 
 mod bars;
 mod coturn;
 mod forwarder;
 mod load;
 mod noray;
+mod profile;
 mod report;
 mod shape;
 mod subject;
@@ -44,6 +46,9 @@ fn main() {
     // cargo adds --bench.
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     prepare_machine();
+    if words.iter().any(|word| word == profile::ARGUMENT) {
+        return profile::run();
+    }
     println!("{ROUNDS} rounds of {ROUND:?} for each line, in turns");
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/target/relay-bench.jsonl");
     let mut json = File::create(path).expect("cargo has made the folder");
