@@ -25,7 +25,9 @@ use std::sync::{Arc, Mutex, OnceLock};
 use namespace::Namespace;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
-use rules::{FILTER, FIRST_HOST, GENERATIONS, Heir, host_ports, mapping_rules, public_ips};
+use rules::{
+    FILTER, FIRST_HOST, GENERATIONS, Heir, firewall, host_ports, mapping_rules, public_ips,
+};
 use socket2::{Domain, Socket, Type};
 
 /// The port that routers treat apart: [`Router::Symmetric`] never gives it the external port of another
@@ -247,6 +249,11 @@ impl Host {
     /// Threads and processes started there are there too.
     pub fn enter<T>(&self, action: impl FnOnce() -> T) -> T {
         self.namespace.enter(action)
+    }
+
+    /// Puts up a stateful firewall in place of the one before, which lets in what `open` accepts: nft's rules.
+    pub fn let_in_only(&self, open: &str) {
+        self.namespace.nft(&firewall(open)).unwrap();
     }
 
     /// Starts a process on the machine. See [`ends_with_this_thread`].

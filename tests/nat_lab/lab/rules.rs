@@ -24,6 +24,23 @@ table inet filter {
 }
 "#;
 
+/// A machine's own firewall: drops what comes in, silently, but for answers and what `open` says.
+pub fn firewall(open: &str) -> String {
+    format!(
+        "table inet firewall\n\
+         delete table inet firewall\n\
+         table inet firewall {{\n\
+         chain inbound {{\n\
+         type filter hook input priority filter; policy drop;\n\
+         iifname \"lo\" accept\n\
+         ct state established,related accept\n\
+         meta l4proto {{ icmp, ipv6-icmp }} accept\n\
+         {open}\n\
+         }}\n\
+         }}\n"
+    )
+}
+
 /// Who gets an external port for itself.
 #[derive(Clone, Copy)]
 pub struct Heir {
