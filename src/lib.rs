@@ -49,6 +49,8 @@
 //! (TCP), `http` and [`metrics`], [`supervisor`] (systemd), `machine` (what it lacks), `os`, `clock`, `throttle`, and
 //! [`server`], which binds and starts it all. The binary adds the command line, the log's style and the signals.
 //!
+//! Apart from all that is [`probe`], which plays two players against a server elsewhere: `noray probe HOST`.
+//!
 //! # Invariants
 //!
 //! - Invariant: only the event loop changes state; there is no lock around players or relays, and none is held
@@ -90,6 +92,7 @@ mod machine;
 pub mod metrics;
 pub mod orchestrator;
 mod os;
+pub mod probe;
 pub mod protocol;
 pub mod registrar;
 pub mod relay;

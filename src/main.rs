@@ -2,6 +2,7 @@
 
 mod logging;
 mod signals;
+mod subcommand;
 
 use std::io::{self, ErrorKind, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,6 +16,7 @@ use noray::supervisor::Supervisor;
 
 use crate::logging::Style;
 use crate::signals::Operator;
+use crate::subcommand::Subcommand;
 
 /// The file that is read if `--config` names no other and it exists.
 const DEFAULT_FILE: &str = "noray.conf";
@@ -42,6 +44,8 @@ struct Args {
     /// print the version, and exit
     #[argh(switch)]
     version: bool,
+    #[argh(subcommand)]
+    command: Option<Subcommand>,
 }
 
 fn main() -> ExitCode {
@@ -58,6 +62,9 @@ fn main() -> ExitCode {
     };
     if args.version {
         return print(concat!("noray ", env!("CARGO_PKG_VERSION"), "\n"));
+    }
+    if let Some(command) = &args.command {
+        return command.run();
     }
     let mut origin = ConfigOrigin { file: args.config, set: args.set };
     let effective = match origin.read() {

@@ -1,0 +1,146 @@
+//! Resolves no name: what was asked for on the command line, and whether it can be meant.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use argh::FromArgs;
+
+use crate::units::{PortList, parse_digits};
+
+/// The port that is probed if none is named: the default of `NORAY_SOCKET_PORT`.
+const DEFAULT_PORT: u16 = 8890;
+
+/// Play a host and a client against a noray server, from another machine than the server's own, and say for each hop
+/// what was seen and what helps. Exit status: 0 if a game would work, 1 if not.
+#[derive(Clone, Debug, FromArgs)]
+#[argh(subcommand, name = "probe")]
+pub struct Request {
+    /// the server: a name, an IPv4 or an IPv6 address, with its TCP port if that is not 8890; an IPv6
+    /// address that has a port stands in brackets
+    #[argh(positional, arg_name = "host[:port]")]
+    pub target: Target,
+    /// the server's NORAY_UDP_REGISTRAR_PORT (default: 8809)
+    #[argh(option, arg_name = "port", default = "8809", from_str_fn(port))]
+    pub registrar_port: u16,
+    /// the server's NORAY_UDP_RELAY_PORTS (default: 49152-51200)
+    #[argh(option, arg_name = "ports", default = "(49_152..=51_200).collect()")]
+    pub relay_ports: PortList,
+    /// print JSON, at the end
+    #[argh(switch)]
+    pub json: bool,
+}
+
+/// A server, as it was named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// A name or an IP address, without brackets.
+    pub host: String,
+    /// Its TCP port for players.
+    pub port: u16,
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    /// `HOST`, `HOST:PORT`, `IPV6`, `[IPV6]` or `[IPV6]:PORT`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        if text.contains("://") {
+            return Err(format!("`{text}` is a web address, give only the name in it"));
+        }
+        let (host, behind) = match text.strip_prefix('[') {
+            Some(rest) => rest.split_once(']').ok_or_else(|| format!("`{text}` has no `]`"))?,
+            // More than one colon is an IPv6 address, and no port.
+            None if text.matches(':').count() > 1 => (text, ""),
+            None => text.split_at(text.find(':').unwrap_or(text.len())),
+        };
+        let port = match behind.strip_prefix(':') {
+            Some(digits) => port(digits)?,
+            None if behind.is_empty() => DEFAULT_PORT,
+            None => return Err(format!("`{text}`: what stands behind `]` is no port")),
+        };
+        check_host(host, text)?;
+        Ok(Self { host: host.to_owned(), port })
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
+}
+
+fn check_host(host: &str, text: &str) -> Result<(), String> {
+    if host.is_empty() {
+        return Err("the host is missing, write for instance noray.example.org".to_owned());
+    }
+    if host.contains('/') {
+        return Err(format!("`{text}` is a web address, give only the name in it"));
+    }
+    if host.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Err(format!("`{}` is not a name", host.escape_debug()));
+    }
+    // An interface may follow: fe80::1%eth0.
+    let address = host.split('%').next().unwrap_or(host);
+    if host.contains(':') && address.parse::<IpAddr>().is_err() {
+        return Err(format!("`{text}` is neither HOST:PORT nor an IPv6 address"));
+    }
+    Ok(())
+}
+
+fn port(text: &str) -> Result<u16, String> {
+    parse_digits(text)
+        .filter(|port| *port != 0)
+        .ok_or_else(|| format!("`{text}` is not a port, ports are 1 to 65535"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets() {
+        let cases = [
+            ("noray.example.org", "noray.example.org", 8890),
+            ("noray.example.org:9000", "noray.example.org", 9000),
+            ("203.0.113.10", "203.0.113.10", 8890),
+            ("203.0.113.10:1", "203.0.113.10", 1),
+            ("2001:db8::10", "2001:db8::10", 8890),
+            ("::1", "::1", 8890),
+            ("[2001:db8::10]", "2001:db8::10", 8890),
+            ("[2001:db8::10]:9000", "2001:db8::10", 9000),
+            ("[fe80::1%eth0]:9000", "fe80::1%eth0", 9000),
+        ];
+        for (text, host, port) in cases {
+            let target = Target { host: host.to_owned(), port };
+            assert_eq!(text.parse(), Ok(target.clone()), "{text}");
+            assert_eq!(target.to_string().parse(), Ok(target), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_target_is_refused_with_a_word_why() {
+        let cases = [
+            ("", "missing"),
+            (":8890", "missing"),
+            ("[]:8890", "missing"),
+            ("a:", "not a port"),
+            ("a:0", "not a port"),
+            ("a:65536", "not a port"),
+            ("a:x", "not a port"),
+            ("[::1", "no `]`"),
+            ("[::1]8890", "no port"),
+            ("a:b:c", "IPv6"),
+            ("http://a", "web address"),
+            ("https://a:8890/b", "web address"),
+            ("a/b", "web address"),
+            ("a b", "not a name"),
+        ];
+        for (text, word) in cases {
+            let error = text.parse::<Target>().unwrap_err();
+            assert!(error.contains(word), "{text}: {error}");
+        }
+    }
+}
