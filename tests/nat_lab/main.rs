@@ -10,6 +10,7 @@ mod hijacks;
 mod lab;
 mod matrix;
 mod players;
+mod probe;
 mod routers;
 #[path = "../support/mod.rs"]
 mod support;
