@@ -1,11 +1,11 @@
-//! noray on the lab's server, and players that behave as the stock client does.
+//! noray on machines of the lab, and players that behave as the stock client does.
 
 #![allow(unreachable_pub, reason = "the other files of this test use it")]
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -23,20 +23,25 @@ const HANDSHAKE_ATTEMPTS: usize = 20;
 /// How long a player waits for an answer in the game before it is lost.
 const ANSWER_TIME: Duration = Duration::from_secs(2);
 
-/// The real binary on the lab's server, at the default ports.
+/// The real binary on a machine with a public address, at the default ports.
 pub struct Noray<'a> {
-    lab: &'a Lab,
-    _process: Running,
+    machine: &'a Host,
+    process: Running,
     log: Arc<Mutex<String>>,
     pub address: SocketAddr,
 }
 
 impl<'a> Noray<'a> {
+    /// On the lab's server.
     pub fn start(lab: &'a Lab, settings: &[&str]) -> Self {
+        Self::start_on(&lab.server, settings)
+    }
+
+    pub fn start_on(machine: &'a Host, settings: &[&str]) -> Self {
         let mut command = ends_with_this_thread(env!("CARGO_BIN_EXE_noray"));
         command.args(settings.iter().flat_map(|setting| ["--set", setting]));
         command.current_dir(env!("CARGO_TARGET_TMPDIR")).stderr(Stdio::piped());
-        let mut process = lab.server.spawn(command);
+        let mut process = machine.spawn(command);
         let mut lines = BufReader::new(process.0.stderr.take().unwrap());
         let mut start = String::new();
         while !start.contains("metrics and health") {
@@ -49,14 +54,14 @@ impl<'a> Noray<'a> {
                 rest.lock().unwrap().push_str(&(line + "\n"));
             }
         });
-        let address = SocketAddr::new(lab.server.address(), 8890);
-        Self { lab, _process: process, log, address }
+        let address = SocketAddr::new(machine.address(), 8890);
+        Self { machine, process, log, address }
     }
 
     /// The value of a metric, by its name with labels.
     pub fn metric(&self, name: &str) -> u64 {
         let http = (Ipv4Addr::LOCALHOST, 8891).into();
-        let (_, text) = self.lab.server.enter(|| http_get(http, "/metrics"));
+        let (_, text) = self.machine.enter(|| http_get(http, "/metrics"));
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.expect("such a metric").parse().expect("a whole number")
     }
@@ -75,6 +80,16 @@ impl<'a> Noray<'a> {
 
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
+    }
+
+    pub fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.process.0.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    }
+
+    /// Waits for its end; the exit status, `None` after a signal that it did not catch.
+    pub fn wait(mut self) -> Option<i32> {
+        self.process.0.wait().unwrap().code()
     }
 
     pub fn relay(&self, port: u16) -> SocketAddr {
