@@ -1,0 +1,99 @@
+//! Spreads no game over servers: several of them behind one name, each with its own games.
+//!
+//! A host takes any server that is ready, its join code names that server, and clients go there. The name server
+//! runs the files that the README shows.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::dns::{self, NameServer, resolve, resolve_until};
+use crate::lab::{Host, Router, lab};
+use crate::players::{Noray, Player, connect_relay, open_routers};
+use crate::support::http_get;
+
+/// Where a new host asks for a server.
+const FLEET: &str = "noray.example";
+
+const CODES: [&str; 2] = ["eu1", "eu2"];
+
+/// A server of the fleet. Health is looked at from the name server, so it listens on the public address too.
+fn start<'a>(machine: &'a Host, code: &str) -> Noray<'a> {
+    let prefix = format!("NORAY_OID_PREFIX={code}-");
+    Noray::start_on(machine, &[&prefix, "NORAY_HTTP_HOST=0.0.0.0", "NORAY_DRAIN_TIMEOUT=1h"])
+}
+
+/// A new host: on whatever server comes first, which its OpenID then names.
+fn host_anywhere(machine: &Host) -> (Player, &'static str) {
+    let server = resolve(machine, FLEET).addresses[0];
+    let host = Player::join_at(machine, (server, 8890).into());
+    let code = CODES.into_iter().find(|code| host.oid.starts_with(&format!("{code}-")));
+    (host, code.expect("a server's prefix"))
+}
+
+/// A new client, which knows nothing but the join code.
+fn join_by_code(machine: &Host, join_code: &str) -> Player {
+    let (server, _) = join_code.split_once('-').expect("a prefix");
+    let addresses = resolve(machine, &format!("{server}.{FLEET}")).addresses;
+    assert_eq!(addresses.len(), 1);
+    Player::join_at(machine, (addresses[0], 8890).into())
+}
+
+#[test]
+fn players_meet_where_their_code_says_and_a_draining_server_gets_no_new_hosts() {
+    let Some(lab) = lab() else { return };
+    if let Err(reason) = dns::available() {
+        println!("skipped: {reason}");
+        return;
+    }
+    let public = lab.lan(Router::None);
+    let [name_server, eu1, eu2] = [(); 3].map(|()| public.host());
+    let machines = [&eu1, &eu2];
+    let servers = [0, 1].map(|index| start(machines[index], CODES[index]));
+    let both = servers.each_ref().map(|server| server.address.ip());
+    let _name_server = NameServer::start(&name_server);
+    let homes = [Router::Home, Router::Symmetric].map(|router| lab.lan(router).host());
+    let asker = &lab.server;
+    resolve_until(asker, FLEET, &both, || {});
+    assert!(resolve(asker, FLEET).ttl <= 10, "resolvers ask again soon");
+
+    let (mut host, code) = host_anywhere(&homes[0]);
+    let mut client = join_by_code(&homes[1], &host.oid);
+    let [drained, other] = if code == CODES[0] { [0, 1] } else { [1, 0] };
+    let mut servers = servers.map(Some);
+    let server = servers[drained].take().expect("it runs");
+    let [to_host, to_client] = connect_relay(&mut client, &mut host, &server);
+    open_routers(&client, to_host, &host, to_client);
+    let play = || play(&client, to_host, &host, to_client);
+    play();
+
+    server.signal("TERM");
+    let left_out = resolve_until(asker, FLEET, &[both[other]], play);
+    assert!(readyz(&name_server, both[drained]).contains(" 503 "));
+    assert!(readyz(&name_server, both[other]).contains(" 200 "));
+    play();
+    assert_eq!(host_anywhere(&homes[0]).1, CODES[other]);
+
+    assert_eq!(host.line.receive(), None, "the server ends when nobody plays");
+    assert_eq!(server.wait(), Some(0));
+    servers[drained] = Some(start(machines[drained], code));
+    let taken_in = resolve_until(asker, FLEET, &both, || {});
+
+    drop(servers[other].take().expect("it is killed now"));
+    let left_out_dead = resolve_until(asker, FLEET, &[both[drained]], || {});
+    assert_eq!(host_anywhere(&homes[0]).1, code);
+    println!(
+        "the name server leaves out a draining server after {left_out:.1?}, a killed one after \
+         {left_out_dead:.1?}, and takes in a new one after {taken_in:.1?}"
+    );
+}
+
+/// A datagram each way arrives.
+fn play(client: &Player, to_host: SocketAddr, host: &Player, to_client: SocketAddr) {
+    client.send("ping", to_host);
+    assert_eq!(host.receive(), ("ping".to_owned(), to_client));
+    host.send("pong", to_client);
+    assert_eq!(client.receive(), ("pong".to_owned(), to_host));
+}
+
+fn readyz(from: &Host, server: IpAddr) -> String {
+    from.enter(|| http_get((server, 8891).into(), "/readyz")).0
+}
