@@ -6,9 +6,9 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::dns::{self, NameServer, resolve, resolve_until};
-use crate::lab::{Host, Router, lab};
+use crate::lab::{Host, REGISTRAR_PORT, Router, lab};
 use crate::players::{Noray, Player, connect_relay, open_routers};
-use crate::support::http_get;
+use crate::support::{Line, http_get, receive, udp_socket};
 
 /// Where a new host asks for a server.
 const FLEET: &str = "noray.example";
@@ -96,4 +96,58 @@ fn play(client: &Player, to_host: SocketAddr, host: &Player, to_client: SocketAd
 
 fn readyz(from: &Host, server: IpAddr) -> String {
     from.enter(|| http_get((server, 8891).into(), "/readyz")).0
+}
+
+#[test]
+fn behind_a_load_balancer_players_do_not_register_or_do_not_meet() {
+    let Some(lab) = lab() else { return };
+    let public = lab.lan(Router::None);
+    let machines = [(); 2].map(|()| public.host());
+    let servers = [0, 1].map(|index| start(&machines[index], CODES[index]));
+    let [eu1, eu2] = servers.each_ref().map(|server| server.address.ip());
+    let balancer = public.host();
+    let players = [(); 3].map(|()| public.host());
+    let [a, b, c] = players.each_ref().map(Host::address);
+    let at = |port| SocketAddr::new(balancer.address(), port);
+
+    // Every new flow to the next server: TCP comes to one, UDP to the other.
+    let in_turn = balance(&format!("numgen inc mod 2 map {{ 0 : {eu1}, 1 : {eu2} }}"));
+    if let Err(reason) = balancer.route(&in_turn) {
+        println!("skipped: {reason}");
+        return;
+    }
+    let mut line = players[0].enter(|| Line::connect(at(8890)));
+    line.send("register-host");
+    let (_, pid) = (line.expect("set-oid"), line.expect("set-pid"));
+    let udp = players[0].enter(|| udp_socket(a));
+    udp.send_to(pid.as_bytes(), at(REGISTRAR_PORT)).unwrap();
+    assert_eq!(receive(&udp).0, b"Unknown host pid!");
+
+    // Every player always to the same server: those of different ones do not meet, whatever the code says, and the
+    // others are told the balancer's address, where no player is.
+    let by_player = balance(&format!("ip saddr map {{ {a} : {eu1}, {b} : {eu2}, {c} : {eu1} }}"));
+    balancer.route(&by_player).unwrap();
+    let [host, mut far, mut near] =
+        players.each_ref().map(|machine| Player::join_at(machine, at(8890)));
+    far.line.send(&format!("connect {}", host.oid));
+    assert!(far.line.expect("connect-error").starts_with("unknown-oid"));
+    near.line.send(&format!("connect {}", host.oid));
+    let told: SocketAddr = near.line.expect("connect").parse().unwrap();
+    assert_eq!((told.ip(), host.udp.local_addr().unwrap().ip()), (balancer.address(), a));
+}
+
+/// A balancer's rules for TCP and UDP, by which a new flow's server is `choice`.
+fn balance(choice: &str) -> String {
+    format!(
+        "table ip nat {{\n\
+            chain to_server {{\n\
+                type nat hook prerouting priority dstnat\n\
+                meta l4proto {{ tcp, udp }} dnat to {choice}\n\
+            }}\n\
+            chain back_through_here {{\n\
+                type nat hook postrouting priority srcnat\n\
+                masquerade\n\
+            }}\n\
+        }}\n"
+    )
 }

@@ -256,6 +256,15 @@ impl Host {
         self.namespace.nft(&firewall(open)).unwrap();
     }
 
+    /// Makes a router of the machine, with these rules of nftables instead of any it had.
+    ///
+    /// # Errors
+    /// What `nft` says, also if the kernel lacks what the rules need.
+    pub fn route(&self, rules: &str) -> Result<(), String> {
+        self.enter(|| fs::write("/proc/sys/net/ipv4/ip_forward", "1")).unwrap();
+        self.namespace.nft(&format!("flush ruleset\n{rules}"))
+    }
+
     /// Starts a process on the machine. See [`ends_with_this_thread`].
     pub fn spawn(&self, mut command: Command) -> Running {
         Running(self.enter(|| command.spawn()).unwrap_or_else(|e| panic!("{command:?}: {e}")))
