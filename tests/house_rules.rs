@@ -4,6 +4,8 @@ use noray::config::{Config, Effective, KEYS, Sources};
 
 const EXAMPLE: &str = include_str!("../noray.conf.example");
 const README: &str = include_str!("../README.md");
+const NAME_SERVER_FILES: [&str; 2] =
+    [include_str!("../dist/gdnsd/config"), include_str!("../dist/gdnsd/zones/noray.example")];
 
 #[test]
 fn the_example_file_uncommented_is_the_defaults() {
@@ -54,5 +56,13 @@ fn the_readme_lists_every_drop_reason_and_error_code() {
     }
     for code in noray::protocol::ErrorCode::ALL {
         assert!(README.contains(&format!("`{}`", code.code())), "{code:?}");
+    }
+}
+
+#[test]
+fn the_readme_shows_the_name_servers_files() {
+    for file in NAME_SERVER_FILES {
+        let shown: String = file.lines().map(|line| format!("    {line}\n")).collect();
+        assert!(README.contains(&shown.replace("    \n", "\n")), "{file}");
     }
 }
