@@ -18,7 +18,7 @@ mod rules;
 
 use std::fs;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::process::{Child, Command};
+use std::process::Command;
 use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -29,6 +29,8 @@ use rules::{
     FILTER, FIRST_HOST, GENERATIONS, Heir, firewall, host_ports, mapping_rules, public_ips,
 };
 use socket2::{Domain, Socket, Type};
+
+pub use crate::support::process::{Running, ends_with_this_thread};
 
 /// The port that routers treat apart: [`Router::Symmetric`] never gives it the external port of another
 /// destination, [`Router::SeveralIps`] sends there from an IP of its own.
@@ -269,25 +271,6 @@ impl Host {
     pub fn spawn(&self, mut command: Command) -> Running {
         Running(self.enter(|| command.spawn()).unwrap_or_else(|e| panic!("{command:?}: {e}")))
     }
-}
-
-/// A process, ended when it goes out of scope.
-pub struct Running(pub Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// A command for a program that the kernel kills when the thread that spawns it ends, also by SIGKILL to the tests.
-/// Otherwise it would survive, and its namespace with it.
-pub fn ends_with_this_thread(program: &str) -> Command {
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", program]);
-    command
 }
 
 /// A bridge in a namespace, where machines and routers plug in: the internet, or the inside of a router.

@@ -9,10 +9,11 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::lab::{Host, Lab, REGISTRAR_PORT, Running, ends_with_this_thread};
 use crate::support::{Line, PATIENCE, REPEAT, http_get, register_address};
+pub use crate::support::{now, try_until};
 
 /// How many datagrams go each way when two play.
 pub const DATAGRAMS: usize = 50;
@@ -168,17 +169,6 @@ pub fn connect(client: &mut Player, host: &mut Player) -> [SocketAddr; 2] {
     [client, host].map(|player| player.line.expect("connect").parse().unwrap())
 }
 
-/// Repeats an attempt until it succeeds, for at most so long; whether it did.
-pub fn try_until(patience: Duration, mut attempt: impl FnMut() -> bool) -> bool {
-    let deadline = now() + patience;
-    while now() < deadline {
-        if attempt() {
-            return true;
-        }
-    }
-    false
-}
-
 /// Both send, as in a handshake, until each has heard the other: their routers are open. Then all is quiet.
 pub fn open_routers(client: &Player, to_host: SocketAddr, host: &Player, to_client: SocketAddr) {
     let deadline = now() + PATIENCE;
@@ -230,11 +220,6 @@ pub fn host_game(host: &Player, told: &[SocketAddr], is_over: &AtomicBool) -> Se
         host.send(&format!("{stream}!{number}"), from);
     }
     seen
-}
-
-#[expect(clippy::disallowed_methods, reason = "players repeat by the clock")]
-pub fn now() -> Instant {
-    Instant::now()
 }
 
 /// Where a client sends to once it hears the host.

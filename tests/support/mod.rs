@@ -10,7 +10,7 @@ use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use noray::config::Config;
 use noray::server::{Addresses, Server, ServerHandle};
@@ -249,4 +249,20 @@ pub fn connect_relay(client: &mut Player, host: &mut Player) -> (u16, u16) {
     let hosts_port = client.line.expect("connect-relay").parse().expect("a port");
     let clients_port = host.line.expect("connect-relay").parse().expect("a port");
     (hosts_port, clients_port)
+}
+
+/// Repeats an attempt until it succeeds, for at most so long; whether it did.
+pub fn try_until(patience: Duration, mut attempt: impl FnMut() -> bool) -> bool {
+    let deadline = now() + patience;
+    while now() < deadline {
+        if attempt() {
+            return true;
+        }
+    }
+    false
+}
+
+#[expect(clippy::disallowed_methods, reason = "players repeat by the clock")]
+pub fn now() -> Instant {
+    Instant::now()
 }

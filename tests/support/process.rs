@@ -97,3 +97,22 @@ impl Drop for Process {
         let _ = self.child.wait();
     }
 }
+
+/// A process, ended when it goes out of scope.
+pub struct Running(pub Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A command for a program that the kernel kills when the thread that spawns it ends, also by SIGKILL to the tests.
+/// Otherwise it would survive.
+pub fn ends_with_this_thread(program: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", program]);
+    command
+}
