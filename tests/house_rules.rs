@@ -66,3 +66,12 @@ fn the_readme_shows_the_name_servers_files() {
         assert!(README.contains(&shown.replace("    \n", "\n")), "{file}");
     }
 }
+
+#[test]
+fn the_readme_lists_every_metric() {
+    let text = noray::metrics::Metrics::default().text();
+    let heads = text.lines().filter_map(|line| line.strip_prefix("# TYPE noray_"));
+    for name in heads.map(|head| head.split(' ').next().unwrap()) {
+        assert!(README.contains(&format!("`noray_{name}`")), "noray_{name}");
+    }
+}
