@@ -214,6 +214,7 @@ impl Metrics {
         self.write_relays(&mut page);
         self.write_server(&mut page);
         process::write(&mut page);
+        machine::write(&mut page);
         page.0
     }
 
@@ -375,9 +376,47 @@ mod process {
     }
 }
 
+/// What the kernel says of this machine, or of the network namespace that the server is in.
+mod machine {
+    use super::Page;
+
+    /// Leaves out what cannot be read.
+    pub(super) fn write(page: &mut Page) {
+        let ipv4 = std::fs::read_to_string("/proc/self/net/snmp").unwrap_or_default();
+        let ipv6 = std::fs::read_to_string("/proc/self/net/snmp6").unwrap_or_default();
+        if let Some(overflows) = udp_overflows(&ipv4, &ipv6) {
+            let name = "noray_machine_udp_overflows_total";
+            let help = "Datagrams lost because a UDP socket's buffer was full, of all programs on the machine";
+            page.head(name, "counter", help);
+            page.value(name, "", overflows);
+        }
+    }
+
+    /// From the texts of `/proc/net/snmp`, a line of names above a line of numbers, and of `/proc/net/snmp6`, if
+    /// there is IPv6.
+    pub(super) fn udp_overflows(ipv4: &str, ipv6: &str) -> Option<u64> {
+        let mut lines = ipv4.lines().filter_map(|line| line.strip_prefix("Udp: "));
+        let (names, numbers) = (lines.next()?.split(' '), lines.next()?.split(' '));
+        let (_, of_ipv4) = names.zip(numbers).find(|(name, _)| *name == "RcvbufErrors")?;
+        let of_ipv6 = ipv6.lines().find_map(|line| line.strip_prefix("Udp6RcvbufErrors"));
+        Some(of_ipv4.parse::<u64>().ok()? + of_ipv6.map_or(Some(0), |n| n.trim().parse().ok())?)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn udp_overflows_are_those_of_both_families() {
+        let ipv4 = "Tcp: RcvbufErrors\nTcp: 7\nUdp: InDatagrams RcvbufErrors SndbufErrors\nUdp: 1 20 3\n\
+                    UdpLite: InDatagrams RcvbufErrors\nUdpLite: 8 9\n";
+        let ipv6 = "Udp6InDatagrams   \t5\nUdp6RcvbufErrors  \t4\nUdpLite6RcvbufErrors \t6\n";
+        assert_eq!(machine::udp_overflows(ipv4, ipv6), Some(24));
+        assert_eq!(machine::udp_overflows(ipv4, ""), Some(20));
+        assert_eq!(machine::udp_overflows("", ipv6), None);
+        assert!(Metrics::default().text().contains("\nnoray_machine_udp_overflows_total "));
+    }
 
     #[test]
     fn histograms_count_up_to_their_bounds() {
