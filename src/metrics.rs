@@ -148,7 +148,7 @@ pub struct Metrics {
     pub receive_errors: Number,
     pub turn_duration: Histogram,
     pub is_draining: Number,
-    pub failed_reloads: Number,
+    pub has_reload_failed: Number,
 }
 
 impl Default for Metrics {
@@ -174,7 +174,7 @@ impl Default for Metrics {
             receive_errors: Number::default(),
             turn_duration: Histogram::of_seconds(),
             is_draining: Number::default(),
-            failed_reloads: Number::default(),
+            has_reload_failed: Number::default(),
         }
     }
 }
@@ -268,10 +268,10 @@ impl Metrics {
         page.head(name, "histogram", "Seconds of work in a turn of the event loop");
         page.histogram(name, "", &self.turn_duration);
         page.gauge("noray_draining", "1 while the server is about to end", &self.is_draining);
-        page.counter(
-            "noray_config_reload_failures_total",
-            "Reloads that changed nothing because the configuration was wrong",
-            &self.failed_reloads,
+        page.gauge(
+            "noray_config_last_reload_failed",
+            "1 if the last reload changed nothing because the configuration was wrong",
+            &self.has_reload_failed,
         );
         let name = "noray_build_info";
         page.head(name, "gauge", "1, with the version as label");

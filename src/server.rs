@@ -116,6 +116,7 @@ pub struct ServerHandle {
 impl ServerHandle {
     /// Puts another configuration in force, all but its addresses and ports; returns once it is. Live relays go on.
     pub fn reload(&self, config: &Config) {
+        self.metrics.has_reload_failed.set(0);
         self.table.set_caps(self.room.caps(config));
         let (done, is_done) = crossbeam_channel::bounded(1);
         if self.events.post(Event::Reload(Box::new(config.clone()), done)).is_ok() {
@@ -124,9 +125,9 @@ impl ServerHandle {
         }
     }
 
-    /// Counts a reload that changed nothing, because the configuration was wrong.
+    /// Notes that a reload changed nothing, because the configuration was wrong.
     pub fn note_failed_reload(&self) {
-        self.metrics.failed_reloads.add(1);
+        self.metrics.has_reload_failed.set(1);
     }
 
     /// Begins nothing new and ends the server once its relays are quiet.

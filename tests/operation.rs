@@ -133,7 +133,10 @@ fn a_wrong_or_missing_file_changes_nothing() {
     pair.play();
     assert_eq!(server.process.join().oid.len(), 5);
     let metrics = http_get(server.http(), "/metrics").1;
-    assert!(metrics.contains("\nnoray_config_reload_failures_total 2\n"), "{metrics}");
+    assert!(metrics.contains("\nnoray_config_last_reload_failed 1\n"), "{metrics}");
+    server.reload("NORAY_OID_LENGTH=6\n", "NORAY_OID_LENGTH: 5 -> 6");
+    let metrics = http_get(server.http(), "/metrics").1;
+    assert!(metrics.contains("\nnoray_config_last_reload_failed 0\n"), "{metrics}");
 }
 
 #[test]
