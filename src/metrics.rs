@@ -356,11 +356,21 @@ mod process {
         gauge("process_resident_memory_bytes", "Resident memory", of_status("VmRSS:").map(bytes));
         gauge("process_virtual_memory_bytes", "Virtual memory", of_status("VmSize:").map(bytes));
         gauge("process_threads", "Threads", of_status("Threads:"));
-        let open_files = std::fs::read_dir("/proc/self/fd").map(|files| files.count() as u64);
-        gauge("process_open_fds", "Open file descriptors", open_files.ok());
+        gauge("process_open_fds", "Open file descriptors", open_files());
         let limit = getrlimit(Resource::RLIMIT_NOFILE).map(|(soft, _)| soft);
         gauge("process_max_fds", "Limit on open file descriptors", limit.ok());
         gauge("process_start_time_seconds", "Start, in seconds since 1970", start_time());
+    }
+
+    /// Newer kernels tell the number at once (proc_pid_fd(5): since Linux 6.2); listing all takes milliseconds with
+    /// ten thousand players.
+    fn open_files() -> Option<u64> {
+        let told = std::fs::metadata("/proc/self/fd").ok()?.len();
+        if told > 0 {
+            Some(told)
+        } else {
+            Some(std::fs::read_dir("/proc/self/fd").ok()?.count() as u64)
+        }
     }
 
     /// When the process started: its age in clock ticks since boot, and when the boot was.

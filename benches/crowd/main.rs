@@ -19,21 +19,25 @@ use std::time::{Duration, Instant};
 use joiner::Member;
 use stream::{Latencies, Outcome, Stream};
 use support::{
-    HTTP, Player, Process, WIDE, connect_relay, kilobytes, pin, prepare_machine, start_noray,
-    two_cpus,
+    HTTP, Player, Process, Processors, WIDE, connect_relay, kilobytes, prepare_machine, start_noray,
 };
 
 fn main() {
     prepare_machine();
-    let cpus = two_cpus();
+    let processors = Processors::find();
     let start = |settings: &[&str]| {
-        pin(cpus.map(|[relay, _]| relay));
+        processors.use_relays();
         let started = start_noray(settings);
-        pin(cpus.map(|[_, load]| load));
+        processors.use_loads();
         started
     };
     ports(start);
-    crowd(&start(&[&WIDE[..], &["NORAY_MAX_CONNECTIONS=12000"]].concat()).0);
+    let roomy = [&WIDE[..], &["NORAY_MAX_CONNECTIONS=12000"]].concat();
+    println!("\n{CROWD} players, noray has one processor and the load another");
+    crowd(&start(&roomy).0);
+    println!("\n{CROWD} players, noray and the load share all processors");
+    processors.use_both();
+    crowd(&start_noray(&roomy).0);
     storm(&start(&[&WIDE[..], &["NORAY_MAX_CONNECTIONS=8000"]].concat()).0);
     println!("\nwhile one partner floods its relay with all that one processor sends, for 5 s");
     flood("default limits: noray drops nearly all of it", &start(&[]).0);
@@ -67,7 +71,6 @@ const CROWD: usize = 10_000;
 const HALF: usize = CROWD / 2;
 
 fn crowd(noray: &Process) {
-    println!("\n{CROWD} players");
     let (empty, empty_kernel) = (noray.resident_kb(), kernel_kb());
     let game = Game::join();
     let stream = game.stream();
@@ -98,7 +101,9 @@ fn crowd(noray: &Process) {
         let _ = member.line.shutdown(Shutdown::Both);
     }
     drop(members);
-    while metric("noray_active_hosts") > 2 {}
+    while metric("noray_active_hosts") > 2 {
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
     println!(
         "  left all at once, forgotten after {:.1?}, {}",
         begin.elapsed(),

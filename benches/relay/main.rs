@@ -29,7 +29,7 @@ use load::{Figures, Load, Rate};
 use report::Case;
 use shape::Shape;
 use subject::Subject;
-use support::{pin, prepare_machine, two_cpus};
+use support::{Processors, prepare_machine};
 
 const ROUNDS: usize = 15;
 const ROUND: Duration = Duration::from_millis(500);
@@ -52,7 +52,7 @@ fn main() {
     println!("{ROUNDS} rounds of {ROUND:?} for each line, in turns");
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/target/relay-bench.jsonl");
     let mut json = File::create(path).expect("cargo has made the folder");
-    let cpus = two_cpus();
+    let processors = Processors::find();
     let mut cases = Vec::new();
     for shape in SHAPES {
         let loads: Vec<Load> = PAYLOADS
@@ -63,13 +63,13 @@ fn main() {
         if loads.is_empty() {
             continue;
         }
-        pin(cpus.map(|[relay, _]| relay));
+        processors.use_relays();
         let mut subjects = vec![noray::start(shape), forwarder::start(shape)];
         match coturn::start(shape) {
             Some(coturn) => subjects.push(coturn),
             None => println!("coturn is left out: there is no turnserver"),
         }
-        pin(cpus.map(|[_, load]| load));
+        processors.use_loads();
         for load in loads {
             if cases.last().is_none_or(|case: &Case| {
                 (&case.shape, case.payload) != (&shape.name(), load.payload)

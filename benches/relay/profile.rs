@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::load::{Load, Rate};
 use crate::noray;
 use crate::shape::Shape;
-use crate::support::{pin, two_cpus};
+use crate::support::Processors;
 
 /// Makes the bench this profile.
 pub(crate) const ARGUMENT: &str = "--profile";
@@ -16,10 +16,10 @@ const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/relay.perf.data"
 
 /// Samples by the processor's clock, 999 times a second: virtual machines often have no counters.
 pub(crate) fn run() {
-    let cpus = two_cpus();
-    pin(cpus.map(|[relay, _]| relay));
+    let processors = Processors::find();
+    processors.use_relays();
     let subject = noray::start(Shape::Pairs(50));
-    pin(cpus.map(|[_, load]| load));
+    processors.use_loads();
     let id = subject.process.0.id().to_string();
     let seconds = SECONDS.to_string();
     let arguments =

@@ -166,17 +166,38 @@ pub(crate) fn prepare_machine() {
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("up to the hard limit is allowed");
 }
 
-/// Two processors that this process may use, for the relay and for the load, if there are two.
-pub(crate) fn two_cpus() -> Option<[usize; 2]> {
-    let allowed = sched_getaffinity(Pid::from_raw(0)).ok()?;
-    let mut cpus = (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu).unwrap_or(false));
-    Some([cpus.next()?, cpus.next()?])
-}
+/// Two processors of the machine; if there is only one, everything stays where it is.
+pub(crate) struct Processors(Vec<usize>);
 
-/// Keeps this thread, and the threads and processes that it starts from now on, on one processor.
-pub(crate) fn pin(cpu: Option<usize>) {
-    let Some(cpu) = cpu else { return };
-    let mut set = CpuSet::new();
-    set.set(cpu).expect("the processor exists");
-    sched_setaffinity(Pid::from_raw(0), &set).expect("it is allowed");
+impl Processors {
+    pub(crate) fn find() -> Self {
+        let allowed = sched_getaffinity(Pid::from_raw(0)).expect("the kernel tells it");
+        let cpus = (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu).unwrap_or(false));
+        let cpus: Vec<usize> = cpus.take(2).collect();
+        Self(if cpus.len() == 2 { cpus } else { Vec::new() })
+    }
+
+    /// Keeps what this thread starts from now on, and itself, on the relay's processor.
+    pub(crate) fn use_relays(&self) {
+        self.pin(self.0.get(..1).unwrap_or_default());
+    }
+
+    /// The same with the load's.
+    pub(crate) fn use_loads(&self) {
+        self.pin(self.0.get(1..).unwrap_or_default());
+    }
+
+    /// The same with both.
+    pub(crate) fn use_both(&self) {
+        self.pin(&self.0);
+    }
+
+    fn pin(&self, cpus: &[usize]) {
+        if cpus.is_empty() {
+            return;
+        }
+        let mut set = CpuSet::new();
+        cpus.iter().for_each(|cpu| set.set(*cpu).expect("the processor exists"));
+        sched_setaffinity(Pid::from_raw(0), &set).expect("it is allowed");
+    }
 }
