@@ -81,11 +81,28 @@ fn a_reload_changes_limits_and_names_what_needs_a_restart() {
     let [client, _] = &mut pair.players;
     client.send(b"one too many", pair.ways[0]);
     assert_eq!(client.line.expect("relay-limit"), "bandwidth");
+    client.send(b"and another", pair.ways[0]);
+    let log = server.process.log_until("WARN");
+    assert!(log.contains("over NORAY_UDP_RELAY_MAX_INDIVIDUAL_TRAFFIC"), "{log}");
     assert!(Line::connect(server.process.players).expect("error").starts_with("server-full"));
 
     server.reload("NORAY_MAX_CONNECTIONS=3\n", "NORAY_LOGLEVEL: debug -> info");
     pair.play();
     assert!(http_get(server.http(), "/metrics").1.contains("\nnoray_max_connections 3\n"));
+}
+
+#[test]
+fn a_live_relay_loses_nothing_while_the_configuration_is_reloaded() {
+    let server = Configured::start("NORAY_UDP_RELAY_MAX_INDIVIDUAL_TRAFFIC=1gb\n");
+    let pair = Pair::join(&server.process);
+    for round in 0..1000 {
+        if round % 50 == 0 {
+            let content = format!("NORAY_UDP_RELAY_MAX_INDIVIDUAL_TRAFFIC={}mb\n", 100 + round);
+            fs::write(&server.file, content).unwrap();
+            server.process.signal("HUP");
+        }
+        pair.play();
+    }
 }
 
 #[test]

@@ -10,6 +10,14 @@ use crate::protocol::Reply;
 use crate::relay::{Action, DropReason, RelayPort};
 use crate::sockets::{Received, Sent, SocketId};
 
+/// Which key sets the limit that a datagram was over.
+pub(super) const LIMIT_KEYS: [(DropReason, &str); 4] = [
+    (DropReason::PairBandwidth, "NORAY_UDP_RELAY_MAX_INDIVIDUAL_TRAFFIC"),
+    (DropReason::GlobalBandwidth, "NORAY_UDP_RELAY_MAX_GLOBAL_TRAFFIC"),
+    (DropReason::LifetimeDuration, "NORAY_UDP_RELAY_MAX_LIFETIME_DURATION"),
+    (DropReason::LifetimeTraffic, "NORAY_UDP_RELAY_MAX_LIFETIME_TRAFFIC"),
+];
+
 impl EventLoop {
     /// Reads the sockets that have something, each a little in turn, so that a flooded one delays nobody.
     pub(super) fn handle_datagrams(&mut self) {
@@ -104,17 +112,23 @@ impl EventLoop {
         }
     }
 
+    /// Tells the players of a pair that is over a limit, and the operator which key sets it, each once a minute.
     fn tell_of_limit(&mut self, at: RelayPort, reason: DropReason) {
-        let Some(limit) = reason.limit() else {
+        if let Some(limit) = reason.limit() {
+            for player in self.relays.poll_notices(at, limit, self.now).into_iter().flatten() {
+                log::debug!("relay {at}: {} limit, player {}", limit.name(), self.name_of(player));
+                self.tell(player, &Reply::RelayLimit(limit));
+            }
+        }
+        let Some(index) = LIMIT_KEYS.iter().position(|(over, _)| *over == reason) else {
             return;
         };
-        for player in self.relays.poll_notices(at, limit, self.now).into_iter().flatten() {
-            log::info!(
-                "relay {at}: reached its {} limit, player {}",
-                limit.name(),
-                self.name_of(player)
+        if self.warnings.limits[index].is_due(clock::now()) {
+            log::warn!(
+                "relay {at}: datagrams are dropped, over {}; noray_relay_drop_count{{reason=\"{}\"}} says how many",
+                LIMIT_KEYS[index].1,
+                reason.label()
             );
-            self.tell(player, &Reply::RelayLimit(limit));
         }
     }
 

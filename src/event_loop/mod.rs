@@ -95,6 +95,7 @@ struct Warnings {
     receive: Throttle,
     slow_player: Throttle,
     wrong_ip: Throttle,
+    limits: [Throttle; datagrams::LIMIT_KEYS.len()],
 }
 
 impl EventLoop {
