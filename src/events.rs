@@ -1,15 +1,13 @@
 //! Handles nothing: the one way from other threads to the event loop, a bounded channel and a waker.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use crossbeam_channel::{Receiver, Sender};
-use mio::Waker;
 
 use crate::config::Config;
 use crate::connection::SharedConnection;
 use crate::id::ConnectionId;
+use crate::poller::Waker;
 use crate::protocol::Command;
+use crossbeam_channel::{Receiver, Sender};
 
 /// What other threads tell the loop.
 pub(crate) enum Event {
@@ -40,7 +38,7 @@ pub(crate) enum Event {
 pub(crate) struct LoopGone;
 
 /// A channel that holds `size` events; each one posted also wakes the loop.
-pub(crate) fn channel(size: usize, waker: Arc<Waker>) -> (EventSender, Receiver<Event>) {
+pub(crate) fn channel(size: usize, waker: Waker) -> (EventSender, Receiver<Event>) {
     let (channel, receiver) = crossbeam_channel::bounded(size);
     (EventSender { channel, waker }, receiver)
 }
@@ -49,27 +47,21 @@ pub(crate) fn channel(size: usize, waker: Arc<Waker>) -> (EventSender, Receiver<
 #[derive(Clone)]
 pub(crate) struct EventSender {
     channel: Sender<Event>,
-    waker: Arc<Waker>,
+    waker: Waker,
 }
 
 impl EventSender {
     /// Posts an event, waiting while the channel is full.
     pub(crate) fn post(&self, event: Event) -> Result<(), LoopGone> {
         self.channel.send(event).map_err(|_| LoopGone)?;
-        self.wake();
+        self.waker.wake();
         Ok(())
     }
 
     /// Posts an event, waiting for at most `patience` while the channel is full.
     pub(crate) fn post_within(&self, event: Event, patience: Duration) -> Result<(), LoopGone> {
         self.channel.send_timeout(event, patience).map_err(|_| LoopGone)?;
-        self.wake();
+        self.waker.wake();
         Ok(())
-    }
-
-    fn wake(&self) {
-        if let Err(error) = self.waker.wake() {
-            log::error!("cannot wake the event loop: {error}");
-        }
     }
 }

@@ -13,7 +13,7 @@
 //! one thread a player  blocking reads, bounded line reader, parse -> Command -> post
 //!         |  bounded channel + waker
 //!         v
-//! event loop thread    mio::Poll; sole owner of players, relays, all UDP sockets, and of all that is written to
+//! event loop thread    epoll; sole owner of players, relays, all UDP sockets, and of all that is written to
 //!                      a player
 //! http thread          answers from atomics; its requests have short-lived threads
 //! signal thread        reads the configuration again, posts Reload, Drain, Shutdown
@@ -92,6 +92,7 @@ mod machine;
 pub mod metrics;
 pub mod orchestrator;
 mod os;
+mod poller;
 pub mod probe;
 pub mod protocol;
 pub mod registrar;

@@ -1,14 +1,13 @@
 //! Decides nothing: the server's UDP sockets, bound, read and written without ever waiting.
 
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6, UdpSocket};
 
-use mio::net::UdpSocket;
-use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::machine::Asked;
 use crate::os;
+use crate::poller::{Poller, Token};
 use crate::relay::{OwnAddresses, PortMap, RelayPort};
 
 /// Bytes that may wait at the registrar: what a thousand players send at once after a restart. A relay's port has
@@ -26,17 +25,16 @@ impl SocketId {
     /// A relay's token is its port. No relay has port 0, so that is the registrar's.
     fn token(self) -> Token {
         match self {
-            Self::Registrar => Token(0),
-            Self::Relay(port) => Token(usize::from(port.0)),
+            Self::Registrar => 0,
+            Self::Relay(port) => port.0.into(),
         }
     }
 
-    /// The socket of a token, unless it is no socket's.
-    pub(crate) fn from_token(token: Token) -> Option<Self> {
-        match u16::try_from(token.0) {
-            Ok(0) => Some(Self::Registrar),
-            Ok(port) => Some(Self::Relay(RelayPort(port))),
-            Err(_) => None,
+    /// The socket of a token.
+    pub(crate) fn from_token(token: Token) -> Self {
+        match u16::try_from(token).expect("every token is a port or 0") {
+            0 => Self::Registrar,
+            port => Self::Relay(RelayPort(port)),
         }
     }
 }
@@ -69,11 +67,16 @@ pub(crate) struct Unbound {
     pub(crate) beyond_open_files: usize,
 }
 
-/// One socket, and whether it is known to have something to read.
+/// One socket, and how much is read of it at once.
 struct Entry {
     socket: UdpSocket,
-    is_readable: bool,
+    budget: usize,
+    /// The last turn in which it had something to read.
+    last_turn: u64,
 }
+
+/// How many datagrams of one socket are taken in one turn at most.
+const MAX_BUDGET: usize = 8;
 
 /// The registrar's socket and one for each relay port.
 pub(crate) struct Sockets {
@@ -130,26 +133,25 @@ impl Sockets {
         Ok((sockets, unbound))
     }
 
-    /// Has every socket report when it becomes readable, once per change (edge-triggered).
-    pub(crate) fn register(&mut self, registry: &Registry) -> io::Result<()> {
+    /// Has `poller` report every socket that has something to read.
+    pub(crate) fn register(&self, poller: &Poller) -> io::Result<()> {
         let relays = self.relay_ports.iter().copied().map(SocketId::Relay);
-        for id in relays.chain([SocketId::Registrar]).collect::<Vec<_>>() {
-            let entry = self.entry_mut(id).expect("it was bound");
-            registry.register(&mut entry.socket, id.token(), Interest::READABLE)?;
+        for id in relays.chain([SocketId::Registrar]) {
+            poller.add(self.socket(id).expect("it was bound"), id.token())?;
         }
         Ok(())
     }
 
-    /// Notes that a socket has something to read; whether that is news.
-    pub(crate) fn mark_readable(&mut self, id: SocketId) -> bool {
-        self.entry_mut(id).is_some_and(|entry| !std::mem::replace(&mut entry.is_readable, true))
-    }
-
-    /// Notes that a socket was found empty.
-    pub(crate) fn mark_empty(&mut self, id: SocketId) {
-        if let Some(entry) = self.entry_mut(id) {
-            entry.is_readable = false;
-        }
+    /// How many datagrams may be read of a socket that is ready in this turn: one at first, for most come alone, and
+    /// twice as many in each turn in which it is ready again.
+    pub(crate) fn budget(&mut self, id: SocketId, turn: u64) -> usize {
+        let Some(entry) = self.entry_mut(id) else {
+            return 0;
+        };
+        let is_ready_again = entry.last_turn.wrapping_add(1) == turn;
+        entry.budget = if is_ready_again { MAX_BUDGET.min(2 * entry.budget) } else { 1 };
+        entry.last_turn = turn;
+        entry.budget
     }
 
     /// The relay ports that are bound, ascending.
@@ -246,5 +248,5 @@ fn bind_udp(address: SocketAddr) -> io::Result<Entry> {
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    Ok(Entry { socket: UdpSocket::from_std(socket.into()), is_readable: false })
+    Ok(Entry { socket: socket.into(), budget: 1, last_turn: 0 })
 }

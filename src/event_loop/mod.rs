@@ -6,13 +6,12 @@
 mod datagrams;
 mod players;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
-use mio::{Events, Poll, Token, Waker};
 
 use crate::clock;
 use crate::config::Config;
@@ -24,6 +23,7 @@ use crate::id::{ConnectionId, Random};
 use crate::listener::Acceptor;
 use crate::metrics::{Metrics, PortState};
 use crate::os;
+use crate::poller::{MAX_READY, Poller};
 use crate::registrar::Registrar;
 use crate::relay::{OwnAddresses, RelayTable};
 use crate::sockets::{SocketId, Sockets};
@@ -34,12 +34,6 @@ use crate::time::{RunningTime, Timestamp};
 /// How many events from other threads are taken per turn: a crowd that leaves must not stall the relays.
 const EVENTS_PER_TURN: usize = 64;
 
-/// How many datagrams of one socket are taken before the next socket's turn.
-const DATAGRAMS_PER_SOCKET: usize = 16;
-
-/// How many datagrams are taken before events have their turn again: 1 to 2 ms of work.
-const DATAGRAMS_PER_TURN: usize = 512;
-
 /// The largest UDP payload is smaller by some bytes.
 const LARGEST_DATAGRAM: usize = 65_536;
 
@@ -49,8 +43,6 @@ const STANDING_STILL_WATCH: Duration = Duration::from_secs(1);
 /// One datagram in so many has its time taken.
 const TIMED_DATAGRAMS: u64 = 1024;
 
-const WAKER: Token = Token(usize::MAX);
-
 /// Whether the loop goes on.
 #[derive(Debug, PartialEq, Eq)]
 enum Flow {
@@ -59,13 +51,13 @@ enum Flow {
 }
 
 pub(crate) struct EventLoop {
-    poll: Poll,
-    poll_events: Events,
+    poller: Poller,
     channel: Receiver<Event>,
     acceptor: Arc<Acceptor>,
     sockets: Sockets,
-    /// Sockets that may have more to read: each is reported once, and here until it is found empty.
-    readable: VecDeque<SocketId>,
+    /// Sockets that have something to read in this turn.
+    readable: Vec<SocketId>,
+    turn: u64,
     buffer: Vec<u8>,
     players: HashMap<ConnectionId, SharedConnection>,
     hosts: Hosts,
@@ -77,6 +69,8 @@ pub(crate) struct EventLoop {
     now: Timestamp,
     next_sweep: Timestamp,
     sweep_interval: Duration,
+    /// See [`STANDING_STILL_WATCH`].
+    next_watch: Timestamp,
     drain_timeout: Duration,
     /// Once the server is to end.
     drain: Option<Drain>,
@@ -105,15 +99,14 @@ impl EventLoop {
     /// If the kernel has no epoll instance or descriptor left.
     pub(crate) fn new(
         config: &Config,
-        mut sockets: Sockets,
+        sockets: Sockets,
         acceptor: Arc<Acceptor>,
         metrics: Arc<Metrics>,
         channel_size: usize,
     ) -> io::Result<(Self, EventSender)> {
-        let poll = Poll::new()?;
-        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
-        sockets.register(poll.registry())?;
-        let (sender, channel) = events::channel(channel_size, waker);
+        let poller = Poller::new()?;
+        sockets.register(&poller)?;
+        let (sender, channel) = events::channel(channel_size, poller.waker());
         let mut random = os::KernelRandom::default();
         let mut ports = sockets.relay_ports().to_vec();
         random.shuffle(&mut ports);
@@ -125,11 +118,11 @@ impl EventLoop {
         });
         let now = Timestamp::START;
         let event_loop = Self {
-            poll,
-            poll_events: Events::with_capacity(1024),
+            poller,
             channel,
             acceptor,
-            readable: VecDeque::new(),
+            readable: Vec::with_capacity(MAX_READY),
+            turn: 0,
             buffer: vec![0; LARGEST_DATAGRAM],
             players: HashMap::new(),
             hosts: Hosts::new(config.id_scheme()),
@@ -142,6 +135,7 @@ impl EventLoop {
             now,
             next_sweep: now + config.sweep_interval(),
             sweep_interval: config.sweep_interval(),
+            next_watch: now,
             drain_timeout: config.drain_timeout.0,
             drain: None,
             supervisor: Supervisor::default(),
@@ -172,8 +166,7 @@ impl EventLoop {
 
     /// One turn: 1. wait, 2. read the clock, 3. events, 4. datagrams, 5. deadlines.
     fn run_once(&mut self) -> io::Result<Flow> {
-        let wait = self.next_wait();
-        self.wait(wait)?;
+        let wait = self.wait()?;
         self.now = self.time.advance(clock::now(), wait);
         let flow = self.handle_events();
         self.handle_datagrams();
@@ -182,37 +175,40 @@ impl EventLoop {
         Ok(flow)
     }
 
-    fn next_wait(&self) -> Duration {
-        if !self.readable.is_empty() || !self.channel.is_empty() {
-            return Duration::ZERO;
-        }
+    /// Waits for something to do; how long that was to last at most.
+    fn wait(&mut self) -> io::Result<Duration> {
+        let deadline = self.next_deadline();
+        let wait = if self.channel.is_empty() {
+            self.poller.wait(deadline, self.now)?;
+            deadline.since(self.now)
+        } else {
+            self.poller.look()?;
+            Duration::ZERO
+        };
+        self.turn = self.turn.wrapping_add(1);
+        self.readable.clear();
+        self.readable.extend(self.poller.ready().map(SocketId::from_token));
+        Ok(wait)
+    }
+
+    fn next_deadline(&self) -> Timestamp {
         let mut next = self.next_sweep;
+        if self.relays.pairs() > 0 {
+            next = next.min(self.next_watch);
+        }
         if self.supervisor.beat_interval().is_some() {
             next = next.min(self.next_beat);
         }
         if let Some(drain) = &self.drain {
             next = next.min(drain.next_look());
         }
-        let wait = next.since(self.now);
-        if self.relays.pairs() == 0 { wait } else { wait.min(STANDING_STILL_WATCH) }
-    }
-
-    fn wait(&mut self, wait: Duration) -> io::Result<()> {
-        match self.poll.poll(&mut self.poll_events, Some(wait)) {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
-        for event in &self.poll_events {
-            if let Some(id) = SocketId::from_token(event.token())
-                && self.sockets.mark_readable(id)
-            {
-                self.readable.push_back(id);
-            }
-        }
-        Ok(())
+        next
     }
 
     fn handle_deadlines(&mut self) {
+        if self.now >= self.next_watch {
+            self.next_watch = self.now + STANDING_STILL_WATCH;
+        }
         if self.now >= self.next_sweep {
             self.next_sweep = self.now + self.sweep_interval;
             self.relays.sweep(self.now);

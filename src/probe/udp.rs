@@ -2,15 +2,14 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use mio::net::UdpSocket;
-use mio::{Events, Interest, Poll, Token};
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::payload::LENGTH;
 use crate::clock;
+use crate::poller::Poller;
 
 /// Longer datagrams are cut: none of ours is.
 const MAX_DATAGRAM: usize = 512;
@@ -53,17 +52,15 @@ pub(super) struct Pace {
 
 /// Sockets and the one way to wait for all of them.
 pub(super) struct Sockets {
-    poll: Poll,
-    events: Events,
+    poller: Poller,
     sockets: Vec<Entry>,
-    /// Those that may have something to read, in turn, so that a flood at one hides no other.
+    /// Those that have something to tell, in turn, so that a flood at one hides no other.
     readable: VecDeque<usize>,
     buffer: [u8; MAX_DATAGRAM],
 }
 
 struct Entry {
     socket: UdpSocket,
-    is_readable: bool,
     /// The last failure to send, until it is told.
     refusal: Option<io::Error>,
 }
@@ -71,8 +68,7 @@ struct Entry {
 impl Sockets {
     pub(super) fn new() -> io::Result<Self> {
         Ok(Self {
-            poll: Poll::new()?,
-            events: Events::with_capacity(64),
+            poller: Poller::new()?,
             sockets: Vec::new(),
             readable: VecDeque::new(),
             buffer: [0; MAX_DATAGRAM],
@@ -82,15 +78,12 @@ impl Sockets {
     /// Opens a socket at a free port of `local`'s address.
     pub(super) fn open(&mut self, mut local: SocketAddr) -> io::Result<SocketId> {
         local.set_port(0);
-        let mut socket = UdpSocket::bind(local)?;
-        // Otherwise the kernel keeps to itself that nobody listens at the other end.
-        match local {
-            SocketAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?,
-            SocketAddr::V6(_) => setsockopt(&socket, sockopt::Ipv6RecvErr, &true)?,
-        }
+        let socket = UdpSocket::bind(local)?;
+        socket.set_nonblocking(true)?;
+        hear_troubles(&socket, local, true)?;
         let index = self.sockets.len();
-        self.poll.registry().register(&mut socket, Token(index), Interest::READABLE)?;
-        self.sockets.push(Entry { socket, is_readable: false, refusal: None });
+        self.poller.add(&socket, index as u64)?;
+        self.sockets.push(Entry { socket, refusal: None });
         Ok(SocketId(index))
     }
 
@@ -107,8 +100,9 @@ impl Sockets {
             // As if it were lost on the way.
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => {
+                entry.forget_troubles();
                 entry.refusal = Some(error);
-                self.mark_readable(id.0);
+                self.readable.push_back(id.0);
             }
         }
     }
@@ -150,17 +144,15 @@ impl Sockets {
             };
             let (entry, at) = (&mut self.sockets[index], SocketId(index));
             if let Some(error) = entry.refusal.take() {
-                self.readable.push_back(index);
                 return Some(Arrival::Trouble { at, error });
             }
             match entry.socket.recv_from(&mut self.buffer) {
                 Ok((length, from)) => {
-                    self.readable.push_back(index);
                     return Some(Arrival::Datagram { at, from, payload: &self.buffer[..length] });
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => entry.is_readable = false,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => {
-                    self.readable.push_back(index);
+                    entry.forget_troubles();
                     return Some(Arrival::Trouble { at, error });
                 }
             }
@@ -168,18 +160,29 @@ impl Sockets {
     }
 
     fn wait(&mut self, left: Duration) {
-        // Interrupted or refused: the deadline ends it either way.
-        if self.poll.poll(&mut self.events, Some(left)).is_err() {
-            return;
+        // Refused: the deadline ends it.
+        if self.poller.wait_for(left).is_ok() {
+            self.readable.extend(self.poller.ready().map(|token| token as usize));
         }
-        let indexes: Vec<usize> = self.events.iter().map(|event| event.token().0).collect();
-        indexes.into_iter().for_each(|index| self.mark_readable(index));
     }
+}
 
-    fn mark_readable(&mut self, index: usize) {
-        let entry = &mut self.sockets[index];
-        if !std::mem::replace(&mut entry.is_readable, true) {
-            self.readable.push_back(index);
+impl Entry {
+    /// The kernel keeps what ICMP said until it is read, and reports the socket as ready meanwhile. What it means was
+    /// told by the call that failed.
+    fn forget_troubles(&self) {
+        if let Ok(local) = self.socket.local_addr() {
+            // A socket that cannot be set is ready too often, and no more.
+            let _ = hear_troubles(&self.socket, local, false)
+                .and_then(|()| hear_troubles(&self.socket, local, true));
         }
+    }
+}
+
+/// Whether the kernel tells that nobody listens at the other end (`IP_RECVERR`, ip(7)).
+fn hear_troubles(socket: &UdpSocket, local: SocketAddr, is_wanted: bool) -> nix::Result<()> {
+    match local {
+        SocketAddr::V4(_) => setsockopt(socket, sockopt::Ipv4RecvErr, &is_wanted),
+        SocketAddr::V6(_) => setsockopt(socket, sockopt::Ipv6RecvErr, &is_wanted),
     }
 }
