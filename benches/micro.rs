@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use noray::hosts::{Hosts, IdScheme};
 use noray::id::{Alphabet, ConnectionId, OpenIdScheme, Random};
+use noray::metrics::Metrics;
 use noray::protocol::{Command, LineReader};
 use noray::registrar::Registrar;
 use noray::relay::{Action, Latching, Limits, OwnAddresses, Party, RelayPort, RelayTable};
@@ -20,7 +21,7 @@ const BATCHES: usize = 51;
 fn main() {
     println!("{:<62} {:>8}", "", "ns");
     for (name, pairs) in
-        [("16 pairs", 8), ("1,024 pairs", 1024), ("8,192 pairs (16,384 ports)", 8192)]
+        [("16 pairs", 16), ("1,024 pairs", 1024), ("16,384 pairs (32,768 ports)", 16_384)]
     {
         let mut world = World::of_pairs(pairs);
         report(&format!("decision per datagram, {name}, random order"), || world.relay_all());
@@ -30,6 +31,10 @@ fn main() {
         report(&format!("decision per datagram, one host with {clients} clients"), || {
             world.relay_all()
         });
+    }
+    for (name, pairs) in [("16", 16), ("16,000", 16_000)] {
+        let mut world = World::of_pairs(pairs);
+        report(&format!("one more pair and its end, beside {name} pairs"), || world.come_and_go());
     }
     let mut world = World::of_pairs(1024);
     report("refusal of a stranger's datagram", || world.refuse_all());
@@ -50,9 +55,12 @@ fn report(name: &str, mut batch: impl FnMut() -> usize) {
     println!("{name:<62} {:>8.1}", nanos[BATCHES / 2]);
 }
 
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// A relay table, and the datagrams that arrive at it: port and source.
 struct World {
     table: RelayTable,
+    metrics: Metrics,
     arrivals: Vec<(RelayPort, SocketAddr)>,
     now: Timestamp,
 }
@@ -65,12 +73,13 @@ impl World {
             burst: Duration::from_millis(100),
             lifetime: Duration::from_secs(1 << 30),
             lifetime_traffic: 1 << 50,
-            idle_timeout: Duration::from_secs(30),
+            idle_timeout: IDLE_TIMEOUT,
             latching: Latching::SameIp,
         };
-        let ports: Vec<RelayPort> = (40_000..40_000 + 16_384).map(RelayPort).collect();
+        let ports: Vec<RelayPort> = (1024..1024 + 2 * 16_384).map(RelayPort).collect();
         let table = RelayTable::new(limits, OwnAddresses::default(), &ports);
-        Self { table, arrivals: Vec::new(), now: Timestamp::START }
+        let metrics = Metrics::default();
+        Self { table, metrics, arrivals: Vec::new(), now: Timestamp::START }
     }
 
     fn of_pairs(pairs: u64) -> Self {
@@ -94,7 +103,7 @@ impl World {
         self.arrivals.extend([(ports.host, asker.address), (ports.asker, host.address)]);
     }
 
-    /// As the loop does: the time is the same for a turn's datagrams.
+    /// As the loop does: the time is the same for a turn's datagrams, and what passes is counted.
     fn relay_all(&mut self) -> usize {
         self.now = self.now + Duration::from_millis(1);
         let rounds = 20_000_usize.div_ceil(self.arrivals.len());
@@ -102,9 +111,24 @@ impl World {
             for (port, source) in &self.arrivals {
                 let action = self.table.handle_datagram(*port, *source, black_box(200), self.now);
                 assert!(matches!(action, Action::Forward { .. }));
+                self.metrics.relay_datagrams.add_as_only_writer(1);
+                self.metrics.relay_bytes.add_as_only_writer(200);
+                self.metrics.relay_size.observe(black_box(200));
             }
         }
         rounds * self.arrivals.len()
+    }
+
+    /// The same two players, whose pair outlives its time and is opened anew.
+    fn come_and_go(&mut self) -> usize {
+        const COUNT: usize = 1000;
+        let [asker, host] = [1 << 20, (1 << 20) + 1]
+            .map(|id| Party { player: ConnectionId(id), address: address(id) });
+        for _ in 0..COUNT {
+            self.table.introduce(asker, host, self.now).expect("enough ports");
+            self.now = self.now + IDLE_TIMEOUT;
+        }
+        COUNT
     }
 
     fn refuse_all(&mut self) -> usize {

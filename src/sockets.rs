@@ -3,6 +3,8 @@
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6, UdpSocket};
 
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recvfrom, sendto};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::machine::Asked;
@@ -186,13 +188,15 @@ impl Sockets {
         let Some(socket) = self.socket(id) else {
             return Received::Nothing;
         };
-        match socket.recv_from(buffer) {
-            Ok((length, source)) => {
+        match recvfrom(socket, buffer, RecvFlags::empty()) {
+            Ok((length, _, source)) => {
+                let source = source.expect("a datagram has a source");
+                let source = SocketAddr::try_from(source).expect("of the socket's family");
                 let source = SocketAddr::new(source.ip().to_canonical(), source.port());
                 Received::Datagram { length, source }
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Received::Nothing,
-            Err(error) => Received::Failed(error),
+            Err(Errno::WOULDBLOCK) => Received::Nothing,
+            Err(error) => Received::Failed(error.into()),
         }
     }
 
@@ -201,10 +205,10 @@ impl Sockets {
         let Some(socket) = self.socket(id) else {
             return Sent::Failed(ErrorKind::NotConnected.into());
         };
-        match socket.send_to(payload, self.for_kernel(to)) {
+        match sendto(socket, payload, SendFlags::empty(), &self.for_kernel(to)) {
             Ok(_) => Sent::Whole,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Sent::BufferFull,
-            Err(error) => Sent::Failed(error),
+            Err(Errno::WOULDBLOCK) => Sent::BufferFull,
+            Err(error) => Sent::Failed(error.into()),
         }
     }
 

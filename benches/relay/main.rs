@@ -31,8 +31,9 @@ use shape::Shape;
 use subject::Subject;
 use support::{Processors, prepare_machine};
 
-const ROUNDS: usize = 15;
-const ROUND: Duration = Duration::from_millis(500);
+/// Many and short: what stalls the machine for some milliseconds then spoils few of them.
+const ROUNDS: usize = 31;
+const ROUND: Duration = Duration::from_millis(250);
 
 const SHAPES: [Shape; 3] =
     [Shape::Pairs(50), Shape::Pairs(1000), Shape::Stars { hosts: 8, clients: 15 }];
