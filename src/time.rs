@@ -1,32 +1,39 @@
 //! Reads no clock: time as the rules see it, a number that the shell hands in.
 
+use std::num::NonZeroU64;
 use std::ops::Add;
 use std::time::{Duration, Instant};
 
 /// Nanoseconds in which the server was running, counted from its start.
 ///
 /// Time in which the process stood still is left out (see [`RunningTime`]), so that differences of timestamps
-/// are idle times and silences that the players caused. 64 bits last for 584 years.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Timestamp(u64);
+/// are idle times and silences that the players caused. 64 bits last for 584 years. An `Option` of it takes no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(NonZeroU64);
 
 impl Timestamp {
     /// The moment at which the server started.
-    pub const START: Self = Self(0);
+    pub const START: Self = Self(NonZeroU64::MIN);
 
     /// The timestamp `nanos` nanoseconds after the start.
     pub const fn from_nanos(nanos: u64) -> Self {
-        Self(nanos)
+        Self(Self::START.0.saturating_add(nanos))
     }
 
     /// Nanoseconds since the start.
     pub const fn as_nanos(self) -> u64 {
-        self.0
+        self.0.get() - Self::START.0.get()
     }
 
     /// The time from `earlier` to this, zero if `earlier` is the later of the two.
     pub const fn since(self, earlier: Self) -> Duration {
-        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+        Duration::from_nanos(self.0.get().saturating_sub(earlier.0.get()))
+    }
+}
+
+impl Default for Timestamp {
+    fn default() -> Self {
+        Self::START
     }
 }
 

@@ -34,13 +34,19 @@ pub const SEAMLESS_ATTEMPTS: u32 = 8;
 /// [`SEAMLESS_ATTEMPTS`], and nobody else had been turned away lately. Then the old mapping is dead, and whoever
 /// inherits its port is somebody else.
 ///
-/// Memory is allocated only when an address loses its place.
+/// Memory is allocated at the introduction and when an address loses its place.
 #[derive(Clone, Debug)]
 pub struct Latch {
     current: SocketAddr,
+    heard: Option<Timestamp>,
+    /// What only a change of address needs, out of the way of all other datagrams.
+    past: Box<Past>,
+}
+
+#[derive(Clone, Debug)]
+struct Past {
     /// Always the player's, also while [`Latching::Any`] lets it send from another.
     registered_ip: IpAddr,
-    heard: Option<Timestamp>,
     introduced: Timestamp,
     /// Who may take its place back. At most 16: each change of place takes a silence of
     /// [`SILENCE_BEFORE_LATCHING`], and the right ends after [`TAKE_BACK_WINDOW`].
@@ -74,14 +80,13 @@ impl Displaced {
 impl Latch {
     /// Starts at the registered address, not yet heard.
     pub fn new(registered: SocketAddr, introduced: Timestamp) -> Self {
-        Self {
-            current: registered,
+        let past = Past {
             registered_ip: registered.ip(),
-            heard: None,
             introduced,
             displaced: Vec::new(),
             contender: None,
-        }
+        };
+        Self { current: registered, heard: None, past: Box::new(past) }
     }
 
     /// Where the player is reached.
@@ -96,7 +101,7 @@ impl Latch {
 
     /// The player registered another address: it takes the place, not yet heard.
     pub fn reset(&mut self, registered: SocketAddr) {
-        *self = Self::new(registered, self.introduced);
+        *self = Self::new(registered, self.past.introduced);
     }
 
     /// Takes a datagram's source: it is the player, perhaps at a new address, or it is turned away.
@@ -131,7 +136,7 @@ impl Latch {
         if self.takes_back(source, now) {
             return Ok(());
         }
-        let is_same_ip = [self.current.ip(), self.registered_ip].contains(&source.ip());
+        let is_same_ip = [self.current.ip(), self.past.registered_ip].contains(&source.ip());
         if self.may_latch(is_same_ip, latching, now) {
             self.displace(source, now);
             return Ok(());
@@ -148,7 +153,7 @@ impl Latch {
             let is_after_last = self.heard.is_none_or(|heard| contender.first_heard >= heard);
             contender.address == source && is_after_last
         };
-        self.contender = Some(match self.contender {
+        self.past.contender = Some(match self.past.contender {
             Some(contender) if goes_on(&contender) => Contender {
                 last_heard: now,
                 attempts: contender.attempts.saturating_add(1),
@@ -166,7 +171,8 @@ impl Latch {
 
     fn may_latch(&self, is_same_ip: bool, latching: Latching, now: Timestamp) -> bool {
         let is_silent = self.heard.is_none_or(|heard| now.since(heard) >= SILENCE_BEFORE_LATCHING);
-        let is_first_heard = self.heard.is_none() && now.since(self.introduced) <= ANY_IP_WINDOW;
+        let is_first_heard =
+            self.heard.is_none() && now.since(self.past.introduced) <= ANY_IP_WINDOW;
         match latching {
             Latching::Off => false,
             Latching::SameIp => is_same_ip && is_silent,
@@ -176,9 +182,9 @@ impl Latch {
 
     /// If `source` was displaced a short while ago, it is in place again, and nobody else has that right.
     fn takes_back(&mut self, source: SocketAddr, now: Timestamp) -> bool {
-        let is_back = self.displaced.iter().any(|d| d.address == source && d.has_right(now));
+        let is_back = self.past.displaced.iter().any(|d| d.address == source && d.has_right(now));
         if is_back {
-            self.displaced.clear();
+            self.past.displaced.clear();
             self.current = source;
             self.heard = Some(now);
         }
@@ -186,16 +192,16 @@ impl Latch {
     }
 
     fn displace(&mut self, source: SocketAddr, now: Timestamp) {
-        self.displaced.retain(|d| d.has_right(now));
+        self.past.displaced.retain(|d| d.has_right(now));
         if !self.is_seamless(source) {
-            self.displaced.push(Displaced { address: self.current, since: now });
+            self.past.displaced.push(Displaced { address: self.current, since: now });
         }
         self.current = source;
         self.heard = Some(now);
     }
 
     fn is_seamless(&self, source: SocketAddr) -> bool {
-        let (Some(contender), Some(heard)) = (self.contender, self.heard) else {
+        let (Some(contender), Some(heard)) = (self.past.contender, self.heard) else {
             return false;
         };
         contender.address == source

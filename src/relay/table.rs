@@ -98,12 +98,27 @@ enum Role {
     Host,
 }
 
+impl Role {
+    const fn other(self) -> Self {
+        match self {
+            Self::Asker => Self::Host,
+            Self::Host => Self::Asker,
+        }
+    }
+}
+
+/// Three cache lines with all that a datagram needs: among thousands of pairs, fetching them is the cost.
 #[derive(Debug)]
+#[repr(align(64))]
 struct Pair {
     /// The asker's and the host's.
     sides: [Side; 2],
     life: Life,
+    /// Who they are, in the same order.
+    people: Box<[Person; 2]>,
 }
+
+const _: () = assert!(size_of::<Option<Pair>>() == 192);
 
 /// How long a pair has been there, and what it has carried.
 #[derive(Debug)]
@@ -115,18 +130,23 @@ struct Life {
     traffic: u64,
 }
 
-/// One player of a pair.
+/// One player's end of a pair.
 #[derive(Debug)]
 struct Side {
-    player: ConnectionId,
-    /// The player's own port: its partner sends here.
-    port: RelayPort,
     /// Where the player is, as seen at the partner's port.
     latch: Latch,
-    /// Charged bytes sent to the player while it was not heard.
-    sent_unheard: u64,
     /// What the player sends.
     bucket: TokenBucket,
+    /// Charged bytes sent to the player while it was not heard: at most [`UNHEARD_ALLOWANCE`].
+    sent_unheard: u32,
+    /// The player's own port: its partner sends here.
+    port: RelayPort,
+}
+
+/// One player of a pair.
+#[derive(Debug)]
+struct Person {
+    player: ConnectionId,
     /// When it was last told of each limit.
     told: [Option<Timestamp>; 3],
 }
@@ -194,7 +214,7 @@ impl RelayTable {
         self.all_traffic.charge(cost, limits.global_rate, now);
         sender.bucket.charge(cost, limits.pair_rate, now);
         if receiver.latch.heard().is_none() {
-            receiver.sent_unheard += cost;
+            receiver.sent_unheard += u32::try_from(cost).expect("it was within the allowance");
         }
         pair.life.forwarded = now;
         pair.life.traffic += cost;
@@ -220,8 +240,14 @@ impl RelayTable {
             self.free(index);
         }
         let [asker_port, host_port] = self.allocate(asker.player, host.player, now)?;
-        let sides = [Side::new(asker, asker_port, now), Side::new(host, host_port, now)];
-        self.insert(Pair { sides, life: Life { created: now, forwarded: now, traffic: 0 } });
+        self.insert(Pair {
+            sides: [
+                Side::new(asker.address, asker_port, now),
+                Side::new(host.address, host_port, now),
+            ],
+            life: Life { created: now, forwarded: now, traffic: 0 },
+            people: Box::new([asker.player, host.player].map(Person::new)),
+        });
         Ok(Introduction { asker: asker_port, host: host_port, is_new: true })
     }
 
@@ -249,8 +275,10 @@ impl RelayTable {
     pub fn handle_move(&mut self, player: ConnectionId, address: SocketAddr) {
         for index in self.partners.get(&player).into_iter().flat_map(HashMap::values) {
             let pair = self.pairs[*index as usize].as_mut().expect("partners name a pair");
-            for side in pair.sides.iter_mut().filter(|side| side.player == player) {
-                side.latch.reset(address);
+            for (side, person) in pair.sides.iter_mut().zip(&*pair.people) {
+                if person.player == player {
+                    side.latch.reset(address);
+                }
             }
         }
     }
@@ -289,12 +317,10 @@ impl RelayTable {
             return [None, None];
         };
         let pair = self.pairs[slot.pair as usize].as_mut().expect("a slot names a pair");
-        let (receiver, sender) = receiver_and_sender(&mut pair.sides, slot.owner);
+        let mut tell = |role: Role| pair.people[role as usize].tell(limit, now);
         match limit {
-            Limit::Bandwidth => [sender.tell(limit, now), None],
-            Limit::Lifetime | Limit::Traffic => {
-                [sender.tell(limit, now), receiver.tell(limit, now)]
-            }
+            Limit::Bandwidth => [tell(slot.owner.other()), None],
+            Limit::Lifetime | Limit::Traffic => [tell(slot.owner.other()), tell(slot.owner)],
         }
     }
 
@@ -302,10 +328,7 @@ impl RelayTable {
     pub fn awaited(&self, at: RelayPort) -> Option<SocketAddr> {
         let slot = self.slots.get(at)?;
         let pair = self.pairs[slot.pair as usize].as_ref().expect("a slot names a pair");
-        let sender = match slot.owner {
-            Role::Asker => &pair.sides[Role::Host as usize],
-            Role::Host => &pair.sides[Role::Asker as usize],
-        };
+        let sender = &pair.sides[slot.owner.other() as usize];
         sender.latch.heard().is_none().then(|| sender.latch.address())
     }
 
@@ -337,6 +360,7 @@ impl RelayTable {
         let [a, b] = &pair.sides;
         self.slots.insert(a.port, Slot { pair: index, owner: Role::Asker });
         self.slots.insert(b.port, Slot { pair: index, owner: Role::Host });
+        let [a, b] = &*pair.people;
         self.partners.entry(a.player).or_default().insert(b.player, index);
         self.partners.entry(b.player).or_default().insert(a.player, index);
         self.pairs[index as usize] = Some(pair);
@@ -345,7 +369,7 @@ impl RelayTable {
     fn free(&mut self, index: PairIndex) {
         let pair = self.pairs[index as usize].take().expect("only a pair is freed");
         self.vacant.push(index);
-        let [a, b] = &pair.sides;
+        let [a, b] = &*pair.people;
         for (player, partner) in [(a.player, b.player), (b.player, a.player)] {
             let partners = self.partners.get_mut(&player).expect("each side has a partner");
             partners.remove(&partner);
@@ -353,7 +377,7 @@ impl RelayTable {
                 self.partners.remove(&player);
             }
         }
-        let ports = [a.port, b.port];
+        let ports = pair.sides.each_ref().map(|side| side.port);
         for port in ports {
             self.slots.remove(port);
             self.ports.release(port);
@@ -381,7 +405,7 @@ impl RelayTable {
                 let slot = self.slots.get(side.port).expect("the port of a pair has a slot");
                 assert_eq!((slot.pair, slot.owner), (index, owner), "slot of port {}", side.port);
             }
-            let [a, b] = &pair.sides;
+            let [a, b] = &*pair.people;
             assert_ne!(a.player, b.player, "two different players");
             assert_eq!(self.find(a.player, b.player), Some(index));
             assert_eq!(self.find(b.player, a.player), Some(index));
@@ -397,7 +421,7 @@ impl Pair {
     /// The pair's ports, as the player who asks now sees them: either may have asked first.
     fn introduction(&self, asker: ConnectionId) -> Introduction {
         let [first, second] = &self.sides;
-        let is_reversed = first.player != asker;
+        let is_reversed = self.people[Role::Asker as usize].player != asker;
         let (asker, host) = if is_reversed { (second, first) } else { (first, second) };
         Introduction { asker: asker.port, host: host.port, is_new: false }
     }
@@ -434,21 +458,19 @@ fn refusal_of_all(
 }
 
 impl Side {
-    fn new(party: Party, port: RelayPort, now: Timestamp) -> Self {
+    fn new(address: SocketAddr, port: RelayPort, now: Timestamp) -> Self {
         Self {
-            player: party.player,
-            port,
-            latch: Latch::new(party.address, now),
-            sent_unheard: 0,
+            latch: Latch::new(address, now),
             bucket: TokenBucket::default(),
-            told: [None; 3],
+            sent_unheard: 0,
+            port,
         }
     }
 
     /// Why the player may not be sent `cost` more bytes at the address where it was last seen.
     fn refusal_to_receive(&self, cost: u64, limits: &Limits, now: Timestamp) -> Option<DropReason> {
         match self.latch.heard() {
-            None => (self.sent_unheard + cost > UNHEARD_ALLOWANCE)
+            None => (u64::from(self.sent_unheard) + cost > UNHEARD_ALLOWANCE)
                 .then_some(DropReason::ReceiverUnheard),
             Some(heard) => {
                 (now.since(heard) >= limits.idle_timeout).then_some(DropReason::ReceiverSilent)
@@ -459,6 +481,12 @@ impl Side {
     /// Why the player may not send just now.
     fn refusal_to_send(&self, limits: &Limits, now: Timestamp) -> Option<DropReason> {
         (!self.bucket.has_tokens(limits.burst, now)).then_some(DropReason::PairBandwidth)
+    }
+}
+
+impl Person {
+    fn new(player: ConnectionId) -> Self {
+        Self { player, told: [None; 3] }
     }
 
     fn tell(&mut self, limit: Limit, now: Timestamp) -> Option<ConnectionId> {
