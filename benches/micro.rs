@@ -75,6 +75,7 @@ impl World {
             lifetime_traffic: 1 << 50,
             idle_timeout: IDLE_TIMEOUT,
             latching: Latching::SameIp,
+            max_per_network: usize::MAX,
         };
         let ports: Vec<RelayPort> = (1024..1024 + 2 * 16_384).map(RelayPort).collect();
         let table = RelayTable::new(limits, OwnAddresses::default(), &ports);
@@ -99,7 +100,8 @@ impl World {
     fn introduce(&mut self, asker: u64, host: u64) {
         let [asker, host] =
             [asker, host].map(|id| Party { player: ConnectionId(id), address: address(id) });
-        let ports = self.table.introduce(asker, host, self.now).expect("enough ports");
+        let network = asker.address.ip().into();
+        let ports = self.table.introduce(asker, host, network, self.now).expect("enough ports");
         self.arrivals.extend([(ports.host, asker.address), (ports.asker, host.address)]);
     }
 
@@ -125,7 +127,8 @@ impl World {
         let [asker, host] = [1 << 20, (1 << 20) + 1]
             .map(|id| Party { player: ConnectionId(id), address: address(id) });
         for _ in 0..COUNT {
-            self.table.introduce(asker, host, self.now).expect("enough ports");
+            let network = asker.address.ip().into();
+            self.table.introduce(asker, host, network, self.now).expect("enough ports");
             self.now = self.now + IDLE_TIMEOUT;
         }
         COUNT

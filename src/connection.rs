@@ -1,19 +1,21 @@
 //! Keeps no state of the game: one player's TCP connection, its reading thread, and writing that never waits.
 
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::libc::MSG_DONTWAIT;
 use socket2::SockRef;
 
 use crate::clock;
+use crate::conduct::{Conduct, Misconduct, Verdict};
 use crate::events::{Event, EventSender, LoopGone};
 use crate::id::ConnectionId;
 use crate::listener::Permit;
-use crate::protocol::{Command, LineReader, Reply};
+use crate::protocol::{Command, LineReader, LineTooLong, Reply};
+use crate::time::Timestamp;
 
 /// How much a thread reads at once; a longer line comes in several pieces.
 const READ_SIZE: usize = 1024;
@@ -75,6 +77,10 @@ impl Connection {
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
+    pub(crate) fn is_registered(&self) -> bool {
+        self.permit.is_registered()
+    }
+
     /// The player has registered, and no longer counts as one that has not.
     pub(crate) fn mark_registered(&self) {
         self.permit.mark_registered();
@@ -93,34 +99,108 @@ pub(crate) fn serve(connection: &Connection, events: &EventSender) {
 }
 
 fn read_commands(connection: &Connection, events: &EventSender) -> Result<(), LoopGone> {
-    let mut reader = LineReader::default();
     let mut buffer = [0; READ_SIZE];
+    if let Err(misconduct) = read_until_misconduct(connection, events, &mut buffer)? {
+        events.post(Event::Misconduct(connection.id, misconduct))?;
+        discard(&connection.stream, &mut buffer);
+    }
+    Ok(())
+}
+
+fn read_until_misconduct(
+    connection: &Connection,
+    events: &EventSender,
+    buffer: &mut [u8],
+) -> Result<Result<(), Misconduct>, LoopGone> {
+    let mut reader = LineReader::default();
+    let watch = Watch::start();
+    let mut conduct = Conduct::new(watch.now());
     loop {
-        let mut chunk = match (&connection.stream).read(&mut buffer) {
-            Ok(0) => return Ok(()),
-            Ok(length) => &buffer[..length],
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) => {
+        let deadline = conduct.deadline(connection.is_registered());
+        let mut chunk = match watch.read(&connection.stream, buffer, deadline) {
+            Read::Bytes(0) => return Ok(Ok(())),
+            Read::Bytes(length) => &buffer[..length],
+            Read::Overdue(misconduct) => {
+                // It may have registered while this thread waited.
+                if conduct.deadline(connection.is_registered()) == deadline {
+                    return Ok(Err(misconduct));
+                }
+                continue;
+            }
+            Read::Failed(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Read::Failed(error) => {
                 log::debug!("connection from {} broke: {error}", connection.peer);
-                return Ok(());
+                return Ok(Ok(()));
             }
         };
         loop {
-            match reader.next_line(&mut chunk) {
-                Ok(Some(line)) => {
-                    let Some(command) = Command::parse(&line) else {
-                        continue;
-                    };
+            let line = match reader.next_line(&mut chunk) {
+                Ok(Some(line)) => line,
+                Ok(None) => break,
+                Err(LineTooLong) => return Ok(Err(Misconduct::LineTooLong)),
+            };
+            let Some(command) = Command::parse(&line) else {
+                continue;
+            };
+            match conduct.judge_command(watch.now()) {
+                Verdict::Allowed => {
                     let received = clock::now();
                     events.post(Event::Command { player: connection.id, command, received })?;
                 }
-                Ok(None) => break,
-                Err(crate::protocol::LineTooLong) => {
-                    events.post(Event::LineTooLong(connection.id))?;
-                    discard(&connection.stream, &mut buffer);
-                    return Ok(());
-                }
+                Verdict::Refused => events.post(Event::TooFast(connection.id, command.kind()))?,
+                Verdict::Intolerable => return Ok(Err(Misconduct::TooManyCommands)),
             }
+        }
+        conduct.note_bytes(reader.is_incomplete(), watch.now());
+    }
+}
+
+/// The thread's own clock, and reading with a deadline by it.
+struct Watch(Instant);
+
+/// What came out of reading.
+enum Read {
+    /// So many bytes; none at the end of the stream.
+    Bytes(usize),
+    /// Nothing came in time.
+    Overdue(Misconduct),
+    Failed(io::Error),
+}
+
+impl Watch {
+    fn start() -> Self {
+        Self(clock::now())
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::START + clock::now().saturating_duration_since(self.0)
+    }
+
+    fn read(
+        &self,
+        mut stream: &TcpStream,
+        buffer: &mut [u8],
+        deadline: Option<(Timestamp, Misconduct)>,
+    ) -> Read {
+        let overdue = match deadline {
+            None => None,
+            Some((deadline, misconduct)) => {
+                let left = deadline.since(self.now());
+                if left.is_zero() {
+                    return Read::Overdue(misconduct);
+                }
+                Some((left, misconduct))
+            }
+        };
+        if let Err(error) = stream.set_read_timeout(overdue.map(|(left, _)| left)) {
+            return Read::Failed(error);
+        }
+        match (io::Read::read(&mut stream, buffer), overdue) {
+            (Ok(length), _) => Read::Bytes(length),
+            (Err(error), Some((_, misconduct))) if error.kind() == ErrorKind::WouldBlock => {
+                Read::Overdue(misconduct)
+            }
+            (Err(error), _) => Read::Failed(error),
         }
     }
 }
@@ -134,7 +214,7 @@ fn discard(mut stream: &TcpStream, buffer: &mut [u8]) {
         if left.is_zero() || stream.set_read_timeout(Some(left)).is_err() {
             return;
         }
-        match stream.read(buffer) {
+        match io::Read::read(&mut stream, buffer) {
             Ok(0) | Err(_) => return,
             Ok(length) => discarded += length,
         }

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use crate::conduct::Misconduct;
 use crate::config::Config;
 use crate::connection::SharedConnection;
 use crate::id::ConnectionId;
 use crate::poller::Waker;
-use crate::protocol::Command;
+use crate::protocol::{Command, CommandKind};
 use crossbeam_channel::{Receiver, Sender};
 
 /// What other threads tell the loop.
@@ -17,8 +18,10 @@ pub(crate) enum Event {
     Refused(ConnectionId),
     /// A player sent a line.
     Command { player: ConnectionId, command: Command, received: Instant },
-    /// A player sent a line that is too long; nothing more will come from it.
-    LineTooLong(ConnectionId),
+    /// A player sent a command that its rate does not allow.
+    TooFast(ConnectionId, CommandKind),
+    /// A player's connection is to be closed; nothing more will come from it.
+    Misconduct(ConnectionId, Misconduct),
     /// A player's connection has ended.
     Disconnected(ConnectionId),
     /// Somebody wants to know whether the loop turns.

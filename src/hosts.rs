@@ -2,8 +2,13 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
+use crate::guesses::Guesses;
 use crate::id::{Alphabet, ConnectionId, OpenId, OpenIdScheme, PrivateId, Random};
+use crate::network::Network;
+use crate::relay::TokenBucket;
+use crate::time::Timestamp;
 
 /// How often a random id may turn out to be taken before the search is given up.
 pub const MAX_DRAWS: usize = 100;
@@ -28,6 +33,23 @@ pub struct Host {
     pub private_id: PrivateId,
     /// The player's external address, once the registrar has seen it.
     pub address: Option<SocketAddr>,
+    /// How many players have been introduced to it lately.
+    introductions: TokenBucket,
+}
+
+/// How many players per second may be introduced to one host on average: each makes it send for seconds.
+pub const INTRODUCTIONS_PER_SECOND: u64 = 8;
+
+/// For how long a host may have saved them up: 128, as when a full lobby starts.
+pub const INTRODUCTION_BURST: Duration = Duration::from_secs(16);
+
+/// Why a host was not found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotFound {
+    /// No connected host has that OpenID.
+    Unknown,
+    /// Too many wrong OpenIDs came from that network to be told whether this one is right.
+    TooManyGuesses,
 }
 
 /// No unused id was found in [`MAX_DRAWS`] draws.
@@ -56,6 +78,7 @@ pub struct Hosts {
     by_connection: HashMap<ConnectionId, Host>,
     by_open_id: HashMap<OpenId, ConnectionId>,
     by_private_id: HashMap<PrivateId, ConnectionId>,
+    guesses: Guesses,
 }
 
 impl Hosts {
@@ -66,6 +89,7 @@ impl Hosts {
             by_connection: HashMap::new(),
             by_open_id: HashMap::new(),
             by_private_id: HashMap::new(),
+            guesses: Guesses::default(),
         }
     }
 
@@ -101,7 +125,8 @@ impl Hosts {
             .map(|_| self.scheme.private_alphabet.sample(self.scheme.private_length, random))
             .find(|text| !self.by_private_id.contains_key(text.as_str()))
             .ok_or(IdsExhausted)?;
-        Ok(Host { open_id, private_id: PrivateId::new(&private_id), address: None })
+        let introductions = TokenBucket::default();
+        Ok(Host { open_id, private_id: PrivateId::new(&private_id), address: None, introductions })
     }
 
     /// Notes `source` as the external address of the player with that PrivateID.
@@ -134,6 +159,38 @@ impl Hosts {
     pub fn by_open_id(&self, open_id: &OpenId) -> Option<(ConnectionId, &Host)> {
         let player = *self.by_open_id.get(open_id)?;
         Some((player, &self.by_connection[&player]))
+    }
+
+    /// The connected player with that OpenID, for somebody in `network` who asks for it.
+    ///
+    /// # Errors
+    /// If there is none, or the network has named too many wrong ones.
+    pub fn find(
+        &mut self,
+        open_id: &OpenId,
+        network: Network,
+        now: Timestamp,
+    ) -> Result<(ConnectionId, &Host), NotFound> {
+        if !self.guesses.may_guess(network, now) {
+            return Err(NotFound::TooManyGuesses);
+        }
+        let Some(player) = self.by_open_id.get(open_id) else {
+            self.guesses.note_wrong(network, now);
+            return Err(NotFound::Unknown);
+        };
+        Ok((*player, &self.by_connection[player]))
+    }
+
+    /// Whether one more player may be introduced to the host now; if so, it counts.
+    pub fn may_introduce(&mut self, host: ConnectionId, now: Timestamp) -> bool {
+        let Some(host) = self.by_connection.get_mut(&host) else {
+            return false;
+        };
+        let is_allowed = host.introductions.has_tokens(INTRODUCTION_BURST, now);
+        if is_allowed {
+            host.introductions.charge(1, INTRODUCTIONS_PER_SECOND, now);
+        }
+        is_allowed
     }
 
     /// How many players are registered.

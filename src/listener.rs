@@ -16,6 +16,7 @@ use crate::connection::{self, Connection};
 use crate::events::{Event, EventSender, LoopGone};
 use crate::id::ConnectionId;
 use crate::metrics::Metrics;
+use crate::network::Network;
 use crate::protocol::Reply;
 use crate::throttle::Throttle;
 
@@ -100,7 +101,7 @@ pub(crate) struct Caps {
     pub(crate) per_ip: usize,
 }
 
-/// Who is connected, counted by IP.
+/// Who is connected, counted by network.
 pub(crate) struct ConnectionTable {
     counts: Mutex<Counts>,
     metrics: Arc<Metrics>,
@@ -109,11 +110,11 @@ pub(crate) struct ConnectionTable {
 struct Counts {
     caps: Caps,
     connections: usize,
-    by_ip: HashMap<IpAddr, OfIp>,
+    by_network: HashMap<Network, OfNetwork>,
 }
 
 #[derive(Default)]
-struct OfIp {
+struct OfNetwork {
     connections: usize,
     unregistered: usize,
 }
@@ -121,7 +122,7 @@ struct OfIp {
 impl ConnectionTable {
     pub(crate) fn new(caps: Caps, metrics: Arc<Metrics>) -> Self {
         metrics.max_connections.set(caps.connections);
-        let counts = Counts { caps, connections: 0, by_ip: HashMap::new() };
+        let counts = Counts { caps, connections: 0, by_network: HashMap::new() };
         Self { counts: Mutex::new(counts), metrics }
     }
 
@@ -133,40 +134,49 @@ impl ConnectionTable {
 
     /// Admits one more connection from `ip`, unless a cap is reached.
     fn admit(self: &Arc<Self>, ip: IpAddr) -> Option<Permit> {
+        let network = Network::from(ip);
         let mut counts = self.counts.lock();
         let caps = counts.caps;
         let is_full = counts.connections >= caps.connections;
-        let of_ip = counts.by_ip.entry(ip).or_default();
-        let is_ip_full =
-            of_ip.connections >= caps.per_ip || of_ip.unregistered >= MAX_UNREGISTERED_PER_IP;
-        if is_full || is_ip_full {
-            if of_ip.connections == 0 {
-                counts.by_ip.remove(&ip);
+        let of_network = counts.by_network.entry(network).or_default();
+        let is_network_full = of_network.connections >= caps.per_ip
+            || of_network.unregistered >= MAX_UNREGISTERED_PER_IP;
+        if is_full || is_network_full {
+            if of_network.connections == 0 {
+                counts.by_network.remove(&network);
             }
             return None;
         }
-        of_ip.connections += 1;
-        of_ip.unregistered += 1;
+        of_network.connections += 1;
+        of_network.unregistered += 1;
         counts.connections += 1;
         self.metrics.tcp_connections.add(1);
-        Some(Permit { table: Arc::clone(self), ip, is_registered: AtomicBool::new(false) })
+        Some(Permit { table: Arc::clone(self), network, is_registered: AtomicBool::new(false) })
     }
 }
 
 /// One connection's place in the table; dropping it frees the place.
 pub(crate) struct Permit {
     table: Arc<ConnectionTable>,
-    ip: IpAddr,
+    network: Network,
     is_registered: AtomicBool,
 }
 
 impl Permit {
+    pub(crate) fn is_registered(&self) -> bool {
+        self.is_registered.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn mark_registered(&self) {
         if self.is_registered.swap(true, Ordering::Relaxed) {
             return;
         }
         let mut counts = self.table.counts.lock();
-        counts.by_ip.get_mut(&self.ip).expect("the permit's IP is counted").unregistered -= 1;
+        counts
+            .by_network
+            .get_mut(&self.network)
+            .expect("the permit's network is counted")
+            .unregistered -= 1;
     }
 }
 
@@ -174,13 +184,14 @@ impl Drop for Permit {
     fn drop(&mut self) {
         let mut counts = self.table.counts.lock();
         counts.connections -= 1;
-        let of_ip = counts.by_ip.get_mut(&self.ip).expect("the permit's IP is counted");
-        of_ip.connections -= 1;
+        let of_network =
+            counts.by_network.get_mut(&self.network).expect("the permit's network is counted");
+        of_network.connections -= 1;
         if !self.is_registered.load(Ordering::Relaxed) {
-            of_ip.unregistered -= 1;
+            of_network.unregistered -= 1;
         }
-        if of_ip.connections == 0 {
-            counts.by_ip.remove(&self.ip);
+        if of_network.connections == 0 {
+            counts.by_network.remove(&self.network);
         }
         self.table.metrics.tcp_connections.subtract(1);
     }
@@ -298,7 +309,7 @@ mod tests {
         let _one_more = table.admit(ONE).unwrap();
         assert!(table.admit(ONE).is_none());
         drop(waiting);
-        assert_eq!(table.counts.lock().by_ip[&ONE].unregistered, 1);
+        assert_eq!(table.counts.lock().by_network[&ONE.into()].unregistered, 1);
     }
 
     #[test]
@@ -308,6 +319,6 @@ mod tests {
         assert!(table.admit(OTHER).is_none());
         only.mark_registered();
         drop(only);
-        assert!(table.counts.lock().by_ip.is_empty());
+        assert!(table.counts.lock().by_network.is_empty());
     }
 }

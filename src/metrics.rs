@@ -7,6 +7,7 @@ use std::fmt::{Display, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::conduct::Misconduct;
 use crate::protocol::CommandKind;
 use crate::relay::DropReason;
 
@@ -131,6 +132,7 @@ pub struct Metrics {
     pub tcp_connections: Number,
     pub max_connections: Number,
     pub connections_refused: Number,
+    pub connections_closed: [Number; Misconduct::ALL.len()],
     pub active_hosts: Number,
     pub command_duration: [Histogram; CommandKind::ALL.len()],
     pub command_exception: [Number; CommandKind::ALL.len()],
@@ -157,6 +159,7 @@ impl Default for Metrics {
             tcp_connections: Number::default(),
             max_connections: Number::default(),
             connections_refused: Number::default(),
+            connections_closed: Default::default(),
             active_hosts: Number::default(),
             command_duration: std::array::from_fn(|_| Histogram::of_seconds()),
             command_exception: Default::default(),
@@ -194,6 +197,11 @@ impl Metrics {
             "TCP connections refused because a cap was reached",
             &self.connections_refused,
         );
+        let name = "noray_connections_closed_total";
+        page.head(name, "counter", "TCP connections closed because of what the player did");
+        for (misconduct, number) in Misconduct::ALL.into_iter().zip(&self.connections_closed) {
+            page.value(name, &format!("reason=\"{}\"", misconduct.label()), number.value());
+        }
         page.gauge("noray_active_hosts", "Players that have registered", &self.active_hosts);
         self.write_commands(&mut page);
         page.counter(

@@ -1,7 +1,8 @@
 //! Writes to nobody: what one command of a player leads to, as replies to players.
 
-use crate::hosts::{Host, Hosts, IdsExhausted};
+use crate::hosts::{Hosts, IdsExhausted, NotFound};
 use crate::id::{ConnectionId, OpenId, Random};
+use crate::network::Network;
 use crate::protocol::{Command, CommandKind, ErrorCode, Reply};
 use crate::relay::{Introduction, Party, RelayPort, RelayTable, RelaysExhausted};
 use crate::time::Timestamp;
@@ -13,6 +14,15 @@ pub enum Intake {
     Open,
     /// It is about to end: no registration, no introduction.
     Draining,
+}
+
+/// Who sent a command.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker {
+    /// The player.
+    pub player: ConnectionId,
+    /// Where its connection comes from, which cannot be forged.
+    pub network: Network,
 }
 
 /// What a command led to.
@@ -44,7 +54,7 @@ pub enum Step {
 
 /// Carries out `command` of the player `asker`.
 pub fn handle_command(
-    asker: ConnectionId,
+    asker: Asker,
     command: &Command,
     intake: Intake,
     hosts: &mut Hosts,
@@ -52,25 +62,26 @@ pub fn handle_command(
     random: &mut impl Random,
     now: Timestamp,
 ) -> Outcome {
-    if intake == Intake::Draining && begins_something(asker, command, hosts) {
-        return failed(asker, command.kind(), ErrorCode::Draining);
+    let player = asker.player;
+    if intake == Intake::Draining && begins_something(player, command, hosts) {
+        return failed(player, command.kind(), ErrorCode::Draining);
     }
     let result = match command {
-        Command::RegisterHost => register(asker, hosts, random),
-        Command::Connect(host) => connect(asker, host.as_ref(), hosts),
+        Command::RegisterHost => register(player, hosts, random),
+        Command::Connect(host) => connect(asker, host.as_ref(), hosts, now),
         Command::ConnectRelay(host) => connect_relay(asker, host.as_ref(), hosts, relays, now),
         Command::Echo(data) => {
-            Ok(Outcome { replies: vec![(asker, Reply::Echo(data.clone()))], step: Step::None })
+            Ok(Outcome { replies: vec![(player, Reply::Echo(data.clone()))], step: Step::None })
         }
         Command::Unknown(name) => {
             let reply = Reply::UnknownCommand(name.clone());
-            Ok(Outcome { replies: vec![(asker, reply)], step: Step::Failed("unknown-command") })
+            Ok(Outcome { replies: vec![(player, reply)], step: Step::Failed("unknown-command") })
         }
         Command::NotUtf8 => {
-            Ok(Outcome { replies: vec![(asker, Reply::NotUtf8)], step: Step::Failed("not-utf8") })
+            Ok(Outcome { replies: vec![(player, Reply::NotUtf8)], step: Step::Failed("not-utf8") })
         }
     };
-    result.unwrap_or_else(|error| failed(asker, command.kind(), error))
+    result.unwrap_or_else(|error| failed(player, command.kind(), error))
 }
 
 fn begins_something(asker: ConnectionId, command: &Command, hosts: &Hosts) -> bool {
@@ -102,13 +113,17 @@ fn register(
 }
 
 fn connect(
-    asker: ConnectionId,
+    asker: Asker,
     open_id: Option<&OpenId>,
-    hosts: &Hosts,
+    hosts: &mut Hosts,
+    now: Timestamp,
 ) -> Result<Outcome, ErrorCode> {
-    let [asker, host] = both_ends(asker, open_id, hosts)?;
+    let [asker, host] = both_ends(asker, open_id, hosts, now)?;
     if asker.address.is_ipv4() != host.address.is_ipv4() {
         return Err(ErrorCode::NoCommonFamily);
+    }
+    if !hosts.may_introduce(host.player, now) {
+        return Err(ErrorCode::RateLimited);
     }
     let replies = vec![
         (asker.player, Reply::Connect(host.address)),
@@ -118,14 +133,18 @@ fn connect(
 }
 
 fn connect_relay(
-    asker: ConnectionId,
+    asker: Asker,
     open_id: Option<&OpenId>,
-    hosts: &Hosts,
+    hosts: &mut Hosts,
     relays: &mut RelayTable,
     now: Timestamp,
 ) -> Result<Outcome, ErrorCode> {
-    let [asker, host] = both_ends(asker, open_id, hosts)?;
-    let ports = match relays.introduce(asker, host, now) {
+    let network = asker.network;
+    let [asker, host] = both_ends(asker, open_id, hosts, now)?;
+    if !hosts.may_introduce(host.player, now) {
+        return Err(ErrorCode::RateLimited);
+    }
+    let ports = match relays.introduce(asker, host, network, now) {
         Ok(ports) => ports,
         Err(RelaysExhausted) => return Err(ErrorCode::RelaysExhausted),
     };
@@ -145,21 +164,22 @@ fn connect_relay(
 
 /// The asker and the host it names, each with its registered address.
 fn both_ends(
-    asker: ConnectionId,
+    asker: Asker,
     open_id: Option<&OpenId>,
-    hosts: &Hosts,
+    hosts: &mut Hosts,
+    now: Timestamp,
 ) -> Result<[Party; 2], ErrorCode> {
     let open_id = open_id.ok_or(ErrorCode::MissingOid)?;
-    let asking = hosts.by_connection(asker).ok_or(ErrorCode::NotRegistered)?;
-    let (host_player, host) = hosts.by_open_id(open_id).ok_or(ErrorCode::UnknownOid)?;
-    if host_player == asker {
+    let Asker { player, network } = asker;
+    let own_address = hosts.by_connection(player).ok_or(ErrorCode::NotRegistered)?.address;
+    let (host_player, host) = hosts.find(open_id, network, now).map_err(|error| match error {
+        NotFound::Unknown => ErrorCode::UnknownOid,
+        NotFound::TooManyGuesses => ErrorCode::RateLimited,
+    })?;
+    if host_player == player {
         return Err(ErrorCode::OwnOid);
     }
-    let party = |player, host: &Host, error| {
-        host.address.map(|address| Party { player, address }).ok_or(error)
-    };
-    Ok([
-        party(asker, asking, ErrorCode::NoAddress)?,
-        party(host_player, host, ErrorCode::HostNoAddress)?,
-    ])
+    let address = own_address.ok_or(ErrorCode::NoAddress)?;
+    let host_address = host.address.ok_or(ErrorCode::HostNoAddress)?;
+    Ok([Party { player, address }, Party { player: host_player, address: host_address }])
 }

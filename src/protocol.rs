@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 
+use crate::conduct::Misconduct;
 use crate::id::{OpenId, PrivateId};
 use crate::relay::{Limit, RelayPort};
 
@@ -25,6 +26,11 @@ pub struct LineReader {
 }
 
 impl LineReader {
+    /// Whether a line has begun and not ended.
+    pub fn is_incomplete(&self) -> bool {
+        !self.partial.is_empty()
+    }
+
     /// The next line of what is left from before and of `chunk`, which is moved past what was taken.
     ///
     /// The line comes without its end; `None` means that `chunk` is used up.
@@ -169,11 +175,13 @@ pub enum ErrorCode {
     IdsExhausted,
     /// The server is about to end and begins nothing new.
     Draining,
+    /// Too many commands of this player, too many wrong OpenIDs of its network, or too many introductions of the host.
+    RateLimited,
 }
 
 impl ErrorCode {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::UnknownOid,
         Self::NotRegistered,
         Self::NoAddress,
@@ -184,6 +192,7 @@ impl ErrorCode {
         Self::NoCommonFamily,
         Self::IdsExhausted,
         Self::Draining,
+        Self::RateLimited,
     ];
 
     /// The token that programs act on.
@@ -199,6 +208,7 @@ impl ErrorCode {
             Self::NoCommonFamily => "no-common-family",
             Self::IdsExhausted => "ids-exhausted",
             Self::Draining => "draining",
+            Self::RateLimited => "rate-limited",
         }
     }
 
@@ -219,6 +229,7 @@ impl ErrorCode {
             Self::NoCommonFamily => "one side has IPv4 and the other IPv6, use connect-relay",
             Self::IdsExhausted => "no unused OpenID was found, the server's OpenIDs are too short",
             Self::Draining => "the server is about to restart, connect again in a minute",
+            Self::RateLimited => "too many at once, try again in a few seconds",
         }
     }
 }
@@ -240,8 +251,8 @@ pub enum Reply {
     UnknownCommand(String),
     /// `error not-utf8 DETAIL`.
     NotUtf8,
-    /// `error line-too-long`, after which the connection ends.
-    LineTooLong,
+    /// `error CODE DETAIL`, after which the connection ends.
+    Misconduct(Misconduct),
     /// `error server-full`, after which the connection ends.
     ServerFull,
     /// `relay-limit LIMIT`: a relay of this player's has reached it.
@@ -262,8 +273,8 @@ impl Reply {
             }
             Self::UnknownCommand(name) => format!("error unknown-command {name}\n"),
             Self::NotUtf8 => "error not-utf8 the line was ignored\n".to_owned(),
-            Self::LineTooLong => {
-                format!("error line-too-long lines have at most {MAX_LINE} bytes\n")
+            Self::Misconduct(misconduct) => {
+                format!("error {} {}\n", misconduct.label(), misconduct.detail())
             }
             Self::ServerFull => "error server-full try again later\n".to_owned(),
             Self::RelayLimit(limit) => format!("relay-limit {}\n", limit.name()),

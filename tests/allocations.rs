@@ -35,7 +35,8 @@ fn a_relayed_datagram_allocates_nothing() {
 /// A host with a hundred clients, a million datagrams.
 fn in_the_rules() -> usize {
     let ports: Vec<RelayPort> = (20_000..20_200).map(RelayPort).collect();
-    let mut table = RelayTable::new(Config::default().limits(), OwnAddresses::default(), &ports);
+    let limits = Config { relay_max_per_ip: 100, ..Config::default() }.limits();
+    let mut table = RelayTable::new(limits, OwnAddresses::default(), &ports);
     let party = |player| Party {
         player: ConnectionId(player),
         address: format!("192.0.2.1:{}", 1000 + player).parse().unwrap(),
@@ -43,7 +44,8 @@ fn in_the_rules() -> usize {
     let mut arrivals = Vec::new();
     for client in 1..=100 {
         let (client, host) = (party(client), party(0));
-        let introduction = table.introduce(client, host, Timestamp::START).unwrap();
+        let introduction =
+            table.introduce(client, host, client.address.ip().into(), Timestamp::START).unwrap();
         arrivals.extend([(introduction.host, client.address), (introduction.asker, host.address)]);
     }
     let mut is_refused = [false; 2];

@@ -28,9 +28,7 @@ fn a_player_who_does_not_read_is_disconnected_and_delays_nobody() {
     client.line.settle();
     client.send(b"undisturbed", server.relay(to_host));
     assert_eq!(host.receive().0, b"undisturbed");
-    while server.metric("noray_tcp_connections") != 2 {
-        client.line.settle();
-    }
+    server.wait_for("noray_tcp_connections", 2);
 }
 
 #[test]
@@ -46,9 +44,9 @@ fn peers_that_vanish_in_the_middle_of_a_line_leave_nothing_behind() {
             }
         }
     }
-    while server.metric("noray_tcp_connections") != 1 || server.metric("noray_active_hosts") != 1 {
-        witness.line.settle();
-    }
+    server.wait_for("noray_tcp_connections", 1);
+    server.wait_for("noray_active_hosts", 1);
+    witness.line.settle();
 }
 
 #[test]

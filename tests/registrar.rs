@@ -93,9 +93,8 @@ fn ids_end_with_the_connection() {
     let mut leaving = Player::join(&server);
     let mut staying = Player::join(&server);
     leaving.line.stream().shutdown(std::net::Shutdown::Both).unwrap();
-    while server.metric("noray_active_hosts") != 1 {
-        staying.line.settle();
-    }
+    server.wait_for("noray_active_hosts", 1);
+    staying.line.settle();
     leaving.send(leaving.pid.as_bytes(), server.addresses.registrar);
     assert_eq!(leaving.receive().0, UNKNOWN);
     staying.line.send(&format!("connect {}", leaving.oid));

@@ -84,9 +84,8 @@ fn relays_live_on_without_the_players_connections() {
     for player in [&host, &client] {
         player.line.stream().shutdown(std::net::Shutdown::Both).unwrap();
     }
-    while server.metric("noray_active_hosts") != 1 {
-        witness.line.settle();
-    }
+    server.wait_for("noray_active_hosts", 1);
+    witness.line.settle();
     client.send(b"still here", server.relay(to_host));
     assert_eq!(host.receive(), (b"still here".to_vec(), server.relay(to_client)));
 }
@@ -156,14 +155,10 @@ fn an_idle_relay_is_swept_and_its_ports_take_nothing_more() {
     let (mut host, mut client) = (Player::join(&server), Player::join(&server));
     let (to_host, _) = connect_relay(&mut client, &mut host);
     assert_eq!(server.metric("noray_relay_expired"), 0);
-    while server.metric("noray_relay_expired") == 0 {
-        client.line.settle();
-    }
+    server.wait_for("noray_relay_expired", 1);
     assert_eq!(server.metric("noray_relay_count"), 0);
     client.send(b"stray", server.relay(to_host));
-    while server.metric("noray_relay_drop_count{reason=\"no-pair\"}") == 0 {
-        client.line.settle();
-    }
+    server.wait_for("noray_relay_drop_count{reason=\"no-pair\"}", 1);
 }
 
 #[test]

@@ -32,13 +32,23 @@ pub(crate) fn print(cases: &[Case]) {
     }
     println!("\np99 at 100,000/s, noray to the bare forwarder: at most 1.20");
     for case in cases.iter().filter(|case| case.offered == HUNDRED_THOUSAND.name()) {
-        check(case, case.ratio("noray", "bare", |figures| figures.p99_us), 1.20);
+        check(case, case.ratio("noray", "bare", p99), 1.20);
+    }
+    // One case's rounds are too few to tell: what stalls the machine for some milliseconds decides over each.
+    let at_rate = cases.iter().filter(|case| case.offered == HUNDRED_THOUSAND.name());
+    let ratios: Vec<f64> = at_rate.flat_map(|case| case.ratios("noray", "bare", p99)).collect();
+    if !ratios.is_empty() {
+        println!("  all rounds of these cases together        {}", Median::of(ratios.into_iter()));
     }
     println!("\nloss below saturation, in percent: none");
     for case in cases.iter().filter(|case| case.offered != Rate::Saturation.name()) {
         let rounds = case.rounds("noray").expect("it is always there");
         check(case, Some(Median::of(rounds.iter().map(|figures| figures.loss_percent))), 0.0);
     }
+}
+
+fn p99(figures: &Figures) -> f64 {
+    figures.p99_us
 }
 
 fn cpu(figures: &Figures) -> f64 {

@@ -51,8 +51,20 @@ pub(crate) struct Case {
 impl Case {
     /// The rounds' ratios of a figure between two subjects; `None` if one was not there.
     pub(crate) fn ratio(&self, of: &str, to: &str, figure: fn(&Figures) -> f64) -> Option<Median> {
-        let rounds = self.rounds(of)?.iter().zip(self.rounds(to)?);
-        Some(Median::of(rounds.map(|(of, to)| figure(of) / figure(to))))
+        let mut ratios = self.ratios(of, to, figure).peekable();
+        ratios.peek()?;
+        Some(Median::of(ratios))
+    }
+
+    /// The ratio in each round; none if one of the subjects was not there.
+    pub(crate) fn ratios(
+        &self,
+        of: &str,
+        to: &str,
+        figure: fn(&Figures) -> f64,
+    ) -> impl Iterator<Item = f64> {
+        let [of, to] = [of, to].map(|name| self.rounds(name).unwrap_or_default());
+        of.iter().zip(to).map(move |(of, to)| figure(of) / figure(to))
     }
 
     pub(crate) fn rounds(&self, name: &str) -> Option<&[Figures]> {

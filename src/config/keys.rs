@@ -163,6 +163,14 @@ pub const KEYS: &[Key] = &[
         show: |config| name_of(config.relay_latching, LATCHINGS).to_owned(),
     },
     key!(
+        "NORAY_UDP_RELAY_MAX_PER_IP",
+        "64",
+        relay_max_per_ip,
+        count::<65_536>,
+        "How many relays players of one IP address (IPv6: /64) may have asked for once three quarters of the ports are \
+         in use."
+    ),
+    key!(
         "NORAY_OID_LENGTH",
         "21",
         oid_length,
@@ -266,6 +274,7 @@ pub(super) fn defaults() -> Config {
         relay_max_lifetime_duration: no_time,
         relay_max_lifetime_traffic: ByteSize(0),
         relay_latching: Latching::Off,
+        relay_max_per_ip: 0,
         max_connections: 0,
         max_connections_per_ip: 0,
         drain_timeout: no_time,

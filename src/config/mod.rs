@@ -51,6 +51,7 @@ pub struct Config {
     pub relay_max_lifetime_duration: TimeSpan,
     pub relay_max_lifetime_traffic: ByteSize,
     pub relay_latching: Latching,
+    pub relay_max_per_ip: usize,
     pub max_connections: usize,
     pub max_connections_per_ip: usize,
     pub drain_timeout: TimeSpan,
@@ -102,6 +103,7 @@ impl Config {
             lifetime_traffic: self.relay_max_lifetime_traffic.0,
             idle_timeout: self.relay_timeout.0,
             latching: self.relay_latching,
+            max_per_network: self.relay_max_per_ip,
         }
     }
 

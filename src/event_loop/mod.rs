@@ -87,7 +87,6 @@ pub(crate) struct EventLoop {
 struct Warnings {
     send: Throttle,
     receive: Throttle,
-    slow_player: Throttle,
     wrong_ip: Throttle,
     limits: [Throttle; datagrams::LIMIT_KEYS.len()],
 }

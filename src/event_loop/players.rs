@@ -4,13 +4,14 @@ use std::time::{Duration, Instant};
 
 use super::{EVENTS_PER_TURN, EventLoop, Flow};
 use crate::clock;
+use crate::conduct::Misconduct;
 use crate::config::Config;
 use crate::connection::{SendError, SharedConnection};
 use crate::drain::{self, Drain};
 use crate::events::Event;
 use crate::id::ConnectionId;
-use crate::orchestrator::{self, Intake, Outcome, Step};
-use crate::protocol::{Command, Reply};
+use crate::orchestrator::{self, Asker, Intake, Outcome, Step};
+use crate::protocol::{Command, ErrorCode, Reply};
 use crate::units::TimeSpan;
 
 impl EventLoop {
@@ -38,8 +39,13 @@ impl EventLoop {
             Event::Command { player, command, received } => {
                 self.handle_command(player, &command, received);
             }
-            Event::LineTooLong(player) => {
-                self.tell(player, &Reply::LineTooLong);
+            Event::TooFast(player, kind) => {
+                self.metrics.command_exception[kind as usize].add_as_only_writer(1);
+                self.tell(player, &Reply::Failed(kind, ErrorCode::RateLimited));
+            }
+            Event::Misconduct(player, misconduct) => {
+                self.note_misconduct(player, misconduct);
+                self.tell(player, &Reply::Misconduct(misconduct));
                 if let Some(connection) = self.forget(player) {
                     connection.finish_sending();
                 }
@@ -65,12 +71,13 @@ impl EventLoop {
     }
 
     fn handle_command(&mut self, player: ConnectionId, command: &Command, received: Instant) {
-        if !self.players.contains_key(&player) {
+        let Some(connection) = self.players.get(&player) else {
             return;
-        }
+        };
+        let asker = Asker { player, network: connection.peer.ip().into() };
         let intake = if self.drain.is_some() { Intake::Draining } else { Intake::Open };
         let Outcome { replies, step } = orchestrator::handle_command(
-            player,
+            asker,
             command,
             intake,
             &mut self.hosts,
@@ -119,12 +126,17 @@ impl EventLoop {
         match connection.send(reply) {
             Ok(()) => {}
             Err(SendError::BufferFull) => {
-                if self.warnings.slow_player.is_due(clock::now()) {
-                    log::info!("{} does not read its answers: disconnected", connection.peer);
-                }
+                self.note_misconduct(player, Misconduct::SlowReader);
                 self.depart(player);
             }
             Err(SendError::Broken) => self.depart(player),
+        }
+    }
+
+    fn note_misconduct(&self, player: ConnectionId, misconduct: Misconduct) {
+        self.metrics.connections_closed[misconduct as usize].add_as_only_writer(1);
+        if let Some(connection) = self.players.get(&player) {
+            log::debug!("{}: {}, closed", connection.peer, misconduct.label());
         }
     }
 

@@ -139,6 +139,7 @@ fn is_printable(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::conduct::Misconduct;
     use crate::protocol::{CommandKind, ErrorCode, Reply};
     use crate::relay::{Limit, RelayPort};
 
@@ -183,12 +184,12 @@ mod tests {
             Reply::Echo("x".to_owned()),
             Reply::UnknownCommand("x".to_owned()),
             Reply::NotUtf8,
-            Reply::LineTooLong,
             Reply::ServerFull,
             Reply::RelayLimit(Limit::Traffic),
         ];
         let failures = ErrorCode::ALL.map(|code| Reply::Failed(CommandKind::Connect, code));
-        for reply in replies.into_iter().chain(failures) {
+        let ends = Misconduct::ALL.map(Reply::Misconduct);
+        for reply in replies.into_iter().chain(failures).chain(ends) {
             for line in reply.encode().lines() {
                 let answer = Answer::parse(line.as_bytes());
                 assert!(!matches!(answer, Answer::Foreign(_)), "{line}");

@@ -20,6 +20,11 @@ impl TokenBucket {
         self.full_at.since(now) < depth
     }
 
+    /// Whether nothing was taken that is not filled again.
+    pub fn is_full(&self, now: Timestamp) -> bool {
+        self.full_at <= now
+    }
+
     /// Takes `amount`, also more than there is; the bucket fills at `rate` a second.
     pub fn charge(&mut self, amount: u64, rate: u64, now: Timestamp) {
         let cost = amount.saturating_mul(NANOS_PER_SECOND).div_ceil(rate);

@@ -7,6 +7,7 @@
 
 mod bandwidth;
 mod latch;
+mod pair;
 mod port_map;
 mod ports;
 mod table;
@@ -20,9 +21,10 @@ pub use bandwidth::TokenBucket;
 pub use latch::{
     ANY_IP_WINDOW, Latch, SEAM, SEAMLESS_ATTEMPTS, SILENCE_BEFORE_LATCHING, TAKE_BACK_WINDOW,
 };
+pub use pair::UNHEARD_ALLOWANCE;
 pub use port_map::PortMap;
 pub use ports::PortPool;
-pub use table::{Freed, Introduction, Party, RelayTable, RelaysExhausted, UNHEARD_ALLOWANCE};
+pub use table::{Freed, Introduction, Party, RelayTable, RelaysExhausted};
 
 /// A UDP port of the server that carries one player's side of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -182,6 +184,8 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// Which sources may become a player's address.
     pub latching: Latching,
+    /// How many pairs one network may have asked for while few ports are left.
+    pub max_per_network: usize,
 }
 
 /// What a datagram with a payload of `length` bytes costs: with the 28 bytes of its IPv4 and UDP headers.

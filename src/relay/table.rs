@@ -14,21 +14,16 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::id::ConnectionId;
+use crate::network::Network;
+use crate::relay::pair::{Life, Pair, Person, Role, Side, receiver_and_sender};
 use crate::relay::{
-    Action, DropReason, Latch, Limit, Limits, OwnAddresses, PortMap, PortPool, RelayPort,
-    TokenBucket, charge,
+    Action, DropReason, Limit, Limits, OwnAddresses, PortMap, PortPool, RelayPort, TokenBucket,
+    charge,
 };
 use crate::time::Timestamp;
 
-/// How many [`charge`]d bytes are sent to an address that was not heard yet. Enough for any handshake, and too
-/// little to be worth a forged registration (in the spirit of consent, RFC 7675).
-pub const UNHEARD_ALLOWANCE: u64 = 64 * 1024;
-
 /// How often pairs that are over are looked for because a port is needed.
 const SWEEP_ON_DEMAND_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How often a player is told of the same limit of the same pair.
-const NOTICE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// One player of an introduction, with its registered external address.
 #[derive(Clone, Copy, Debug)]
@@ -77,6 +72,8 @@ pub struct RelayTable {
     pairs: Vec<Option<Pair>>,
     vacant: Vec<PairIndex>,
     partners: HashMap<ConnectionId, HashMap<ConnectionId, PairIndex>>,
+    /// How many pairs each network has asked for, whether its players are still connected or not.
+    by_network: HashMap<Network, usize>,
     all_traffic: TokenBucket,
     last_sweep: Timestamp,
     freed: VecDeque<Freed>,
@@ -91,66 +88,6 @@ struct Slot {
     owner: Role,
 }
 
-/// Who is who in a pair: the indices of its sides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
-    Asker,
-    Host,
-}
-
-impl Role {
-    const fn other(self) -> Self {
-        match self {
-            Self::Asker => Self::Host,
-            Self::Host => Self::Asker,
-        }
-    }
-}
-
-/// Three cache lines with all that a datagram needs: among thousands of pairs, fetching them is the cost.
-#[derive(Debug)]
-#[repr(align(64))]
-struct Pair {
-    /// The asker's and the host's.
-    sides: [Side; 2],
-    life: Life,
-    /// Who they are, in the same order.
-    people: Box<[Person; 2]>,
-}
-
-const _: () = assert!(size_of::<Option<Pair>>() == 192);
-
-/// How long a pair has been there, and what it has carried.
-#[derive(Debug)]
-struct Life {
-    created: Timestamp,
-    /// When a datagram was last forwarded; at first, when the two were introduced.
-    forwarded: Timestamp,
-    /// Charged bytes, both directions together.
-    traffic: u64,
-}
-
-/// One player's end of a pair.
-#[derive(Debug)]
-struct Side {
-    /// Where the player is, as seen at the partner's port.
-    latch: Latch,
-    /// What the player sends.
-    bucket: TokenBucket,
-    /// Charged bytes sent to the player while it was not heard: at most [`UNHEARD_ALLOWANCE`].
-    sent_unheard: u32,
-    /// The player's own port: its partner sends here.
-    port: RelayPort,
-}
-
-/// One player of a pair.
-#[derive(Debug)]
-struct Person {
-    player: ConnectionId,
-    /// When it was last told of each limit.
-    told: [Option<Timestamp>; 3],
-}
-
 impl RelayTable {
     /// No pairs; `ports` are all free, to be used in that order.
     pub fn new(limits: Limits, own: OwnAddresses, ports: &[RelayPort]) -> Self {
@@ -163,6 +100,7 @@ impl RelayTable {
             pairs: Vec::new(),
             vacant: Vec::new(),
             partners: HashMap::new(),
+            by_network: HashMap::new(),
             all_traffic: TokenBucket::default(),
             last_sweep: Timestamp::START,
             freed: VecDeque::new(),
@@ -222,14 +160,16 @@ impl RelayTable {
     }
 
     /// Opens a pair for the two, or finds the one they have. Pairs that are over are freed if their ports are
-    /// needed.
+    /// needed. The pair counts against the asker's `network` as long as it lives.
     ///
     /// # Errors
-    /// [`RelaysExhausted`] if there are not two ports to be had; then no pair has been opened.
+    /// [`RelaysExhausted`] if there are not two ports to be had, or if few are left and the network has its share;
+    /// then no pair has been opened.
     pub fn introduce(
         &mut self,
         asker: Party,
         host: Party,
+        network: Network,
         now: Timestamp,
     ) -> Result<Introduction, RelaysExhausted> {
         if let Some(index) = self.find(asker.player, host.player) {
@@ -239,6 +179,12 @@ impl RelayTable {
             }
             self.free(index);
         }
+        if self.is_scarce() && self.pairs_of(network) >= self.limits.max_per_network {
+            self.sweep_on_demand(now);
+            if self.is_scarce() && self.pairs_of(network) >= self.limits.max_per_network {
+                return Err(RelaysExhausted);
+            }
+        }
         let [asker_port, host_port] = self.allocate(asker.player, host.player, now)?;
         self.insert(Pair {
             sides: [
@@ -246,6 +192,7 @@ impl RelayTable {
                 Side::new(host.address, host_port, now),
             ],
             life: Life { created: now, forwarded: now, traffic: 0 },
+            network,
             people: Box::new([asker.player, host.player].map(Person::new)),
         });
         Ok(Introduction { asker: asker_port, host: host_port, is_new: true })
@@ -260,10 +207,23 @@ impl RelayTable {
         if let Some(ports) = self.ports.allocate(asker, host) {
             return Ok(ports);
         }
+        self.sweep_on_demand(now);
+        self.ports.allocate(asker, host).ok_or(RelaysExhausted)
+    }
+
+    fn sweep_on_demand(&mut self, now: Timestamp) {
         if now.since(self.last_sweep) >= SWEEP_ON_DEMAND_INTERVAL {
             self.sweep(now);
         }
-        self.ports.allocate(asker, host).ok_or(RelaysExhausted)
+    }
+
+    /// Whether more than three quarters of the ports carry pairs.
+    fn is_scarce(&self) -> bool {
+        4 * 2 * self.pairs() > 3 * self.size
+    }
+
+    fn pairs_of(&self, network: Network) -> usize {
+        self.by_network.get(&network).copied().unwrap_or(0)
     }
 
     /// A player registered its address for the first time: a port is reserved for it, if one is free.
@@ -360,6 +320,7 @@ impl RelayTable {
         let [a, b] = &pair.sides;
         self.slots.insert(a.port, Slot { pair: index, owner: Role::Asker });
         self.slots.insert(b.port, Slot { pair: index, owner: Role::Host });
+        *self.by_network.entry(pair.network).or_default() += 1;
         let [a, b] = &*pair.people;
         self.partners.entry(a.player).or_default().insert(b.player, index);
         self.partners.entry(b.player).or_default().insert(a.player, index);
@@ -376,6 +337,11 @@ impl RelayTable {
             if partners.is_empty() {
                 self.partners.remove(&player);
             }
+        }
+        let count = self.by_network.get_mut(&pair.network).expect("each pair is counted");
+        *count -= 1;
+        if *count == 0 {
+            self.by_network.remove(&pair.network);
         }
         let ports = pair.sides.each_ref().map(|side| side.port);
         for port in ports {
@@ -413,39 +379,8 @@ impl RelayTable {
         let known: usize = self.partners.values().map(HashMap::len).sum();
         assert_eq!(known, 2 * self.pairs(), "nobody is partner in a pair that is gone");
         assert_eq!(self.slots.count(), 2 * self.pairs(), "no slot without a pair");
+        assert_eq!(self.by_network.values().sum::<usize>(), self.pairs(), "each pair counts once");
         assert_eq!(seen.len(), self.size, "no port is lost");
-    }
-}
-
-impl Pair {
-    /// The pair's ports, as the player who asks now sees them: either may have asked first.
-    fn introduction(&self, asker: ConnectionId) -> Introduction {
-        let [first, second] = &self.sides;
-        let is_reversed = self.people[Role::Asker as usize].player != asker;
-        let (asker, host) = if is_reversed { (second, first) } else { (first, second) };
-        Introduction { asker: asker.port, host: host.port, is_new: false }
-    }
-}
-
-impl Life {
-    fn refusal(&self, limits: &Limits, now: Timestamp) -> Option<DropReason> {
-        if now.since(self.created) >= limits.lifetime {
-            return Some(DropReason::LifetimeDuration);
-        }
-        (self.traffic >= limits.lifetime_traffic).then_some(DropReason::LifetimeTraffic)
-    }
-
-    fn is_over(&self, limits: &Limits, now: Timestamp) -> bool {
-        now.since(self.forwarded) >= limits.idle_timeout || self.refusal(limits, now).is_some()
-    }
-}
-
-/// A datagram at the port of `owner` goes to it, and comes from the other.
-fn receiver_and_sender(sides: &mut [Side; 2], owner: Role) -> (&mut Side, &mut Side) {
-    let [asker, host] = sides;
-    match owner {
-        Role::Asker => (asker, host),
-        Role::Host => (host, asker),
     }
 }
 
@@ -455,48 +390,6 @@ fn refusal_of_all(
     now: Timestamp,
 ) -> Option<DropReason> {
     (!all_traffic.has_tokens(limits.burst, now)).then_some(DropReason::GlobalBandwidth)
-}
-
-impl Side {
-    fn new(address: SocketAddr, port: RelayPort, now: Timestamp) -> Self {
-        Self {
-            latch: Latch::new(address, now),
-            bucket: TokenBucket::default(),
-            sent_unheard: 0,
-            port,
-        }
-    }
-
-    /// Why the player may not be sent `cost` more bytes at the address where it was last seen.
-    fn refusal_to_receive(&self, cost: u64, limits: &Limits, now: Timestamp) -> Option<DropReason> {
-        match self.latch.heard() {
-            None => (u64::from(self.sent_unheard) + cost > UNHEARD_ALLOWANCE)
-                .then_some(DropReason::ReceiverUnheard),
-            Some(heard) => {
-                (now.since(heard) >= limits.idle_timeout).then_some(DropReason::ReceiverSilent)
-            }
-        }
-    }
-
-    /// Why the player may not send just now.
-    fn refusal_to_send(&self, limits: &Limits, now: Timestamp) -> Option<DropReason> {
-        (!self.bucket.has_tokens(limits.burst, now)).then_some(DropReason::PairBandwidth)
-    }
-}
-
-impl Person {
-    fn new(player: ConnectionId) -> Self {
-        Self { player, told: [None; 3] }
-    }
-
-    fn tell(&mut self, limit: Limit, now: Timestamp) -> Option<ConnectionId> {
-        let told = &mut self.told[limit as usize];
-        if told.is_some_and(|at| now.since(at) < NOTICE_INTERVAL) {
-            return None;
-        }
-        *told = Some(now);
-        Some(self.player)
-    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use model::{Model, SECOND};
 use noray::id::ConnectionId;
+use noray::network::Network;
 use noray::relay::{
     Action, DropReason, Latching, Limits, OwnAddresses, Party, RelayPort, RelayTable,
 };
@@ -101,6 +102,7 @@ impl World {
             lifetime_traffic: random.u64(200_000..4_000_000),
             idle_timeout: Duration::from_secs(random.u64(5..40)),
             latching,
+            max_per_network: random.usize(1..6),
         };
         let ports: Vec<u16> = (0..random.u16(6..16)).map(|index| 50_000 + 3 * index).collect();
         let relay_ports: Vec<RelayPort> = ports.iter().copied().map(RelayPort).collect();
@@ -216,13 +218,14 @@ impl World {
         if asker == host {
             return;
         }
+        let network = Network::from(self.players[asker].ip);
         let [asker, host] =
             [asker, host].map(|index| (self.players[index].id, self.players[index].registered));
         let party = |(id, address)| Party { player: ConnectionId(id), address };
-        let real = self.table.introduce(party(asker), party(host), self.now());
+        let real = self.table.introduce(party(asker), party(host), network, self.now());
         let real = real.ok().map(|ports| (ports.asker.0, ports.host.0));
         self.note_freed();
-        let expected = self.model.introduce(asker, host, self.now);
+        let expected = self.model.introduce(asker, host, network, self.now);
         assert_eq!(real, expected, "introduction");
     }
 

@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use noray::network::Network;
 use noray::relay::{Action, DropReason, Latching, Limits, RelayPort};
 
 pub(crate) const SECOND: u64 = 1_000_000_000;
@@ -22,6 +23,8 @@ pub(crate) struct Pair {
     pub(crate) players: [u64; 2],
     pub(crate) ports: [u16; 2],
     sides: [Side; 2],
+    /// Whose player asked for it.
+    network: Network,
     created: u64,
     forwarded: u64,
     traffic: u64,
@@ -107,6 +110,7 @@ impl Model {
         &mut self,
         asker: (u64, SocketAddr),
         host: (u64, SocketAddr),
+        network: Network,
         now: u64,
     ) -> Option<(u16, u16)> {
         let players = [asker.0, host.0];
@@ -119,6 +123,13 @@ impl Model {
             return Some((pair.ports[first], pair.ports[1 - first]));
         }
         if self.free.len() + self.reserved.len() < 2 {
+            return None;
+        }
+        let in_use = 2 * self.pairs.len();
+        let size = in_use + self.free.len() + self.reserved.len();
+        let is_scarce = in_use as f64 > 0.75 * size as f64;
+        let of_network = self.pairs.iter().filter(|pair| pair.network == network).count();
+        if is_scarce && of_network >= self.limits.max_per_network {
             return None;
         }
         let mut ports = [0; 2];
@@ -138,7 +149,15 @@ impl Model {
             bucket: Bucket::new(self.limits.pair_rate, &self.limits),
         };
         let sides = [side(asker.1), side(host.1)];
-        self.pairs.push(Pair { players, ports, sides, created: now, forwarded: now, traffic: 0 });
+        self.pairs.push(Pair {
+            players,
+            ports,
+            sides,
+            network,
+            created: now,
+            forwarded: now,
+            traffic: 0,
+        });
         Some((ports[0], ports[1]))
     }
 

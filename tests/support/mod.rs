@@ -83,6 +83,13 @@ impl TestServer {
     }
 }
 
+impl TestServer {
+    /// Waits until a metric has that value.
+    pub fn wait_for(&self, name: &str, value: u64) {
+        assert!(try_until(PATIENCE, || self.metric(name) == value), "{name} is not {value}");
+    }
+}
+
 impl Drop for TestServer {
     fn drop(&mut self) {
         self.stop();
@@ -111,7 +118,10 @@ pub struct Line {
 
 impl Line {
     pub fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).expect("the server accepts");
+        Self::new(TcpStream::connect(address).expect("the server accepts"))
+    }
+
+    pub fn new(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
         Self { reader: BufReader::new(stream) }

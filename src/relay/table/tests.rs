@@ -1,5 +1,5 @@
 use super::*;
-use crate::relay::Latching;
+use crate::relay::{Latching, UNHEARD_ALLOWANCE};
 
 const ALICE: ConnectionId = ConnectionId(1);
 const BOB: ConnectionId = ConnectionId(2);
@@ -18,6 +18,7 @@ const LIMITS: Limits = Limits {
     lifetime_traffic: 10_000_000,
     idle_timeout: Duration::from_secs(30),
     latching: Latching::SameIp,
+    max_per_network: 100,
 };
 
 /// A table with ports 1 to 6, and a clock.
@@ -46,7 +47,9 @@ impl Play {
             player,
             address: address.parse().unwrap(),
         };
-        let introduction = self.table.introduce(party(asker), party(host), self.now)?;
+        let (asker, host) = (party(asker), party(host));
+        let network = asker.address.ip().into();
+        let introduction = self.table.introduce(asker, host, network, self.now)?;
         self.table.check_invariants();
         Ok((introduction.asker.0, introduction.host.0))
     }
@@ -321,4 +324,30 @@ fn a_player_is_told_of_a_limit_once_a_minute() {
         assert_eq!(play.table.poll_notices(at, limit, now), told, "{limit:?} at {seconds} s");
     }
     assert_eq!(play.table.poll_notices(RelayPort(5), Limit::Traffic, play.now), [None, None]);
+}
+
+#[test]
+fn when_ports_run_short_a_network_keeps_to_its_share() {
+    let limits = Limits { max_per_network: 2, ..LIMITS };
+    let ports: Vec<RelayPort> = (1..=20).map(RelayPort).collect();
+    let mut play = Play {
+        table: RelayTable::new(limits, OwnAddresses::default(), &ports),
+        now: Timestamp::START,
+    };
+    let host = (ConnectionId(1000), BOB_AT);
+    let (greedy, modest) = ("198.51.100.1:1000", "198.51.100.2:1000");
+    for id in 0..8 {
+        play.introduce((ConnectionId(id), greedy), host).expect("there is room for all");
+    }
+    assert_eq!(play.introduce((ConnectionId(8), greedy), host), Err(RelaysExhausted));
+    play.introduce((ConnectionId(9), modest), host).expect("another network has its share");
+    play.table.handle_departure(ConnectionId(0));
+    assert_eq!(
+        play.introduce((ConnectionId(8), greedy), host),
+        Err(RelaysExhausted),
+        "pairs count as long as they live, not as long as somebody is connected"
+    );
+    play.introduce((ConnectionId(3), greedy), host).expect("a live pair is no new one");
+    play.pass(limits.idle_timeout);
+    play.introduce((ConnectionId(8), greedy), host).expect("what is over counts no more");
 }

@@ -1,0 +1,182 @@
+//! Reads no socket: how a player may behave on its connection.
+//!
+//! Honest players connect, register at once, and then send a line now and then. What goes beyond that by far costs a
+//! thread, a descriptor and the event loop's time, and ends here, before the event loop hears of it.
+
+use std::time::Duration;
+
+use crate::relay::TokenBucket;
+use crate::time::Timestamp;
+
+/// How long a connection may be there without a registration: the stock client registers as soon as it is connected.
+pub const REGISTRATION_TIME: Duration = Duration::from_secs(30);
+
+/// How long a line may take from its first byte to its last: a line fits into one segment.
+pub const LINE_TIME: Duration = Duration::from_secs(10);
+
+/// How many commands per second a player may send on average. A game sends a few in an evening.
+pub const COMMANDS_PER_SECOND: u64 = 20;
+
+/// For how long a player may have saved up commands: a burst of 100, as when a lobby asks for all its games.
+pub const COMMAND_BURST: Duration = Duration::from_secs(5);
+
+/// How many refusals in a row are answered before the connection is closed.
+pub const MAX_REFUSALS: u32 = 100;
+
+/// Why a connection is closed, besides that the player went away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Misconduct {
+    /// It was not registered within [`REGISTRATION_TIME`].
+    Unregistered,
+    /// A line was not complete within [`LINE_TIME`].
+    HalfLine,
+    /// A line was longer than [`MAX_LINE`](crate::protocol::MAX_LINE).
+    LineTooLong,
+    /// It went on sending commands after [`MAX_REFUSALS`] refusals.
+    TooManyCommands,
+    /// It did not read what it was sent.
+    SlowReader,
+}
+
+impl Misconduct {
+    /// All of them, each at the index `self as usize`.
+    pub const ALL: [Self; 5] = [
+        Self::Unregistered,
+        Self::HalfLine,
+        Self::LineTooLong,
+        Self::TooManyCommands,
+        Self::SlowReader,
+    ];
+
+    /// The metric's label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Unregistered => "unregistered",
+            Self::HalfLine => "half-line",
+            Self::LineTooLong => "line-too-long",
+            Self::TooManyCommands => "too-many-commands",
+            Self::SlowReader => "slow-reader",
+        }
+    }
+
+    /// What would have been right, for people.
+    pub const fn detail(self) -> &'static str {
+        match self {
+            Self::Unregistered => "send register-host within 30 s",
+            Self::HalfLine => "end every line within 10 s",
+            Self::LineTooLong => "lines have at most 4096 bytes",
+            Self::TooManyCommands => "send at most 20 commands a second",
+            Self::SlowReader => "read what is sent",
+        }
+    }
+}
+
+/// What is to be done with a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Carry it out.
+    Allowed,
+    /// Answer that there are too many.
+    Refused,
+    /// Close the connection.
+    Intolerable,
+}
+
+/// What one player did so far.
+#[derive(Debug)]
+pub struct Conduct {
+    connected: Timestamp,
+    line_begun: Option<Timestamp>,
+    commands: TokenBucket,
+    refusals: u32,
+}
+
+impl Conduct {
+    /// Has just connected.
+    pub fn new(now: Timestamp) -> Self {
+        Self { connected: now, line_begun: None, commands: TokenBucket::default(), refusals: 0 }
+    }
+
+    /// Judges one more command.
+    pub fn judge_command(&mut self, now: Timestamp) -> Verdict {
+        if self.commands.has_tokens(COMMAND_BURST, now) {
+            self.commands.charge(1, COMMANDS_PER_SECOND, now);
+            self.refusals = 0;
+            return Verdict::Allowed;
+        }
+        self.refusals += 1;
+        if self.refusals > MAX_REFUSALS { Verdict::Intolerable } else { Verdict::Refused }
+    }
+
+    /// Notes that bytes came, and whether a line is incomplete after them.
+    pub fn note_bytes(&mut self, is_incomplete: bool, now: Timestamp) {
+        self.line_begun = is_incomplete.then(|| self.line_begun.unwrap_or(now));
+    }
+
+    /// When the player's time is over, if it has a limit, and for what.
+    pub fn deadline(&self, is_registered: bool) -> Option<(Timestamp, Misconduct)> {
+        let registration = (self.connected + REGISTRATION_TIME, Misconduct::Unregistered);
+        let line = self.line_begun.map(|begun| (begun + LINE_TIME, Misconduct::HalfLine));
+        let registration = (!is_registered).then_some(registration);
+        [registration, line].into_iter().flatten().min_by_key(|(deadline, _)| *deadline)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::START + Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn reasons_stand_at_their_index() {
+        for (index, misconduct) in Misconduct::ALL.into_iter().enumerate() {
+            assert_eq!(misconduct as usize, index);
+        }
+    }
+
+    #[test]
+    fn an_honest_burst_passes_and_a_steady_stream_is_held_to_the_rate() {
+        let mut conduct = Conduct::new(at(0));
+        let allowed = |verdict: &Verdict| *verdict == Verdict::Allowed;
+        let burst = (0..100).map(|_| conduct.judge_command(at(0)));
+        assert_eq!(burst.filter(allowed).count(), 100, "a lobby with a hundred games");
+        let stream = (0..1000).map(|tenth| conduct.judge_command(at(1000 + 100 * tenth)));
+        assert_eq!(stream.filter(allowed).count(), 1000, "ten a second for ever");
+    }
+
+    #[test]
+    fn who_goes_on_after_a_hundred_refusals_is_cut_off() {
+        let mut conduct = Conduct::new(at(0));
+        let verdicts: Vec<Verdict> = (0..202).map(|_| conduct.judge_command(at(0))).collect();
+        assert_eq!(verdicts[..100], [Verdict::Allowed; 100]);
+        assert_eq!(verdicts[100..200], [Verdict::Refused; 100]);
+        assert_eq!(verdicts[200..], [Verdict::Intolerable; 2]);
+        let mut patient = Conduct::new(at(0));
+        for second in 0..100 {
+            let refused = (0..150)
+                .filter(|_| patient.judge_command(at(second * 6000)) == Verdict::Intolerable);
+            assert_eq!(
+                refused.count(),
+                0,
+                "refusals are forgotten with the next command that passes"
+            );
+        }
+    }
+
+    #[test]
+    fn a_registration_and_a_line_have_their_time() {
+        let mut conduct = Conduct::new(at(5000));
+        assert_eq!(conduct.deadline(false), Some((at(35_000), Misconduct::Unregistered)));
+        assert_eq!(conduct.deadline(true), None);
+        conduct.note_bytes(true, at(6000));
+        conduct.note_bytes(true, at(9000));
+        assert_eq!(conduct.deadline(true), Some((at(16_000), Misconduct::HalfLine)));
+        conduct.note_bytes(false, at(10_000));
+        assert_eq!(conduct.deadline(true), None);
+        conduct.note_bytes(true, at(30_000));
+        assert_eq!(conduct.deadline(false), Some((at(35_000), Misconduct::Unregistered)));
+    }
+}
