@@ -48,9 +48,10 @@
 //! | `drain` | when a server that is to end may do so |
 //! | [`time`] | time as a number, without the time in which the process stood still |
 //!
-//! The shell around them: `event_loop` (the turn, as a numbered list), `events` (the way to it), `sockets` (UDP), `connection` and `listener`
-//! (TCP), `http` and [`metrics`], [`supervisor`] (systemd), `machine` (what it lacks), `os`, `clock`, `throttle`, and
-//! [`server`], which binds and starts it all. The binary adds the command line, the log's style and the signals.
+//! The shell around them: `event_loop` (the turn, as a numbered list), `poller` (what it waits with), `events` (the way
+//! to it), `sockets` (UDP), `connection` and `listener` (TCP), `http` and [`metrics`], [`supervisor`] (systemd), `machine`
+//! (what it lacks), `os`, `clock`, `throttle`, and [`server`], which binds and starts it all. The binary adds the command
+//! line, the log's style and the signals.
 //!
 //! Apart from all that is [`probe`], which plays two players against a server elsewhere: `noray probe HOST`.
 //!

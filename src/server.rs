@@ -234,7 +234,8 @@ impl Server {
         self.handle.clone()
     }
 
-    /// Serves until [`ServerHandle::shut_down`] or the end of a [`ServerHandle::drain`]; then every player is disconnected and every thread joined.
+    /// Serves until [`ServerHandle::shut_down`] or the end of a [`ServerHandle::drain`]; then every player is
+    /// disconnected and every thread joined.
     ///
     /// # Errors
     /// [`StartError::System`] if a thread cannot be started or `poll` fails.

@@ -28,7 +28,8 @@ const SUCCESS: u16 = 0x0100;
 pub(crate) fn start(shape: Shape) -> Option<Subject> {
     let arguments = format!(
         "-n -L {IP} -E {IP} -p {PORT} -m 1 --no-auth --no-cli --no-tls --no-dtls --no-tcp --no-tcp-relay \
-         --no-rfc5780 --no-stun-backward-compatibility --allow-loopback-peers --no-software-attribute --log-file stdout --pidfile /dev/null"
+         --no-rfc5780 --no-stun-backward-compatibility --allow-loopback-peers --no-software-attribute \
+         --log-file stdout --pidfile /dev/null"
     );
     let child = Command::new("turnserver")
         .args(arguments.split_whitespace())
