@@ -8,8 +8,8 @@ use crate::network::Network;
 use crate::relay::{DropReason, Introduction, Latch, Limit, Limits, RelayPort, TokenBucket};
 use crate::time::Timestamp;
 
-/// How many [`charge`]d bytes are sent to an address that was not heard yet. Enough for any handshake, and too
-/// little to be worth a forged registration (in the spirit of consent, RFC 7675).
+/// How many [charged](crate::relay::charge) bytes are sent to an address that was not heard yet. Enough for any
+/// handshake, and too little to be worth a forged registration (in the spirit of consent, RFC 7675).
 pub const UNHEARD_ALLOWANCE: u64 = 64 * 1024;
 
 /// How often a player is told of the same limit of the same pair.
