@@ -108,6 +108,11 @@ impl Conduct {
         if self.refusals > MAX_REFUSALS { Verdict::Intolerable } else { Verdict::Refused }
     }
 
+    /// Notes that a line has ended: what is incomplete after it has begun anew.
+    pub fn note_line_end(&mut self) {
+        self.line_begun = None;
+    }
+
     /// Notes that bytes came, and whether a line is incomplete after them.
     pub fn note_bytes(&mut self, is_incomplete: bool, now: Timestamp) {
         self.line_begun = is_incomplete.then(|| self.line_begun.unwrap_or(now));
@@ -134,6 +139,18 @@ mod tests {
     fn reasons_stand_at_their_index() {
         for (index, misconduct) in Misconduct::ALL.into_iter().enumerate() {
             assert_eq!(misconduct as usize, index);
+        }
+    }
+
+    #[test]
+    fn people_are_told_the_bounds_that_hold() {
+        for (misconduct, bound) in [
+            (Misconduct::Unregistered, format!("{} s", REGISTRATION_TIME.as_secs())),
+            (Misconduct::HalfLine, format!("{} s", LINE_TIME.as_secs())),
+            (Misconduct::LineTooLong, format!("{} bytes", crate::protocol::MAX_LINE)),
+            (Misconduct::TooManyCommands, format!("{COMMANDS_PER_SECOND} commands")),
+        ] {
+            assert!(misconduct.detail().contains(&bound), "{bound}");
         }
     }
 
@@ -174,7 +191,10 @@ mod tests {
         conduct.note_bytes(true, at(6000));
         conduct.note_bytes(true, at(9000));
         assert_eq!(conduct.deadline(true), Some((at(16_000), Misconduct::HalfLine)));
-        conduct.note_bytes(false, at(10_000));
+        conduct.note_line_end();
+        conduct.note_bytes(true, at(12_000));
+        assert_eq!(conduct.deadline(true), Some((at(22_000), Misconduct::HalfLine)), "a new line");
+        conduct.note_bytes(false, at(13_000));
         assert_eq!(conduct.deadline(true), None);
         conduct.note_bytes(true, at(30_000));
         assert_eq!(conduct.deadline(false), Some((at(35_000), Misconduct::Unregistered)));

@@ -139,6 +139,7 @@ fn read_until_misconduct(
                 Ok(None) => break,
                 Err(LineTooLong) => return Ok(Err(Misconduct::LineTooLong)),
             };
+            conduct.note_line_end();
             let Some(command) = Command::parse(&line) else {
                 continue;
             };

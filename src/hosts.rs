@@ -155,12 +155,6 @@ impl Hosts {
         self.by_connection.get(&player)
     }
 
-    /// The connected player with that OpenID.
-    pub fn by_open_id(&self, open_id: &OpenId) -> Option<(ConnectionId, &Host)> {
-        let player = *self.by_open_id.get(open_id)?;
-        Some((player, &self.by_connection[&player]))
-    }
-
     /// The connected player with that OpenID, for somebody in `network` who asks for it.
     ///
     /// # Errors
@@ -253,7 +247,7 @@ mod tests {
         assert_eq!(hosts.register_address(secret, here), Registration::Repeated);
         assert_eq!(hosts.register_address(secret, there), Registration::Moved(ConnectionId(1), id));
         assert_eq!(hosts.register_address("abcd", here), Registration::Unknown);
-        assert_eq!(hosts.by_open_id(&host.open_id).unwrap().1.address, Some(there));
+        assert_eq!(hosts.by_connection(ConnectionId(1)).unwrap().address, Some(there));
     }
 
     #[test]
@@ -261,7 +255,9 @@ mod tests {
         let (mut hosts, mut random) = hosts(8);
         let host = hosts.register(ConnectionId(1), &mut random).unwrap().clone();
         hosts.remove(ConnectionId(1)).unwrap();
-        assert!(hosts.by_open_id(&host.open_id).is_none());
+        let network = std::net::IpAddr::from([192, 0, 2, 1]).into();
+        let found = hosts.find(&host.open_id, network, Timestamp::START);
+        assert_eq!(found.err(), Some(NotFound::Unknown));
         let here = "192.0.2.1:1000".parse().unwrap();
         assert_eq!(hosts.register_address(host.private_id.reveal(), here), Registration::Unknown);
         assert!(hosts.is_empty());

@@ -95,7 +95,7 @@ impl fmt::Display for TimeSpan {
 pub struct PortList(Vec<u16>);
 
 impl PortList {
-    /// The ports, ascending, each once. Never empty.
+    /// The ports, ascending, each once. One that was parsed is never empty.
     pub fn as_slice(&self) -> &[u16] {
         &self.0
     }
