@@ -98,10 +98,8 @@ impl World {
     }
 
     fn introduce(&mut self, asker: u64, host: u64) {
-        let [asker, host] =
-            [asker, host].map(|id| Party { player: ConnectionId(id), address: address(id) });
-        let network = asker.address.ip().into();
-        let ports = self.table.introduce(asker, host, network, self.now).expect("enough ports");
+        let [asker, host] = [asker, host].map(party);
+        let ports = self.table.introduce(asker, host, self.now).expect("enough ports");
         self.arrivals.extend([(ports.host, asker.address), (ports.asker, host.address)]);
     }
 
@@ -124,11 +122,9 @@ impl World {
     /// The same two players, whose pair outlives its time and is opened anew.
     fn come_and_go(&mut self) -> usize {
         const COUNT: usize = 1000;
-        let [asker, host] = [1 << 20, (1 << 20) + 1]
-            .map(|id| Party { player: ConnectionId(id), address: address(id) });
+        let [asker, host] = [1 << 20, (1 << 20) + 1].map(party);
         for _ in 0..COUNT {
-            let network = asker.address.ip().into();
-            self.table.introduce(asker, host, network, self.now).expect("enough ports");
+            self.table.introduce(asker, host, self.now).expect("enough ports");
             self.now = self.now + IDLE_TIMEOUT;
         }
         COUNT
@@ -142,6 +138,11 @@ impl World {
         }
         self.arrivals.len()
     }
+}
+
+fn party(player: u64) -> Party {
+    let address = address(player);
+    Party { player: ConnectionId(player), address, network: address.ip().into() }
 }
 
 fn address(player: u64) -> SocketAddr {
@@ -168,7 +169,8 @@ fn report_registrar() {
     let mut random = Bytes(fastrand::Rng::with_seed(1));
     let secrets: Vec<String> = (0..10_000)
         .map(|id| {
-            let host = hosts.register(ConnectionId(id), &mut random).expect("enough ids");
+            let network = address(id).ip().into();
+            let host = hosts.register(ConnectionId(id), network, &mut random).expect("enough ids");
             host.private_id.reveal().to_owned()
         })
         .collect();

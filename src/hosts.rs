@@ -31,6 +31,8 @@ pub struct Host {
     pub open_id: OpenId,
     /// The secret that the registrar takes.
     pub private_id: PrivateId,
+    /// Where the player's connection comes from.
+    pub network: Network,
     /// The player's external address, once the registrar has seen it.
     pub address: Option<SocketAddr>,
     /// How many players have been introduced to it lately.
@@ -98,17 +100,18 @@ impl Hosts {
         self.scheme = scheme;
     }
 
-    /// Gives the player ids, or the same ones again.
+    /// Gives the player, whose connection comes from `network`, ids, or the same ones again.
     ///
     /// # Errors
     /// [`IdsExhausted`] if the OpenIDs are so short that chance found none that is free.
     pub fn register(
         &mut self,
         player: ConnectionId,
+        network: Network,
         random: &mut impl Random,
     ) -> Result<&Host, IdsExhausted> {
         if !self.by_connection.contains_key(&player) {
-            let host = self.new_host(random)?;
+            let host = self.new_host(network, random)?;
             self.by_open_id.insert(host.open_id.clone(), player);
             self.by_private_id.insert(host.private_id.clone(), player);
             self.by_connection.insert(player, host);
@@ -116,7 +119,7 @@ impl Hosts {
         Ok(&self.by_connection[&player])
     }
 
-    fn new_host(&self, random: &mut impl Random) -> Result<Host, IdsExhausted> {
+    fn new_host(&self, network: Network, random: &mut impl Random) -> Result<Host, IdsExhausted> {
         let open_id = (0..MAX_DRAWS)
             .map(|_| self.scheme.open.sample(random))
             .find(|id| !self.by_open_id.contains_key(id))
@@ -125,8 +128,13 @@ impl Hosts {
             .map(|_| self.scheme.private_alphabet.sample(self.scheme.private_length, random))
             .find(|text| !self.by_private_id.contains_key(text.as_str()))
             .ok_or(IdsExhausted)?;
-        let introductions = TokenBucket::default();
-        Ok(Host { open_id, private_id: PrivateId::new(&private_id), address: None, introductions })
+        Ok(Host {
+            open_id,
+            private_id: PrivateId::new(&private_id),
+            network,
+            address: None,
+            introductions: TokenBucket::default(),
+        })
     }
 
     /// Notes `source` as the external address of the player with that PrivateID.
@@ -213,11 +221,15 @@ mod tests {
         (Hosts::new(scheme), Seeded::new(1))
     }
 
+    fn network() -> Network {
+        std::net::IpAddr::from([192, 0, 2, 1]).into()
+    }
+
     #[test]
     fn a_second_registration_gives_the_same_ids() {
         let (mut hosts, mut random) = hosts(8);
-        let first = hosts.register(ConnectionId(1), &mut random).unwrap().clone();
-        let again = hosts.register(ConnectionId(1), &mut random).unwrap();
+        let first = hosts.register(ConnectionId(1), network(), &mut random).unwrap().clone();
+        let again = hosts.register(ConnectionId(1), network(), &mut random).unwrap();
         assert_eq!((&first.open_id, &first.private_id), (&again.open_id, &again.private_id));
         assert_eq!(hosts.len(), 1);
     }
@@ -226,17 +238,20 @@ mod tests {
     fn open_ids_are_unique_until_there_are_no_more() {
         let (mut hosts, mut random) = hosts(1);
         for player in 0..4 {
-            hosts.register(ConnectionId(player), &mut random).unwrap();
+            hosts.register(ConnectionId(player), network(), &mut random).unwrap();
         }
-        assert_eq!(hosts.register(ConnectionId(4), &mut random).unwrap_err(), IdsExhausted);
+        assert_eq!(
+            hosts.register(ConnectionId(4), network(), &mut random).unwrap_err(),
+            IdsExhausted
+        );
         hosts.remove(ConnectionId(2)).unwrap();
-        hosts.register(ConnectionId(5), &mut random).unwrap();
+        hosts.register(ConnectionId(5), network(), &mut random).unwrap();
     }
 
     #[test]
     fn addresses_are_first_then_repeated_then_moved() {
         let (mut hosts, mut random) = hosts(8);
-        let host = hosts.register(ConnectionId(1), &mut random).unwrap().clone();
+        let host = hosts.register(ConnectionId(1), network(), &mut random).unwrap().clone();
         let (here, there) = ("192.0.2.1:1000".parse().unwrap(), "192.0.2.1:1001".parse().unwrap());
         let secret = host.private_id.reveal();
         let id = host.open_id.clone();
@@ -253,10 +268,9 @@ mod tests {
     #[test]
     fn who_leaves_loses_both_ids_at_once() {
         let (mut hosts, mut random) = hosts(8);
-        let host = hosts.register(ConnectionId(1), &mut random).unwrap().clone();
+        let host = hosts.register(ConnectionId(1), network(), &mut random).unwrap().clone();
         hosts.remove(ConnectionId(1)).unwrap();
-        let network = std::net::IpAddr::from([192, 0, 2, 1]).into();
-        let found = hosts.find(&host.open_id, network, Timestamp::START);
+        let found = hosts.find(&host.open_id, network(), Timestamp::START);
         assert_eq!(found.err(), Some(NotFound::Unknown));
         let here = "192.0.2.1:1000".parse().unwrap();
         assert_eq!(hosts.register_address(host.private_id.reveal(), here), Registration::Unknown);

@@ -67,7 +67,7 @@ pub fn handle_command(
         return failed(player, command.kind(), ErrorCode::Draining);
     }
     let result = match command {
-        Command::RegisterHost => register(player, hosts, random),
+        Command::RegisterHost => register(asker, hosts, random),
         Command::Connect(host) => connect(asker, host.as_ref(), hosts, now),
         Command::ConnectRelay(host) => connect_relay(asker, host.as_ref(), hosts, relays, now),
         Command::Echo(data) => {
@@ -98,12 +98,13 @@ fn failed(asker: ConnectionId, kind: CommandKind, error: ErrorCode) -> Outcome {
 }
 
 fn register(
-    player: ConnectionId,
+    asker: Asker,
     hosts: &mut Hosts,
     random: &mut impl Random,
 ) -> Result<Outcome, ErrorCode> {
+    let Asker { player, network } = asker;
     let is_known = hosts.by_connection(player).is_some();
-    let host = match hosts.register(player, random) {
+    let host = match hosts.register(player, network, random) {
         Ok(host) => host,
         Err(IdsExhausted) => return Err(ErrorCode::IdsExhausted),
     };
@@ -139,12 +140,11 @@ fn connect_relay(
     relays: &mut RelayTable,
     now: Timestamp,
 ) -> Result<Outcome, ErrorCode> {
-    let network = asker.network;
     let [asker, host] = both_ends(asker, open_id, hosts, now)?;
     if !hosts.may_introduce(host.player, now) {
         return Err(ErrorCode::RateLimited);
     }
-    let ports = match relays.introduce(asker, host, network, now) {
+    let ports = match relays.introduce(asker, host, now) {
         Ok(ports) => ports,
         Err(RelaysExhausted) => return Err(ErrorCode::RelaysExhausted),
     };
@@ -181,5 +181,6 @@ fn both_ends(
     }
     let address = own_address.ok_or(ErrorCode::NoAddress)?;
     let host_address = host.address.ok_or(ErrorCode::HostNoAddress)?;
-    Ok([Party { player, address }, Party { player: host_player, address: host_address }])
+    let host = Party { player: host_player, address: host_address, network: host.network };
+    Ok([Party { player, address, network }, host])
 }

@@ -96,7 +96,8 @@ mod tests {
             private_length: 40,
         };
         let mut hosts = Hosts::new(scheme);
-        let host = hosts.register(ConnectionId(1), &mut Seeded::new(1)).unwrap();
+        let network = std::net::IpAddr::from([192, 0, 2, 1]).into();
+        let host = hosts.register(ConnectionId(1), network, &mut Seeded::new(1)).unwrap();
         let secret = host.private_id.reveal().to_owned();
         let own = OwnAddresses::new(["127.0.0.1".parse().unwrap()], [8809]);
         (Registrar::new(own), hosts, secret)

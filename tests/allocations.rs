@@ -5,6 +5,7 @@
 mod support;
 
 use std::alloc::System;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use noray::config::Config;
@@ -37,15 +38,14 @@ fn in_the_rules() -> usize {
     let ports: Vec<RelayPort> = (20_000..20_200).map(RelayPort).collect();
     let limits = Config { relay_max_per_ip: 100, ..Config::default() }.limits();
     let mut table = RelayTable::new(limits, OwnAddresses::default(), &ports);
-    let party = |player| Party {
-        player: ConnectionId(player),
-        address: format!("192.0.2.1:{}", 1000 + player).parse().unwrap(),
+    let party = |player| {
+        let address: SocketAddr = format!("192.0.2.1:{}", 1000 + player).parse().unwrap();
+        Party { player: ConnectionId(player), address, network: address.ip().into() }
     };
     let mut arrivals = Vec::new();
     for client in 1..=100 {
         let (client, host) = (party(client), party(0));
-        let introduction =
-            table.introduce(client, host, client.address.ip().into(), Timestamp::START).unwrap();
+        let introduction = table.introduce(client, host, Timestamp::START).unwrap();
         arrivals.extend([(introduction.host, client.address), (introduction.asker, host.address)]);
     }
     let mut is_refused = [false; 2];

@@ -82,6 +82,7 @@ impl EventLoop {
                 self.count_drop(reason);
                 self.tell_of_limit(at, reason);
                 self.explain_wrong_ip(at, source, reason);
+                self.explain_unconfirmed(at, reason);
             }
         }
         if let Some(begin) = begin {
@@ -136,6 +137,16 @@ impl EventLoop {
             log::warn!(
                 "relay {at}: datagrams come from {source}, but the player registered from {awaited} and has not \
                  been heard; if its carrier uses several IPs, set NORAY_UDP_RELAY_LATCHING=any"
+            );
+        }
+    }
+
+    fn explain_unconfirmed(&mut self, at: RelayPort, reason: DropReason) {
+        if reason == DropReason::Unconfirmed && self.warnings.unconfirmed.is_due(clock::now()) {
+            log::warn!(
+                "relay {at}: datagrams are dropped, because both players registered from other IPs than their \
+                 connections come from, as somebody does who forges addresses; if they are honest, their carriers \
+                 use several IPs: set NORAY_UDP_RELAY_LATCHING=any"
             );
         }
     }

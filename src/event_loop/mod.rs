@@ -88,6 +88,7 @@ struct Warnings {
     send: Throttle,
     receive: Throttle,
     wrong_ip: Throttle,
+    unconfirmed: Throttle,
     limits: [Throttle; datagrams::LIMIT_KEYS.len()],
 }
 

@@ -61,6 +61,8 @@ pub enum DropReason {
     WrongIp,
     /// The partner's IP with another port, while the one in place is in use.
     WrongPort,
+    /// Neither player's UDP comes from where its connection does.
+    Unconfirmed,
     /// The receiver has not been heard yet and has got its allowance.
     ReceiverUnheard,
     /// The receiver has been silent for the idle time.
@@ -81,11 +83,12 @@ pub enum DropReason {
 
 impl DropReason {
     /// All of them, each at the index `self as usize`.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::NoPair,
         Self::InvalidSource,
         Self::WrongIp,
         Self::WrongPort,
+        Self::Unconfirmed,
         Self::ReceiverUnheard,
         Self::ReceiverSilent,
         Self::PairBandwidth,
@@ -103,6 +106,7 @@ impl DropReason {
             Self::InvalidSource => "invalid-source",
             Self::WrongIp => "wrong-ip",
             Self::WrongPort => "wrong-port",
+            Self::Unconfirmed => "unconfirmed",
             Self::ReceiverUnheard => "receiver-unheard",
             Self::ReceiverSilent => "receiver-silent",
             Self::PairBandwidth => "pair-bandwidth",
@@ -124,6 +128,7 @@ impl DropReason {
             | Self::InvalidSource
             | Self::WrongIp
             | Self::WrongPort
+            | Self::Unconfirmed
             | Self::ReceiverUnheard
             | Self::ReceiverSilent
             | Self::GlobalBandwidth

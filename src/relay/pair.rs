@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use crate::id::ConnectionId;
 use crate::network::Network;
-use crate::relay::{DropReason, Introduction, Latch, Limit, Limits, RelayPort, TokenBucket};
+use crate::relay::{
+    DropReason, Introduction, Latch, Latching, Limit, Limits, Party, RelayPort, TokenBucket,
+};
 use crate::time::Timestamp;
 
 /// How many [charged](crate::relay::charge) bytes are sent to an address that was not heard yet. Enough for any
@@ -38,8 +40,8 @@ pub(super) struct Pair {
     /// The asker's and the host's.
     pub(super) sides: [Side; 2],
     pub(super) life: Life,
-    /// Who asked for it.
-    pub(super) network: Network,
+    /// See [`Pair::is_confirmed`].
+    is_confirmed: bool,
     /// Who they are, in the same order.
     pub(super) people: Box<[Person; 2]>,
 }
@@ -73,11 +75,60 @@ pub(super) struct Side {
 #[derive(Debug)]
 pub(super) struct Person {
     pub(super) player: ConnectionId,
+    /// Where its connection comes from.
+    pub(super) network: Network,
+    /// Whether its registered address is there too.
+    is_confirmed: bool,
     /// When it was last told of each limit.
     told: [Option<Timestamp>; 3],
 }
 
 impl Pair {
+    /// A pair of the asker and the host, at these ports of theirs.
+    pub(super) fn new(parties: [Party; 2], ports: [RelayPort; 2], now: Timestamp) -> Self {
+        let [asker, host] = parties;
+        let mut pair = Self {
+            sides: [
+                Side::new(asker.address, ports[0], now),
+                Side::new(host.address, ports[1], now),
+            ],
+            life: Life { created: now, forwarded: now, traffic: 0 },
+            is_confirmed: false,
+            people: Box::new(parties.map(Person::new)),
+        };
+        pair.note_addresses();
+        pair
+    }
+
+    /// Whose network the pair counts against.
+    pub(super) fn network(&self) -> Network {
+        self.people[Role::Asker as usize].network
+    }
+
+    /// The player registered another address.
+    pub(super) fn handle_move(&mut self, player: ConnectionId, address: SocketAddr) {
+        for (side, person) in self.sides.iter_mut().zip(&mut *self.people) {
+            if person.player == player {
+                side.latch.reset(address);
+                person.is_confirmed = person.network == address.ip().into();
+            }
+        }
+        self.note_addresses();
+    }
+
+    fn note_addresses(&mut self) {
+        self.is_confirmed = self.people.iter().any(|person| person.is_confirmed);
+    }
+
+    /// Why nothing may pass between these two: the UDP of neither comes from where its connection does.
+    ///
+    /// A registration's source can be forged, a connection's cannot. If both players' addresses were another relay's,
+    /// the two relays would send one datagram to each other for ever. Who has no connection from there cannot do that.
+    pub(super) fn refusal(&self, limits: &Limits) -> Option<DropReason> {
+        let is_refused = !self.is_confirmed && limits.latching != Latching::Any;
+        is_refused.then_some(DropReason::Unconfirmed)
+    }
+
     /// The pair's ports, as the player who asks now sees them: either may have asked first.
     pub(super) fn introduction(&self, asker: ConnectionId) -> Introduction {
         let [first, second] = &self.sides;
@@ -110,7 +161,7 @@ pub(super) fn receiver_and_sender(sides: &mut [Side; 2], owner: Role) -> (&mut S
 }
 
 impl Side {
-    pub(super) fn new(address: SocketAddr, port: RelayPort, now: Timestamp) -> Self {
+    fn new(address: SocketAddr, port: RelayPort, now: Timestamp) -> Self {
         Self {
             latch: Latch::new(address, now),
             bucket: TokenBucket::default(),
@@ -142,8 +193,9 @@ impl Side {
 }
 
 impl Person {
-    pub(super) fn new(player: ConnectionId) -> Self {
-        Self { player, told: [None; 3] }
+    fn new(party: Party) -> Self {
+        let Party { player, address, network } = party;
+        Self { player, network, is_confirmed: network == address.ip().into(), told: [None; 3] }
     }
 
     pub(super) fn tell(&mut self, limit: Limit, now: Timestamp) -> Option<ConnectionId> {

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::id::ConnectionId;
 use crate::network::Network;
-use crate::relay::pair::{Life, Pair, Person, Role, Side, receiver_and_sender};
+use crate::relay::pair::{Pair, Role, receiver_and_sender};
 use crate::relay::{
     Action, DropReason, Limit, Limits, OwnAddresses, PortMap, PortPool, RelayPort, TokenBucket,
     charge,
@@ -32,6 +32,8 @@ pub struct Party {
     pub player: ConnectionId,
     /// Where the registrar saw it.
     pub address: SocketAddr,
+    /// Where its connection comes from, which cannot be forged.
+    pub network: Network,
 }
 
 /// The ports of a pair.
@@ -136,12 +138,13 @@ impl RelayTable {
         let limits = &self.limits;
         let cost = charge(length);
 
+        let refusal = pair.refusal(limits).or_else(|| pair.life.refusal(limits, now));
         let (receiver, sender) = receiver_and_sender(&mut pair.sides, slot.owner);
         if let Err(reason) = sender.latch.accept(source, limits.latching, &self.own, now) {
             return Action::Drop(reason);
         }
         sender.sent_unheard = 0;
-        let refusal = (pair.life.refusal(limits, now))
+        let refusal = refusal
             .or_else(|| receiver.refusal_to_receive(cost, limits, now))
             .or_else(|| sender.refusal_to_send(limits, now))
             .or_else(|| refusal_of_all(&self.all_traffic, limits, now));
@@ -160,7 +163,7 @@ impl RelayTable {
     }
 
     /// Opens a pair for the two, or finds the one they have. Pairs that are over are freed if their ports are
-    /// needed. The pair counts against the asker's `network` as long as it lives.
+    /// needed. The pair counts against the asker's network as long as it lives.
     ///
     /// # Errors
     /// [`RelaysExhausted`] if there are not two ports to be had, or if few are left and the network has its share;
@@ -169,7 +172,6 @@ impl RelayTable {
         &mut self,
         asker: Party,
         host: Party,
-        network: Network,
         now: Timestamp,
     ) -> Result<Introduction, RelaysExhausted> {
         if let Some(index) = self.find(asker.player, host.player) {
@@ -179,23 +181,16 @@ impl RelayTable {
             }
             self.free(index);
         }
-        if self.is_scarce() && self.pairs_of(network) >= self.limits.max_per_network {
+        if self.has_its_share(asker.network) {
             self.sweep_on_demand(now);
-            if self.is_scarce() && self.pairs_of(network) >= self.limits.max_per_network {
+            if self.has_its_share(asker.network) {
                 return Err(RelaysExhausted);
             }
         }
-        let [asker_port, host_port] = self.allocate(asker.player, host.player, now)?;
-        self.insert(Pair {
-            sides: [
-                Side::new(asker.address, asker_port, now),
-                Side::new(host.address, host_port, now),
-            ],
-            life: Life { created: now, forwarded: now, traffic: 0 },
-            network,
-            people: Box::new([asker.player, host.player].map(Person::new)),
-        });
-        Ok(Introduction { asker: asker_port, host: host_port, is_new: true })
+        let ports = self.allocate(asker.player, host.player, now)?;
+        self.insert(Pair::new([asker, host], ports, now));
+        let [asker, host] = ports;
+        Ok(Introduction { asker, host, is_new: true })
     }
 
     fn allocate(
@@ -222,8 +217,10 @@ impl RelayTable {
         4 * 2 * self.pairs() > 3 * self.size
     }
 
-    fn pairs_of(&self, network: Network) -> usize {
-        self.by_network.get(&network).copied().unwrap_or(0)
+    /// Whether few ports are left, and players of the network have asked for as many as it may then have.
+    fn has_its_share(&self, network: Network) -> bool {
+        let pairs = self.by_network.get(&network).copied().unwrap_or(0);
+        self.is_scarce() && pairs >= self.limits.max_per_network
     }
 
     /// A player registered its address for the first time: a port is reserved for it, if one is free.
@@ -235,11 +232,7 @@ impl RelayTable {
     pub fn handle_move(&mut self, player: ConnectionId, address: SocketAddr) {
         for index in self.partners.get(&player).into_iter().flat_map(HashMap::values) {
             let pair = self.pairs[*index as usize].as_mut().expect("partners name a pair");
-            for (side, person) in pair.sides.iter_mut().zip(&*pair.people) {
-                if person.player == player {
-                    side.latch.reset(address);
-                }
-            }
+            pair.handle_move(player, address);
         }
     }
 
@@ -320,7 +313,7 @@ impl RelayTable {
         let [a, b] = &pair.sides;
         self.slots.insert(a.port, Slot { pair: index, owner: Role::Asker });
         self.slots.insert(b.port, Slot { pair: index, owner: Role::Host });
-        *self.by_network.entry(pair.network).or_default() += 1;
+        *self.by_network.entry(pair.network()).or_default() += 1;
         let [a, b] = &*pair.people;
         self.partners.entry(a.player).or_default().insert(b.player, index);
         self.partners.entry(b.player).or_default().insert(a.player, index);
@@ -338,10 +331,10 @@ impl RelayTable {
                 self.partners.remove(&player);
             }
         }
-        let count = self.by_network.get_mut(&pair.network).expect("each pair is counted");
+        let count = self.by_network.get_mut(&pair.network()).expect("each pair is counted");
         *count -= 1;
         if *count == 0 {
-            self.by_network.remove(&pair.network);
+            self.by_network.remove(&pair.network());
         }
         let ports = pair.sides.each_ref().map(|side| side.port);
         for port in ports {

@@ -23,8 +23,8 @@ pub(crate) struct Pair {
     pub(crate) players: [u64; 2],
     pub(crate) ports: [u16; 2],
     sides: [Side; 2],
-    /// Whose player asked for it.
-    network: Network,
+    /// Where the players' connections come from.
+    networks: [Network; 2],
     created: u64,
     forwarded: u64,
     traffic: u64,
@@ -108,9 +108,8 @@ impl Model {
 
     pub(crate) fn introduce(
         &mut self,
-        asker: (u64, SocketAddr),
-        host: (u64, SocketAddr),
-        network: Network,
+        asker: (u64, SocketAddr, Network),
+        host: (u64, SocketAddr, Network),
         now: u64,
     ) -> Option<(u16, u16)> {
         let players = [asker.0, host.0];
@@ -128,7 +127,7 @@ impl Model {
         let in_use = 2 * self.pairs.len();
         let size = in_use + self.free.len() + self.reserved.len();
         let is_scarce = in_use as f64 > 0.75 * size as f64;
-        let of_network = self.pairs.iter().filter(|pair| pair.network == network).count();
+        let of_network = self.pairs.iter().filter(|pair| pair.networks[0] == asker.2).count();
         if is_scarce && of_network >= self.limits.max_per_network {
             return None;
         }
@@ -153,7 +152,7 @@ impl Model {
             players,
             ports,
             sides,
-            network,
+            networks: [asker.2, host.2],
             created: now,
             forwarded: now,
             traffic: 0,
@@ -225,6 +224,14 @@ impl Model {
             return Action::Drop(reason);
         }
         pair.sides[from].unheard_bytes = 0;
+        let are_all_elsewhere = pair
+            .sides
+            .iter()
+            .zip(pair.networks)
+            .all(|(side, network)| Network::from(side.registered.ip()) != network);
+        if are_all_elsewhere && limits.latching != Latching::Any {
+            return Action::Drop(DropReason::Unconfirmed);
+        }
         let bytes = length as u64 + 28;
         if let Some(reason) = worn_out {
             return Action::Drop(reason);

@@ -43,13 +43,11 @@ impl Play {
         asker: (ConnectionId, &str),
         host: (ConnectionId, &str),
     ) -> Result<(u16, u16), RelaysExhausted> {
-        let party = |(player, address): (ConnectionId, &str)| Party {
-            player,
-            address: address.parse().unwrap(),
+        let party = |(player, address): (ConnectionId, &str)| {
+            let address: SocketAddr = address.parse().unwrap();
+            Party { player, address, network: address.ip().into() }
         };
-        let (asker, host) = (party(asker), party(host));
-        let network = asker.address.ip().into();
-        let introduction = self.table.introduce(asker, host, network, self.now)?;
+        let introduction = self.table.introduce(party(asker), party(host), self.now)?;
         self.table.check_invariants();
         Ok((introduction.asker.0, introduction.host.0))
     }
@@ -306,6 +304,70 @@ fn a_registration_from_elsewhere_moves_the_live_relays() {
     assert_eq!(play.send(4, CAROL_AT), "3 192.0.2.50:5");
     assert_eq!(play.send(1, BOB_AT), "wrong-ip", "the old address is a stranger's now");
     assert_eq!(play.send(1, "192.0.2.50:6"), format!("2 {ALICE_AT}"));
+}
+
+/// Two servers with a pair each. Somebody has registered the players of each with the ports of the other as forged
+/// addresses, and forges one datagram; how often it is forwarded before it is dropped.
+fn rounds_between_two_servers(latching: Latching, connected_from: [&str; 2]) -> u64 {
+    const SERVERS: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
+    let mut tables = [0, 1].map(|server| {
+        let own = OwnAddresses::new([SERVERS[server].parse().unwrap()], 1..=2);
+        let limits = Limits { latching, ..LIMITS };
+        let mut table = RelayTable::new(limits, own, &[RelayPort(1), RelayPort(2)]);
+        // The host's datagrams leave from port 2 and come to port 1, on both servers.
+        let party = |player, port, connected_from: &str| Party {
+            player,
+            address: format!("{}:{port}", SERVERS[1 - server]).parse().unwrap(),
+            network: connected_from.parse::<std::net::IpAddr>().unwrap().into(),
+        };
+        let [asker, host] = connected_from;
+        let (asker, host) = (party(ALICE, 2, asker), party(BOB, 1, host));
+        table.introduce(asker, host, Timestamp::START).unwrap();
+        table
+    });
+    let (mut server, mut at, mut source) = (0, RelayPort(2), format!("{}:2", SERVERS[1]));
+    for round in 0..1000 {
+        let now = Timestamp::START + Duration::from_millis(round);
+        match tables[server].handle_datagram(at, source.parse().unwrap(), 100, now) {
+            Action::Forward { via, to } => {
+                source = format!("{}:{via}", SERVERS[server]);
+                server = 1 - server;
+                assert_eq!(to.ip().to_string(), SERVERS[server]);
+                at = RelayPort(to.port());
+            }
+            Action::Drop(reason) => {
+                assert_eq!(reason, DropReason::Unconfirmed);
+                return round;
+            }
+        }
+    }
+    1000
+}
+
+#[test]
+fn two_servers_are_not_led_to_send_to_each_other() {
+    let forgers = ["198.51.100.7", "198.51.100.8"];
+    assert_eq!(rounds_between_two_servers(Latching::SameIp, forgers), 0);
+    assert_eq!(rounds_between_two_servers(Latching::Off, forgers), 0);
+    // What would happen without the rule: on and on.
+    assert_eq!(rounds_between_two_servers(Latching::Any, forgers), 1000);
+}
+
+#[test]
+fn one_player_whose_connection_comes_from_its_own_ip_is_enough() {
+    let ip = |address: &str| address.parse::<SocketAddr>().unwrap().ip().into();
+    let mut play = introduced(LIMITS);
+    let elsewhere =
+        Party { player: CAROL, address: CAROL_AT.parse().unwrap(), network: ip(ALICE_AT) };
+    let alice = Party { player: ALICE, address: ALICE_AT.parse().unwrap(), network: ip(ALICE_AT) };
+    let ports = play.table.introduce(elsewhere, alice, play.now).unwrap();
+    assert_eq!(play.send(ports.host.0, CAROL_AT), format!("{} {ALICE_AT}", ports.asker));
+    // Alice moves to another network than her connection's, and back.
+    play.table.handle_move(ALICE, BOB_AT.parse().unwrap());
+    assert_eq!(play.send(ports.host.0, CAROL_AT), "unconfirmed");
+    assert_eq!(play.send(ports.asker.0, BOB_AT), "unconfirmed");
+    play.table.handle_move(ALICE, ALICE_AT.parse().unwrap());
+    assert_eq!(play.send(ports.host.0, CAROL_AT), format!("{} {ALICE_AT}", ports.asker));
 }
 
 #[test]
