@@ -56,7 +56,8 @@ pub(super) fn read(
 pub(super) fn split(text: &str) -> Result<(&str, &str), String> {
     let text = text.strip_prefix("export ").unwrap_or(text);
     let (key, value) = text.split_once('=').ok_or("not of the form KEY=value")?;
-    Ok((key.trim(), value))
+    let key = key.trim();
+    if key.is_empty() { Err("the key is missing".to_owned()) } else { Ok((key, value)) }
 }
 
 /// Removes quotes around a value and a comment behind it.
@@ -112,7 +113,9 @@ mod tests {
             let (found, raw) = split(line).unwrap();
             assert_eq!((found, unquote(raw).as_deref()), (key, Ok(value)), "{line}");
         }
-        assert!(split("A").is_err());
+        for line in ["A", "=1", " =1"] {
+            assert!(split(line).is_err(), "{line}");
+        }
         for value in ["'x", "'x' y"] {
             assert!(unquote(value).is_err(), "{value}");
         }

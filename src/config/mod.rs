@@ -5,7 +5,7 @@ mod file;
 mod keys;
 mod reload;
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -215,8 +215,13 @@ pub struct Mistake {
 }
 
 impl fmt::Display for Mistake {
+    /// One line, whatever was in the file.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}: {}", self.origin, self.key, self.what)
+        let text = format!("{}: {}: {}", self.origin, self.key, self.what);
+        text.chars().try_for_each(|c| match c {
+            c if c.is_control() => write!(f, "{}", c.escape_default()),
+            c => f.write_char(c),
+        })
     }
 }
 

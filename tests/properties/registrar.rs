@@ -1,0 +1,111 @@
+//! Datagrams at the registrar, among them right PrivateIDs, cut and lengthened.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use arbitrary::{Result, Unstructured};
+use noray::config::Config;
+use noray::hosts::{Hosts, Registration};
+use noray::id::{ConnectionId, Random};
+use noray::registrar::{OK, Registrar, UNKNOWN, UNKNOWN_ANSWERS_PER_SECOND};
+use noray::relay::OwnAddresses;
+use noray::time::Timestamp;
+
+const OWN: [&str; 2] = ["192.0.2.9:8809", "192.0.2.9:50000"];
+
+/// Where datagrams come from: players, and places where no player can be.
+const SOURCES: [&str; 9] = [
+    "198.51.100.1:1000",
+    "198.51.100.1:1001",
+    "[2001:db8::5]:1000",
+    OWN[0],
+    OWN[1],
+    "198.51.100.1:0",
+    "224.0.0.1:1000",
+    "255.255.255.255:1000",
+    "0.0.0.0:1000",
+];
+
+struct Bytes(u8);
+
+impl Random for Bytes {
+    fn fill(&mut self, bytes: &mut [u8]) {
+        for byte in bytes {
+            self.0 = self.0.wrapping_mul(13).wrapping_add(7);
+            *byte = self.0 ^ (self.0 >> 4);
+        }
+    }
+}
+
+pub(crate) fn check(data: &[u8]) {
+    // An input that ends in the middle of a datagram has said enough.
+    let _ = play(&mut Unstructured::new(data));
+}
+
+fn play(input: &mut Unstructured<'_>) -> Result<()> {
+    let mut hosts = Hosts::new(Config::default().id_scheme());
+    let mut random = Bytes(3);
+    let pids: Vec<String> = (0..2)
+        .map(|player| {
+            let network = std::net::IpAddr::from([198, 51, 100, 1]).into();
+            let host =
+                hosts.register(ConnectionId(player), network, &mut random).expect("ids are long");
+            host.private_id.reveal().to_owned()
+        })
+        .collect();
+    let own: Vec<SocketAddr> = OWN.iter().map(|text| text.parse().expect("one")).collect();
+    let own = OwnAddresses::new([own[0].ip()], own.iter().map(SocketAddr::port));
+    let mut registrar = Registrar::new(own);
+    let mut now = Timestamp::START;
+    let (mut unknown_answers, mut millis) = (0, 0);
+    for _ in 0..200 {
+        let passed: u8 = input.arbitrary()?;
+        millis += u64::from(passed);
+        now = now + Duration::from_millis(passed.into());
+        let is_possible = input.ratio(3, 4)?;
+        let sources = if is_possible { &SOURCES[..3] } else { &SOURCES[3..] };
+        let source: SocketAddr = input.choose(sources)?.parse().expect("an address");
+        let (payload, owner) = payload(input, &pids)?;
+        let before = owner.and_then(|player| hosts.by_connection(ConnectionId(player))?.address);
+        let outcome = registrar.handle_datagram(&mut hosts, source, &payload, now);
+
+        let length = outcome.answer.map_or(0, <[u8]>::len);
+        assert!(length <= payload.len(), "{length} bytes for {}", payload.len());
+        let owner = owner.filter(|_| is_possible);
+        let after = owner.and_then(|player| hosts.by_connection(ConnectionId(player))?.address);
+        match outcome.registration {
+            Registration::First(player, _) => assert_eq!((Some(player.0), before), (owner, None)),
+            Registration::Moved(player, _) => {
+                assert!(Some(player.0) == owner && before.is_some_and(|at| at != source));
+            }
+            Registration::Repeated => assert_eq!(before, Some(source)),
+            Registration::Unknown => assert_eq!(owner, None),
+        }
+        assert_eq!(after, owner.map(|_| source));
+        assert_eq!(owner.is_some(), outcome.answer == Some(OK));
+        unknown_answers += u64::from(outcome.answer == Some(UNKNOWN));
+        assert!(unknown_answers <= UNKNOWN_ANSWERS_PER_SECOND * (1000 + millis) / 1000 + 1);
+    }
+    Ok(())
+}
+
+/// A datagram, and the player whose PrivateID it is.
+fn payload(input: &mut Unstructured<'_>, pids: &[String]) -> Result<(Vec<u8>, Option<u64>)> {
+    let player = input.choose_index(pids.len())?;
+    let pid = pids[player].as_bytes();
+    let owner = Some(player as u64);
+    Ok(match input.int_in_range(0..=4)? {
+        0 => {
+            let space = input.int_in_range(0..=3)?;
+            let ends = [&b""[..], b"\n", b"\r\n", b" \t "];
+            ([pid, ends[space]].concat(), owner)
+        }
+        1 => (pid[..input.choose_index(pid.len())?].to_vec(), None),
+        2 => ([pid, b"x"].concat(), None),
+        3 => ([b" ", pid].concat(), None),
+        _ => {
+            let length = input.int_in_range(0..=200)?;
+            (input.bytes(length)?.to_vec(), None)
+        }
+    })
+}
