@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::libc::MSG_DONTWAIT;
 use socket2::SockRef;
@@ -15,13 +15,16 @@ use crate::events::{Event, EventSender, LoopGone};
 use crate::id::ConnectionId;
 use crate::listener::Permit;
 use crate::protocol::{Command, LineReader, LineTooLong, Reply};
-use crate::time::Timestamp;
+use crate::time::{RunningTime, Timestamp};
 
 /// How much a thread reads at once; a longer line comes in several pieces.
 const READ_SIZE: usize = 1024;
 
 /// How much is read and thrown away after a line too long, so that the answer is not lost to a reset.
 const MAX_DISCARDED: usize = 256 * 1024;
+
+/// How long a thread waits at once where there is a deadline, so that time in which it stood still can be told.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// For how long that goes on at most.
 const DISCARD_TIME: Duration = Duration::from_secs(1);
@@ -113,13 +116,14 @@ fn read_until_misconduct(
     buffer: &mut [u8],
 ) -> Result<Result<(), Misconduct>, LoopGone> {
     let mut reader = LineReader::default();
-    let watch = Watch::start();
+    let mut watch = Watch::start();
     let mut conduct = Conduct::new(watch.now());
     loop {
         let deadline = conduct.deadline(connection.is_registered());
         let mut chunk = match watch.read(&connection.stream, buffer, deadline) {
             Read::Bytes(0) => return Ok(Ok(())),
             Read::Bytes(length) => &buffer[..length],
+            Read::Nothing => continue,
             Read::Overdue(misconduct) => {
                 // It may have registered while this thread waited.
                 if conduct.deadline(connection.is_registered()) == deadline {
@@ -127,7 +131,6 @@ fn read_until_misconduct(
                 }
                 continue;
             }
-            Read::Failed(error) if error.kind() == ErrorKind::Interrupted => continue,
             Read::Failed(error) => {
                 log::debug!("connection from {} broke: {error}", connection.peer);
                 return Ok(Ok(()));
@@ -157,51 +160,61 @@ fn read_until_misconduct(
 }
 
 /// The thread's own clock, and reading with a deadline by it.
-struct Watch(Instant);
+///
+/// Time in which the process stood still counts for nothing: what the player sent meanwhile lies unread.
+struct Watch(RunningTime);
 
 /// What came out of reading.
 enum Read {
     /// So many bytes; none at the end of the stream.
     Bytes(usize),
-    /// Nothing came in time.
+    /// None yet.
+    Nothing,
+    /// None in time.
     Overdue(Misconduct),
     Failed(io::Error),
 }
 
 impl Watch {
     fn start() -> Self {
-        Self(clock::now())
+        Self(RunningTime::new(clock::now()))
     }
 
-    fn now(&self) -> Timestamp {
-        Timestamp::START + clock::now().saturating_duration_since(self.0)
+    /// The time after work that never waits for long.
+    fn now(&mut self) -> Timestamp {
+        self.0.advance(clock::now(), Duration::ZERO)
     }
 
     fn read(
-        &self,
+        &mut self,
         mut stream: &TcpStream,
         buffer: &mut [u8],
         deadline: Option<(Timestamp, Misconduct)>,
     ) -> Read {
-        let overdue = match deadline {
+        let wait = match deadline {
             None => None,
             Some((deadline, misconduct)) => {
                 let left = deadline.since(self.now());
                 if left.is_zero() {
                     return Read::Overdue(misconduct);
                 }
-                Some((left, misconduct))
+                Some(left.min(LONGEST_WAIT))
             }
         };
-        if let Err(error) = stream.set_read_timeout(overdue.map(|(left, _)| left)) {
+        if let Err(error) = stream.set_read_timeout(wait) {
             return Read::Failed(error);
         }
-        match (io::Read::read(&mut stream, buffer), overdue) {
-            (Ok(length), _) => Read::Bytes(length),
-            (Err(error), Some((_, misconduct))) if error.kind() == ErrorKind::WouldBlock => {
-                Read::Overdue(misconduct)
+        let read = io::Read::read(&mut stream, buffer);
+        self.0.advance(clock::now(), wait.unwrap_or(Duration::MAX));
+        match read {
+            Ok(length) => Read::Bytes(length),
+            // Stopped and continued, a process is interrupted (signal(7)).
+            Err(error)
+                if [ErrorKind::WouldBlock, ErrorKind::Interrupted].contains(&error.kind()) =>
+            {
+                Read::Nothing
             }
-            (Err(error), _) => Read::Failed(error),
+            Err(error) => Read::Failed(error),
         }
     }
 }

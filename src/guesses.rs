@@ -42,10 +42,25 @@ impl Guesses {
     /// The network has named a wrong one.
     pub fn note_wrong(&mut self, network: Network, now: Timestamp) {
         if self.by_network.len() >= self.prune_at {
-            self.by_network.retain(|_, bucket| !bucket.is_full(now));
+            self.forget(now);
             self.prune_at = PRUNE_FROM.max(2 * self.by_network.len());
         }
         self.by_network.entry(network).or_default().charge(1, GUESSES_PER_SECOND, now);
+    }
+
+    /// Forgets the networks that have been forgiven all. Looks at each.
+    pub fn forget(&mut self, now: Timestamp) {
+        self.by_network.retain(|_, bucket| !bucket.is_full(now));
+    }
+
+    /// How many networks are remembered.
+    pub fn len(&self) -> usize {
+        self.by_network.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.by_network.is_empty()
     }
 }
 
@@ -102,7 +117,9 @@ mod tests {
         for number in 0..100_000 {
             guesses.note_wrong(network(number), at(u64::from(number) / 100));
         }
-        let len = guesses.by_network.len();
+        let len = guesses.len();
         assert!(len <= 2 * PRUNE_FROM, "{len}: a hundred a second, each forgiven after one");
+        guesses.forget(at(2000));
+        assert!(guesses.is_empty());
     }
 }

@@ -195,6 +195,16 @@ impl Hosts {
         is_allowed
     }
 
+    /// Forgets the networks whose wrong OpenIDs have all been forgiven.
+    pub fn forget_guesses(&mut self, now: Timestamp) {
+        self.guesses.forget(now);
+    }
+
+    /// How many entries the tables have: players by OpenID, by PrivateID, and networks that have guessed.
+    pub fn entries(&self) -> [usize; 3] {
+        [self.by_open_id.len(), self.by_private_id.len(), self.guesses.len()]
+    }
+
     /// How many players are registered.
     pub fn len(&self) -> usize {
         self.by_connection.len()

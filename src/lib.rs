@@ -38,6 +38,7 @@
 //! | [`config`], [`units`] | what was configured, and every mistake with its place |
 //! | [`id`] | what ids look like, and how random bytes become one |
 //! | [`protocol`] | lines to commands, replies to lines |
+//! | [`bounds`] | how much strangers may use up, by name |
 //! | [`conduct`] | what a player may do on its connection, and how long it may take |
 //! | [`hosts`] | who is registered, by connection, OpenID or PrivateID |
 //! | [`orchestrator`] | what a command leads to |
@@ -82,6 +83,7 @@
 
 #![warn(clippy::unwrap_used)]
 
+pub mod bounds;
 mod clock;
 pub mod conduct;
 pub mod config;

@@ -11,11 +11,12 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
+use crate::bounds::Bound;
 use crate::clock;
 use crate::connection::{self, Connection};
 use crate::events::{Event, EventSender, LoopGone};
 use crate::id::ConnectionId;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Table};
 use crate::network::Network;
 use crate::protocol::Reply;
 use crate::throttle::Throttle;
@@ -113,7 +114,7 @@ struct Counts {
     by_network: HashMap<Network, OfNetwork>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct OfNetwork {
     connections: usize,
     unregistered: usize,
@@ -132,26 +133,35 @@ impl ConnectionTable {
         self.metrics.max_connections.set(caps.connections);
     }
 
-    /// Admits one more connection from `ip`, unless a cap is reached.
-    fn admit(self: &Arc<Self>, ip: IpAddr) -> Option<Permit> {
+    /// Admits one more connection from `ip`.
+    ///
+    /// # Errors
+    /// The cap that is reached.
+    fn admit(self: &Arc<Self>, ip: IpAddr) -> Result<Permit, Bound> {
         let network = Network::from(ip);
         let mut counts = self.counts.lock();
         let caps = counts.caps;
-        let is_full = counts.connections >= caps.connections;
-        let of_network = counts.by_network.entry(network).or_default();
-        let is_network_full = of_network.connections >= caps.per_ip
-            || of_network.unregistered >= MAX_UNREGISTERED_PER_IP;
-        if is_full || is_network_full {
-            if of_network.connections == 0 {
-                counts.by_network.remove(&network);
-            }
-            return None;
+        let of_network = counts.by_network.get(&network).copied().unwrap_or_default();
+        if counts.connections >= caps.connections {
+            return Err(Bound::Connections);
         }
+        if of_network.connections >= caps.per_ip {
+            return Err(Bound::ConnectionsPerIp);
+        }
+        if of_network.unregistered >= MAX_UNREGISTERED_PER_IP {
+            return Err(Bound::UnregisteredPerIp);
+        }
+        let of_network = counts.by_network.entry(network).or_default();
         of_network.connections += 1;
         of_network.unregistered += 1;
         counts.connections += 1;
-        self.metrics.tcp_connections.add(1);
-        Some(Permit { table: Arc::clone(self), network, is_registered: AtomicBool::new(false) })
+        self.note_size(&counts);
+        Ok(Permit { table: Arc::clone(self), network, is_registered: AtomicBool::new(false) })
+    }
+
+    fn note_size(&self, counts: &Counts) {
+        self.metrics.tcp_connections.set(counts.connections);
+        self.metrics.table_entries[Table::ConnectedNetworks as usize].set(counts.by_network.len());
     }
 }
 
@@ -193,7 +203,7 @@ impl Drop for Permit {
         if of_network.connections == 0 {
             counts.by_network.remove(&self.network);
         }
-        self.table.metrics.tcp_connections.subtract(1);
+        self.table.note_size(&counts);
     }
 }
 
@@ -211,10 +221,14 @@ pub(crate) fn run(acceptor: &Acceptor, table: &Arc<ConnectionTable>, events: &Ev
                 }
             };
             let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-            let Some(permit) = table.admit(peer.ip()) else {
-                table.metrics.connections_refused.add(1);
-                refuse(stream);
-                continue;
+            let permit = match table.admit(peer.ip()) {
+                Ok(permit) => permit,
+                Err(bound) => {
+                    table.metrics.connections_refused.add_as_only_writer(1);
+                    table.metrics.bounds_reached[bound as usize].add_as_only_writer(1);
+                    refuse(stream);
+                    continue;
+                }
             };
             let id = ConnectionId(next_id);
             next_id += 1;
@@ -289,9 +303,9 @@ mod tests {
         let table = table(3, 2);
         let first = table.admit(ONE).unwrap();
         let _second = table.admit(ONE).unwrap();
-        assert!(table.admit(ONE).is_none(), "two from one IP");
+        assert_eq!(table.admit(ONE).err(), Some(Bound::ConnectionsPerIp));
         let _third = table.admit(OTHER).unwrap();
-        assert!(table.admit(OTHER).is_none(), "three in all");
+        assert_eq!(table.admit(OTHER).err(), Some(Bound::Connections));
         drop(first);
         let _again = table.admit(ONE).unwrap();
         assert_eq!(table.metrics.tcp_connections.value(), 3);
@@ -302,12 +316,12 @@ mod tests {
         let table = table(1000, 1000);
         let waiting: Vec<_> =
             (0..MAX_UNREGISTERED_PER_IP).map(|_| table.admit(ONE).unwrap()).collect();
-        assert!(table.admit(ONE).is_none());
-        assert!(table.admit(OTHER).is_some());
+        assert_eq!(table.admit(ONE).err(), Some(Bound::UnregisteredPerIp));
+        assert!(table.admit(OTHER).is_ok());
         waiting[0].mark_registered();
         waiting[0].mark_registered();
         let _one_more = table.admit(ONE).unwrap();
-        assert!(table.admit(ONE).is_none());
+        assert!(table.admit(ONE).is_err());
         drop(waiting);
         assert_eq!(table.counts.lock().by_network[&ONE.into()].unregistered, 1);
     }
@@ -316,7 +330,7 @@ mod tests {
     fn nobody_connected_leaves_nothing_behind() {
         let table = table(1, 1);
         let only = table.admit(ONE).unwrap();
-        assert!(table.admit(OTHER).is_none());
+        assert!(table.admit(OTHER).is_err());
         only.mark_registered();
         drop(only);
         assert!(table.counts.lock().by_network.is_empty());

@@ -1,11 +1,26 @@
-//! Decides no level: how log lines look where they go.
+//! Decides no level: how log lines look and where they go.
+//!
+//! Lines go through a bounded queue to a thread that writes them: a terminal that was stopped, a full disk or a pipe
+//! that nobody reads delays that thread and nobody else. What does not fit is lost and counted.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
+use std::panic;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
-use env_logger::Builder;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use env_logger::{Builder, Target};
 use log::Level;
 use noray::config::LogLevel;
+use noray::metrics::Metrics;
+
+/// How many lines may wait to be written; they have about a hundred bytes each.
+const MAX_WAITING: usize = 4096;
+
+/// How long the end of the process waits for the lines before it.
+const PATIENCE_AT_END: Duration = Duration::from_secs(1);
 
 /// Where the lines go, and so what stands in front of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,11 +41,34 @@ impl Style {
     }
 }
 
-/// Starts to log, on stderr.
-pub(crate) fn start(style: Style, level: LogLevel) {
+/// What waits to be written.
+enum Entry {
+    Line(Vec<u8>),
+    /// Everything before it has been written.
+    Mark(Sender<()>),
+}
+
+/// The way to the thread that writes.
+#[derive(Clone)]
+pub(crate) struct Log {
+    queue: Sender<Entry>,
+    metrics: Arc<Metrics>,
+}
+
+/// Starts to log, on stderr, also what panics say.
+///
+/// # Errors
+/// If the thread that writes cannot be had.
+pub(crate) fn start(style: Style, level: LogLevel, metrics: &Arc<Metrics>) -> io::Result<Log> {
+    let (queue, entries) = bounded(MAX_WAITING);
+    let log = Log { queue, metrics: Arc::clone(metrics) };
+    let counted = Arc::clone(metrics);
+    thread::Builder::new().name("log".to_owned()).spawn(move || write_all(&entries, &counted))?;
+
     let mut builder = Builder::new();
     // Which of them are written is for `set_level` to say, which can change.
     builder.filter_module("noray", log::LevelFilter::Trace);
+    builder.target(Target::Pipe(Box::new(log.clone())));
     match style {
         Style::Plain => builder.format(|out, record| {
             writeln!(out, "{} {:<5} {}", out.timestamp(), record.level(), record.args())
@@ -40,6 +78,50 @@ pub(crate) fn start(style: Style, level: LogLevel) {
     };
     builder.init();
     set_level(level);
+    panic::set_hook(Box::new(|panic| log::error!("{}", panic.to_string().replace('\n', " "))));
+    Ok(log)
+}
+
+fn write_all(entries: &Receiver<Entry>, metrics: &Metrics) {
+    let mut stderr = io::stderr();
+    let mut told = 0;
+    for entry in entries {
+        match entry {
+            // There is no other place where a failure could be told.
+            Entry::Line(line) => drop(stderr.write_all(&line)),
+            Entry::Mark(reached) => drop(reached.try_send(())),
+        }
+        let lost = metrics.log_lines_lost.value();
+        if lost != told && entries.is_empty() {
+            told = lost;
+            log::warn!("{lost} log lines are lost, as whoever reads them was too slow");
+        }
+    }
+}
+
+impl Write for Log {
+    /// Takes one whole line, as the logger hands it over, and never waits.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.queue.try_send(Entry::Line(line.to_vec())).is_err() {
+            self.metrics.log_lines_lost.add(1);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    /// Waits until what was logged is written, for at most [`PATIENCE_AT_END`].
+    pub(crate) fn finish(&self) {
+        let (reached, is_reached) = bounded(1);
+        if self.queue.send_timeout(Entry::Mark(reached), PATIENCE_AT_END).is_ok() {
+            // Who is not reading by now will not read it any more.
+            let _ = is_reached.recv_timeout(PATIENCE_AT_END);
+        }
+    }
 }
 
 /// Changes which lines are written.

@@ -171,7 +171,11 @@ fn thread_limits() -> Vec<ThreadLimit> {
         ),
         ("kernel.pid_max", read_number("/proc/sys/kernel/pid_max"), "`sysctl -w kernel.pid_max="),
         ("the limit on processes", of_user(), "raise it, under systemd with `LimitNPROC="),
-        ("the control group", control_group_limit(), "raise it, under systemd with `TasksMax="),
+        (
+            "the control group",
+            control_group_limit("pids", ["pids.max"; 2]),
+            "raise it, under systemd with `TasksMax=",
+        ),
     ];
     let known = limits
         .into_iter()
@@ -179,13 +183,33 @@ fn thread_limits() -> Vec<ThreadLimit> {
     known.collect()
 }
 
-/// The least `pids.max` of the process's control group and those above it (cgroups(7), version 2).
-fn control_group_limit() -> Option<u64> {
+/// Bytes of memory that the process may use, kernel's included: its control group's, or all that there is.
+pub(crate) fn memory_limit() -> Option<u64> {
+    let in_all = read("/proc/meminfo").and_then(|text| {
+        let kilobytes = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+        Some(1024 * kilobytes.trim().strip_suffix(" kB")?.parse::<u64>().ok()?)
+    });
+    let of_group = control_group_limit("memory", ["memory.limit_in_bytes", "memory.max"]);
+    in_all.into_iter().chain(of_group).min()
+}
+
+/// The least limit of the process's control group and those above it (cgroups(7)), from the files that have it in
+/// version 1 and 2.
+fn control_group_limit(controller: &str, [v1, v2]: [&str; 2]) -> Option<u64> {
     let groups = read("/proc/self/cgroup")?;
-    let own = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    let path = Path::new("/sys/fs/cgroup").join(own);
-    let above = path.ancestors().take_while(|path| path.starts_with("/sys/fs/cgroup"));
-    above.filter_map(|group| read_number(group.join("pids.max"))).min()
+    // hierarchy:controllers:path, without controllers in version 2.
+    let limits = groups.lines().filter_map(|line| {
+        let (controllers, path) = line.split_once(':')?.1.split_once(":/")?;
+        let (root, file) = match controllers {
+            "" => (Path::new("/sys/fs/cgroup").to_owned(), v2),
+            name if name == controller => (Path::new("/sys/fs/cgroup").join(name), v1),
+            _ => return None,
+        };
+        let group = root.join(path);
+        let above = group.ancestors().take_while(|group| group.starts_with(&root));
+        above.filter_map(|group| read_number(group.join(file))).min()
+    });
+    limits.min()
 }
 
 fn ephemeral_ports(text: &str) -> Option<RangeInclusive<u16>> {
@@ -304,5 +328,6 @@ mod tests {
         assert!(machine.ips.iter().any(IpAddr::is_loopback));
         assert!(machine.ephemeral_ports.is_some());
         assert!(machine.max_mappings.is_some());
+        assert!(memory_limit().is_some_and(|bytes| bytes > 16 << 20));
     }
 }

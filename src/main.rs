@@ -8,9 +8,11 @@ use std::io::{self, ErrorKind, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use argh::FromArgs;
 use noray::config::{Effective, Sources};
+use noray::metrics::Metrics;
 use noray::server::{Server, StartError};
 use noray::supervisor::Supervisor;
 
@@ -23,6 +25,7 @@ const DEFAULT_FILE: &str = "noray.conf";
 
 /// Exit statuses, as in sysexits(3).
 mod exit {
+    pub(crate) const FAILURE: u8 = 1;
     pub(crate) const USAGE: u8 = 64;
     pub(crate) const UNAVAILABLE: u8 = 69;
     pub(crate) const CONFIG: u8 = 78;
@@ -74,14 +77,24 @@ fn main() -> ExitCode {
     if args.check_config {
         return print(&effective.to_string());
     }
-    logging::start(style, effective.config.log_level);
-    match catch_unwind(AssertUnwindSafe(|| serve(effective, origin))) {
+    let metrics = Arc::new(Metrics::default());
+    let log = match logging::start(style, effective.config.log_level, &metrics) {
+        Ok(log) => log,
+        Err(error) => return fail(exit::FAILURE, style, &format!("cannot start to log: {error}")),
+    };
+    let status = serve_to_the_end(effective, origin, metrics);
+    log.finish();
+    status
+}
+
+fn serve_to_the_end(effective: Effective, origin: ConfigOrigin, metrics: Arc<Metrics>) -> ExitCode {
+    match catch_unwind(AssertUnwindSafe(|| serve(effective, origin, metrics))) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
             log::error!("{error}");
             match error {
                 StartError::Socket(..) | StartError::Registrar(..) => exit::UNAVAILABLE.into(),
-                StartError::System(_) => ExitCode::FAILURE,
+                StartError::System(_) => exit::FAILURE.into(),
             }
         }
         Err(_) => {
@@ -128,11 +141,15 @@ impl ConfigOrigin {
     }
 }
 
-fn serve(effective: Effective, mut origin: ConfigOrigin) -> Result<(), StartError> {
+fn serve(
+    effective: Effective,
+    mut origin: ConfigOrigin,
+    metrics: Arc<Metrics>,
+) -> Result<(), StartError> {
     let signals = signals::catch().map_err(StartError::System)?;
     let set = effective.set_values();
     log::info!("noray {} starts, {set} values set, see --check-config", env!("CARGO_PKG_VERSION"));
-    let mut server = Server::bind(&effective.config)?;
+    let mut server = Server::bind(&effective.config, metrics)?;
     let supervisor = supervisor();
     server.set_supervisor(&supervisor);
     let operator = Operator {

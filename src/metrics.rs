@@ -7,6 +7,7 @@ use std::fmt::{Display, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::bounds::Bound;
 use crate::conduct::Misconduct;
 use crate::protocol::CommandKind;
 use crate::relay::DropReason;
@@ -19,11 +20,6 @@ impl Number {
     /// Adds from any thread.
     pub fn add(&self, amount: u64) {
         self.0.fetch_add(amount, Ordering::Relaxed);
-    }
-
-    /// Subtracts from any thread.
-    pub fn subtract(&self, amount: u64) {
-        self.0.fetch_sub(amount, Ordering::Relaxed);
     }
 
     /// Adds, if no other thread ever writes this number: 0.5 ns, where [`Self::add`] takes 5.
@@ -125,6 +121,51 @@ impl PortState {
     }
 }
 
+/// What the server keeps entries of, beside relay ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Table {
+    /// Connections that the event loop knows.
+    Players,
+    /// Players by OpenID.
+    OpenIds,
+    /// Players by PrivateID.
+    PrivateIds,
+    /// Networks that have named wrong OpenIDs.
+    GuessingNetworks,
+    /// Players that have pairs.
+    Partners,
+    /// Networks whose players have asked for the pairs.
+    RelayNetworks,
+    /// Networks that connections come from.
+    ConnectedNetworks,
+}
+
+impl Table {
+    /// All of them, each at the index `self as usize`.
+    pub const ALL: [Self; 7] = [
+        Self::Players,
+        Self::OpenIds,
+        Self::PrivateIds,
+        Self::GuessingNetworks,
+        Self::Partners,
+        Self::RelayNetworks,
+        Self::ConnectedNetworks,
+    ];
+
+    /// The metric's label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Players => "players",
+            Self::OpenIds => "oids",
+            Self::PrivateIds => "pids",
+            Self::GuessingNetworks => "guessing-networks",
+            Self::Partners => "partners",
+            Self::RelayNetworks => "relay-networks",
+            Self::ConnectedNetworks => "connected-networks",
+        }
+    }
+}
+
 /// Everything that the server counts.
 #[derive(Debug)]
 #[expect(missing_docs, reason = "each is documented by its help text, below")]
@@ -132,6 +173,7 @@ pub struct Metrics {
     pub tcp_connections: Number,
     pub max_connections: Number,
     pub connections_refused: Number,
+    pub bounds_reached: [Number; Bound::ALL.len()],
     pub connections_closed: [Number; Misconduct::ALL.len()],
     pub active_hosts: Number,
     pub command_duration: [Histogram; CommandKind::ALL.len()],
@@ -149,6 +191,8 @@ pub struct Metrics {
     pub relay_bytes: Number,
     pub receive_errors: Number,
     pub turn_duration: Histogram,
+    pub table_entries: [Number; Table::ALL.len()],
+    pub log_lines_lost: Number,
     pub is_draining: Number,
     pub has_reload_failed: Number,
 }
@@ -159,6 +203,7 @@ impl Default for Metrics {
             tcp_connections: Number::default(),
             max_connections: Number::default(),
             connections_refused: Number::default(),
+            bounds_reached: Default::default(),
             connections_closed: Default::default(),
             active_hosts: Number::default(),
             command_duration: std::array::from_fn(|_| Histogram::of_seconds()),
@@ -176,6 +221,8 @@ impl Default for Metrics {
             relay_bytes: Number::default(),
             receive_errors: Number::default(),
             turn_duration: Histogram::of_seconds(),
+            table_entries: Default::default(),
+            log_lines_lost: Number::default(),
             is_draining: Number::default(),
             has_reload_failed: Number::default(),
         }
@@ -201,6 +248,11 @@ impl Metrics {
         page.head(name, "counter", "TCP connections closed because of what the player did");
         for (misconduct, number) in Misconduct::ALL.into_iter().zip(&self.connections_closed) {
             page.value(name, &format!("reason=\"{}\"", misconduct.label()), number.value());
+        }
+        let name = "noray_bounds_reached_total";
+        page.head(name, "counter", "What was refused because a bound was reached");
+        for (bound, number) in Bound::ALL.into_iter().zip(&self.bounds_reached) {
+            page.value(name, &format!("bound=\"{}\"", bound.label()), number.value());
         }
         page.gauge("noray_active_hosts", "Players that have registered", &self.active_hosts);
         self.write_commands(&mut page);
@@ -275,6 +327,16 @@ impl Metrics {
         let name = "noray_loop_turn_duration_seconds";
         page.head(name, "histogram", "Seconds of work in a turn of the event loop");
         page.histogram(name, "", &self.turn_duration);
+        let name = "noray_table_entries";
+        page.head(name, "gauge", "Entries in the server's tables");
+        for (table, number) in Table::ALL.into_iter().zip(&self.table_entries) {
+            page.value(name, &format!("table=\"{}\"", table.label()), number.value());
+        }
+        page.counter(
+            "noray_log_lines_lost_total",
+            "Log lines lost because whoever reads them was too slow",
+            &self.log_lines_lost,
+        );
         page.gauge("noray_draining", "1 while the server is about to end", &self.is_draining);
         page.gauge(
             "noray_config_last_reload_failed",

@@ -1,5 +1,6 @@
 //! Writes to nobody: what one command of a player leads to, as replies to players.
 
+use crate::bounds::Bound;
 use crate::hosts::{Hosts, IdsExhausted, NotFound};
 use crate::id::{ConnectionId, OpenId, Random};
 use crate::network::Network;
@@ -48,8 +49,13 @@ pub enum Step {
         /// Who was asked for.
         host: OpenId,
     },
-    /// The command failed, with the error's token.
-    Failed(&'static str),
+    /// The command failed.
+    Failed {
+        /// The error's token.
+        code: &'static str,
+        /// The bound that was reached, if it was that.
+        bound: Option<Bound>,
+    },
 }
 
 /// Carries out `command` of the player `asker`.
@@ -64,7 +70,7 @@ pub fn handle_command(
 ) -> Outcome {
     let player = asker.player;
     if intake == Intake::Draining && begins_something(player, command, hosts) {
-        return failed(player, command.kind(), ErrorCode::Draining);
+        return failed(player, command.kind(), ErrorCode::Draining.into());
     }
     let result = match command {
         Command::RegisterHost => register(asker, hosts, random),
@@ -75,11 +81,9 @@ pub fn handle_command(
         }
         Command::Unknown(name) => {
             let reply = Reply::UnknownCommand(name.clone());
-            Ok(Outcome { replies: vec![(player, reply)], step: Step::Failed("unknown-command") })
+            Ok(without_bound(player, reply, "unknown-command"))
         }
-        Command::NotUtf8 => {
-            Ok(Outcome { replies: vec![(player, Reply::NotUtf8)], step: Step::Failed("not-utf8") })
-        }
+        Command::NotUtf8 => Ok(without_bound(player, Reply::NotUtf8, "not-utf8")),
     };
     result.unwrap_or_else(|error| failed(player, command.kind(), error))
 }
@@ -92,21 +96,40 @@ fn begins_something(asker: ConnectionId, command: &Command, hosts: &Hosts) -> bo
     }
 }
 
-fn failed(asker: ConnectionId, kind: CommandKind, error: ErrorCode) -> Outcome {
-    let replies = vec![(asker, Reply::Failed(kind, error))];
-    Outcome { replies, step: Step::Failed(error.code()) }
+/// Why a command failed, and which bound it met.
+struct Failure {
+    error: ErrorCode,
+    bound: Option<Bound>,
 }
 
-fn register(
-    asker: Asker,
-    hosts: &mut Hosts,
-    random: &mut impl Random,
-) -> Result<Outcome, ErrorCode> {
+impl From<ErrorCode> for Failure {
+    fn from(error: ErrorCode) -> Self {
+        Self { error, bound: None }
+    }
+}
+
+impl Failure {
+    fn at(bound: Bound, error: ErrorCode) -> Self {
+        Self { error, bound: Some(bound) }
+    }
+}
+
+fn failed(asker: ConnectionId, kind: CommandKind, failure: Failure) -> Outcome {
+    let Failure { error, bound } = failure;
+    let replies = vec![(asker, Reply::Failed(kind, error))];
+    Outcome { replies, step: Step::Failed { code: error.code(), bound } }
+}
+
+fn without_bound(asker: ConnectionId, reply: Reply, code: &'static str) -> Outcome {
+    Outcome { replies: vec![(asker, reply)], step: Step::Failed { code, bound: None } }
+}
+
+fn register(asker: Asker, hosts: &mut Hosts, random: &mut impl Random) -> Result<Outcome, Failure> {
     let Asker { player, network } = asker;
     let is_known = hosts.by_connection(player).is_some();
     let host = match hosts.register(player, network, random) {
         Ok(host) => host,
-        Err(IdsExhausted) => return Err(ErrorCode::IdsExhausted),
+        Err(IdsExhausted) => return Err(ErrorCode::IdsExhausted.into()),
     };
     let ids = Reply::SetIds(host.open_id.clone(), host.private_id.clone());
     let step = if is_known { Step::None } else { Step::Registered(host.open_id.clone()) };
@@ -118,13 +141,13 @@ fn connect(
     open_id: Option<&OpenId>,
     hosts: &mut Hosts,
     now: Timestamp,
-) -> Result<Outcome, ErrorCode> {
+) -> Result<Outcome, Failure> {
     let [asker, host] = both_ends(asker, open_id, hosts, now)?;
     if asker.address.is_ipv4() != host.address.is_ipv4() {
-        return Err(ErrorCode::NoCommonFamily);
+        return Err(ErrorCode::NoCommonFamily.into());
     }
     if !hosts.may_introduce(host.player, now) {
-        return Err(ErrorCode::RateLimited);
+        return Err(Failure::at(Bound::Introductions, ErrorCode::RateLimited));
     }
     let replies = vec![
         (asker.player, Reply::Connect(host.address)),
@@ -139,14 +162,20 @@ fn connect_relay(
     hosts: &mut Hosts,
     relays: &mut RelayTable,
     now: Timestamp,
-) -> Result<Outcome, ErrorCode> {
+) -> Result<Outcome, Failure> {
     let [asker, host] = both_ends(asker, open_id, hosts, now)?;
     if !hosts.may_introduce(host.player, now) {
-        return Err(ErrorCode::RateLimited);
+        return Err(Failure::at(Bound::Introductions, ErrorCode::RateLimited));
     }
     let ports = match relays.introduce(asker, host, now) {
         Ok(ports) => ports,
-        Err(RelaysExhausted) => return Err(ErrorCode::RelaysExhausted),
+        Err(exhausted) => {
+            let bound = match exhausted {
+                RelaysExhausted::InAll => Bound::Relays,
+                RelaysExhausted::PerNetwork => Bound::RelaysPerIp,
+            };
+            return Err(Failure::at(bound, ErrorCode::RelaysExhausted));
+        }
     };
     let Introduction { asker: asker_port, host: host_port, is_new } = ports;
     let replies = vec![
@@ -168,16 +197,16 @@ fn both_ends(
     open_id: Option<&OpenId>,
     hosts: &mut Hosts,
     now: Timestamp,
-) -> Result<[Party; 2], ErrorCode> {
+) -> Result<[Party; 2], Failure> {
     let open_id = open_id.ok_or(ErrorCode::MissingOid)?;
     let Asker { player, network } = asker;
     let own_address = hosts.by_connection(player).ok_or(ErrorCode::NotRegistered)?.address;
     let (host_player, host) = hosts.find(open_id, network, now).map_err(|error| match error {
-        NotFound::Unknown => ErrorCode::UnknownOid,
-        NotFound::TooManyGuesses => ErrorCode::RateLimited,
+        NotFound::Unknown => ErrorCode::UnknownOid.into(),
+        NotFound::TooManyGuesses => Failure::at(Bound::WrongOpenIds, ErrorCode::RateLimited),
     })?;
     if host_player == player {
-        return Err(ErrorCode::OwnOid);
+        return Err(ErrorCode::OwnOid.into());
     }
     let address = own_address.ok_or(ErrorCode::NoAddress)?;
     let host_address = host.address.ok_or(ErrorCode::HostNoAddress)?;

@@ -27,6 +27,8 @@ pub struct Outcome {
     pub answer: Option<&'static [u8]>,
     /// What it did to the players.
     pub registration: Registration,
+    /// Whether it would have had an answer, had there not been too many.
+    pub is_limited: bool,
 }
 
 /// Answers the datagrams at the registrar's port.
@@ -56,22 +58,27 @@ impl Registrar {
         now: Timestamp,
     ) -> Outcome {
         if !self.own.allows(source) {
-            return Outcome { answer: None, registration: Registration::Unknown };
+            return Outcome {
+                answer: None,
+                registration: Registration::Unknown,
+                is_limited: false,
+            };
         }
         let registration = match std::str::from_utf8(payload.trim_ascii_end()) {
             Ok(private_id) => hosts.register_address(private_id, source),
             Err(_) => Registration::Unknown,
         };
+        let is_wanted = registration != Registration::Unknown || payload.len() > UNKNOWN.len();
         let answer = match registration {
             Registration::First(..) | Registration::Moved(..) | Registration::Repeated => Some(OK),
-            Registration::Unknown => self.unknown_answer(payload.len(), now),
+            Registration::Unknown => self.unknown_answer(is_wanted, now),
         };
-        Outcome { answer, registration }
+        Outcome { answer, registration, is_limited: is_wanted && answer.is_none() }
     }
 
-    fn unknown_answer(&mut self, asked: usize, now: Timestamp) -> Option<&'static [u8]> {
+    fn unknown_answer(&mut self, is_wanted: bool, now: Timestamp) -> Option<&'static [u8]> {
         const BURST: Duration = Duration::from_secs(1);
-        let allowed = asked > UNKNOWN.len() && self.unknown_answers.has_tokens(BURST, now);
+        let allowed = is_wanted && self.unknown_answers.has_tokens(BURST, now);
         if allowed {
             self.unknown_answers.charge(1, UNKNOWN_ANSWERS_PER_SECOND, now);
         }
@@ -143,6 +150,7 @@ mod tests {
             let source = HERE.parse().unwrap();
             let outcome = s.0.handle_datagram(&mut s.1, source, &[b'x'; 100], now);
             answered += u64::from(outcome.answer.is_some());
+            assert_ne!(outcome.answer.is_some(), outcome.is_limited);
         }
         let bound = UNKNOWN_ANSWERS_PER_SECOND;
         assert!((10 * bound..=11 * bound + 1).contains(&answered), "{answered} in 10 s");

@@ -12,12 +12,19 @@ use crate::event_loop::EventLoop;
 use crate::events::{Event, EventSender};
 use crate::http::{self, Endpoint};
 use crate::listener::{self, Acceptor, Caps, ConnectionTable};
-use crate::machine::{Asked, Machine, Needs};
+use crate::machine::{self, Asked, Machine, Needs};
 use crate::metrics::{Metrics, PortState};
 use crate::os;
 use crate::sockets::{Sockets, Unbound};
 use crate::supervisor::Supervisor;
-use crate::units::PortList;
+use crate::units::{ByteSize, PortList};
+
+/// Bytes for everything that is no player: 8 MiB at start, and relays, logs and a crowd that leaves.
+const SPARE_MEMORY: u64 = 32 << 20;
+
+/// What a player takes at most: 10 KiB of the process, 25 KiB of the kernel for its thread and socket (measured), a
+/// line of 4 KiB, and socket buffers.
+const MEMORY_OF_PLAYER: u64 = 64 << 10;
 
 /// Descriptors for everything that is neither a player nor a relay port.
 const SPARE_FILES: u64 = 64;
@@ -141,31 +148,55 @@ impl ServerHandle {
     }
 }
 
-/// How many descriptors there are, and how many of them are not the players'.
+/// What there is for players.
 #[derive(Clone, Copy)]
 struct Room {
     open_files: u64,
     relay_ports: usize,
+    /// Bytes, if that can be told.
+    memory: Option<u64>,
 }
 
 impl Room {
     fn caps(self, config: &Config) -> Caps {
-        let wanted = config.max_connections;
-        Caps {
-            connections: max_connections(self.open_files, self.relay_ports, wanted),
-            per_ip: config.max_connections_per_ip,
+        let connections = self.connections(config.max_connections);
+        Caps { connections, per_ip: config.max_connections_per_ip }
+    }
+
+    /// How many connections descriptors and memory suffice for, at most as many as are wanted. A player beyond the
+    /// descriptors would wait in the backlog and never hear that the server is full; one beyond the memory would end it.
+    fn connections(self, wanted: usize) -> usize {
+        let Self { open_files, relay_ports, memory } = self;
+        let by_files = open_files.saturating_sub(relay_ports as u64 + SPARE_FILES);
+        let files =
+            format!("{open_files} files may be open; raise LimitNOFILE= (systemd) or `ulimit -Hn`");
+        let by_memory = memory.map(|bytes| {
+            let players = bytes.saturating_sub(SPARE_MEMORY) / MEMORY_OF_PLAYER;
+            let bytes = ByteSize(bytes);
+            (players, format!("there are {bytes} of memory; raise MemoryMax= (systemd), or use a larger machine"))
+        });
+        let mut possible = wanted;
+        for (players, why) in [(by_files, files)].into_iter().chain(by_memory) {
+            let players = usize::try_from(players).unwrap_or(usize::MAX);
+            if players < wanted {
+                log::warn!(
+                    "only {players} of NORAY_MAX_CONNECTIONS={wanted} players can connect: {why}"
+                );
+            }
+            possible = possible.min(players);
         }
+        possible
     }
 }
 
 impl Server {
     /// Raises the limit on open files and binds every port. Relay ports that cannot be had are left out, and so
     /// is the HTTP port, each with a warning in the log. The log tells what listens where, and what the machine
-    /// lacks.
+    /// lacks. What happens is counted in `metrics`.
     ///
     /// # Errors
     /// [`StartError`] if players could not be served at all.
-    pub fn bind(config: &Config) -> Result<Self, StartError> {
+    pub fn bind(config: &Config, metrics: Arc<Metrics>) -> Result<Self, StartError> {
         let open_files = os::raise_open_file_limit();
         let socket = config.socket_address();
         let acceptor =
@@ -189,12 +220,11 @@ impl Server {
             relay_ports: bound,
         };
         let relay_ports = addresses.relay_ports.as_slice().len();
-        let room = Room { open_files, relay_ports };
+        let room = Room { open_files, relay_ports, memory: machine::memory_limit() };
         let caps = room.caps(config);
         tell_start(&addresses, wanted.len(), open_files, caps);
         warn_of_shortcomings(&addresses, sockets.registrar_buffer(), caps);
 
-        let metrics = Arc::new(Metrics::default());
         metrics.relay_ports[PortState::Unbindable as usize].set(wanted.len() - relay_ports);
         // Twice the connections: each may have a command and its end under way.
         let channel_size = 2 * config.max_connections + 64;
@@ -279,20 +309,6 @@ fn max_relays(open_files: u64, max_connections: u64) -> usize {
     usize::try_from(open_files.saturating_sub(for_players + SPARE_FILES)).unwrap_or(usize::MAX)
 }
 
-/// How many connections the descriptors suffice for, at most as many as are wanted. A player beyond them would
-/// wait in the backlog and never hear that the server is full.
-fn max_connections(open_files: u64, relay_ports: usize, wanted: usize) -> usize {
-    let left = open_files.saturating_sub(relay_ports as u64 + SPARE_FILES);
-    let possible = usize::try_from(left).unwrap_or(usize::MAX);
-    if possible < wanted {
-        log::warn!(
-            "only {possible} of NORAY_MAX_CONNECTIONS={wanted} players can connect: {open_files} files may be \
-             open; raise LimitNOFILE= (systemd) or `ulimit -Hn`"
-        );
-    }
-    possible.min(wanted)
-}
-
 fn tell_start(addresses: &Addresses, wanted_relays: usize, open_files: u64, caps: Caps) {
     let Addresses { socket, registrar, http, relay_ports } = addresses;
     log::info!("players: {socket}/tcp, registrar: {registrar}/udp");
@@ -361,5 +377,14 @@ mod tests {
         assert_eq!(max_relays(1_000_000, 4096), 1_000_000 - 4096 - 64);
         assert_eq!(max_relays(1024, 4096), 1024 - 256 - 64);
         assert_eq!(max_relays(10, 4096), 0);
+    }
+
+    #[test]
+    fn there_are_no_more_players_than_descriptors_and_memory_suffice_for() {
+        let room = Room { open_files: 1024, relay_ports: 100, memory: Some(1 << 40) };
+        assert_eq!(room.connections(4096), 1024 - 100 - 64);
+        assert_eq!(Room { memory: None, ..room }.connections(100), 100);
+        assert_eq!(Room { memory: Some(64 << 20), ..room }.connections(4096), 512);
+        assert_eq!(Room { memory: Some(1 << 20), ..room }.connections(4096), 0);
     }
 }

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each bench uses its part of this")]
 #![expect(clippy::disallowed_methods, reason = "a bench takes the time")]
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sched::{CloneFlags, CpuSet, sched_getaffinity, sched_setaffinity, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 /// Where noray listens, away from servers that may run on the machine.
 pub(crate) const IP: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 77, 0, 1));
@@ -90,9 +90,29 @@ pub(crate) struct Line(BufReader<TcpStream>);
 
 impl Line {
     pub(crate) fn connect() -> Self {
-        let stream = TcpStream::connect(PLAYERS).expect("noray listens");
+        Self::connect_from(Ipv4Addr::LOCALHOST.into())
+    }
+
+    /// From an address of the loopback network.
+    pub(crate) fn connect_from(ip: IpAddr) -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::new(ip, 0).into()).expect("a free port");
+        socket.connect(&PLAYERS.into()).expect("noray listens");
+        let stream = TcpStream::from(socket);
         stream.set_nodelay(true).expect("a socket");
         Self(BufReader::new(stream))
+    }
+
+    pub(crate) fn stream(&self) -> &TcpStream {
+        self.0.get_ref()
+    }
+
+    /// What comes until the connection ends, as far as it is text.
+    pub(crate) fn read_to_end(&mut self) -> String {
+        let mut bytes = Vec::new();
+        // A reset ends it too.
+        let _ = self.0.read_to_end(&mut bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     pub(crate) fn send(&mut self, line: &str) {
@@ -114,17 +134,27 @@ pub(crate) struct Player {
     pub(crate) line: Line,
     pub(crate) udp: UdpSocket,
     pub(crate) oid: String,
+    pub(crate) pid: String,
 }
 
 impl Player {
     pub(crate) fn join() -> Self {
-        let (mut line, udp) = (Line::connect(), udp_socket());
+        Self::join_from(Ipv4Addr::LOCALHOST.into())
+    }
+
+    /// From an address of the loopback network.
+    pub(crate) fn join_from(ip: IpAddr) -> Self {
+        let (mut line, udp) = (Line::connect_from(ip), udp_socket_at(ip));
         line.send("register-host");
         let oid = line.expect("set-oid");
         let pid = line.expect("set-pid");
-        assert_eq!(ask(&udp, pid.as_bytes(), REGISTRAR), b"OK");
-        Self { line, udp, oid }
+        register_address(&udp, &pid);
+        Self { line, udp, oid, pid }
     }
+}
+
+pub(crate) fn register_address(udp: &UdpSocket, pid: &str) {
+    assert_eq!(ask(udp, pid.as_bytes(), REGISTRAR), b"OK");
 }
 
 /// Introduces the two by relay: where `client` reaches `host`, and `host` reaches `client`.
@@ -137,7 +167,12 @@ pub(crate) fn connect_relay(client: &mut Player, host: &mut Player) -> [SocketAd
 }
 
 pub(crate) fn udp_socket() -> UdpSocket {
-    let udp = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    udp_socket_at(Ipv4Addr::LOCALHOST.into())
+}
+
+/// At an address of the loopback network.
+pub(crate) fn udp_socket_at(ip: IpAddr) -> UdpSocket {
+    let udp = UdpSocket::bind((ip, 0)).expect("a free port");
     SockRef::from(&udp).set_recv_buffer_size(1 << 20).expect("a socket");
     udp
 }

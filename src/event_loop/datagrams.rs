@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::{EventLoop, TIMED_DATAGRAMS};
+use crate::bounds::Bound;
 use crate::clock;
 use crate::hosts::Registration;
 use crate::protocol::Reply;
@@ -172,6 +173,9 @@ impl EventLoop {
                 self.metrics.registrar_fail.add_as_only_writer(1);
                 log::trace!("registrar: {length} bytes from {source} refused");
             }
+        }
+        if outcome.is_limited {
+            self.metrics.bounds_reached[Bound::UnknownAnswers as usize].add_as_only_writer(1);
         }
         if let Some(answer) = outcome.answer
             && let Sent::Failed(error) = self.sockets.send(SocketId::Registrar, answer, source)

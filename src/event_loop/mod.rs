@@ -21,7 +21,7 @@ use crate::events::{self, Event, EventSender};
 use crate::hosts::Hosts;
 use crate::id::{ConnectionId, Random};
 use crate::listener::Acceptor;
-use crate::metrics::{Metrics, PortState};
+use crate::metrics::{Metrics, PortState, Table};
 use crate::os;
 use crate::poller::{MAX_READY, Poller};
 use crate::registrar::Registrar;
@@ -212,6 +212,7 @@ impl EventLoop {
         if self.now >= self.next_sweep {
             self.next_sweep = self.now + self.sweep_interval;
             self.relays.sweep(self.now);
+            self.hosts.forget_guesses(self.now);
             self.note_freed();
             self.refresh_own_addresses();
         }
@@ -260,6 +261,18 @@ impl EventLoop {
         self.metrics.relay_ports[PortState::InUse as usize].set(2 * pairs);
         self.metrics.relay_ports[PortState::Free as usize].set(ports.free());
         self.metrics.relay_ports[PortState::Reserved as usize].set(ports.reserved());
+        let [open_ids, private_ids, guessing] = self.hosts.entries();
+        let [partners, networks] = self.relays.entries();
+        for (table, entries) in [
+            (Table::Players, self.players.len()),
+            (Table::OpenIds, open_ids),
+            (Table::PrivateIds, private_ids),
+            (Table::GuessingNetworks, guessing),
+            (Table::Partners, partners),
+            (Table::RelayNetworks, networks),
+        ] {
+            self.metrics.table_entries[table as usize].set(entries);
+        }
     }
 
     fn note_turn(&mut self) {

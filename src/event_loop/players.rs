@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{EVENTS_PER_TURN, EventLoop, Flow};
+use crate::bounds::Bound;
 use crate::clock;
 use crate::conduct::Misconduct;
 use crate::config::Config;
@@ -41,6 +42,7 @@ impl EventLoop {
             }
             Event::TooFast(player, kind) => {
                 self.metrics.command_exception[kind as usize].add_as_only_writer(1);
+                self.metrics.bounds_reached[Bound::Commands as usize].add_as_only_writer(1);
                 self.tell(player, &Reply::Failed(kind, ErrorCode::RateLimited));
             }
             Event::Misconduct(player, misconduct) => {
@@ -106,10 +108,13 @@ impl EventLoop {
                 let asker = self.name_of(player);
                 log::info!("relay {host_port}+{asker_port}: player {asker} with player {host}");
             }
-            Step::Failed(failure) => {
+            Step::Failed { code, bound } => {
                 let kind = command.kind();
                 self.metrics.command_exception[kind as usize].add_as_only_writer(1);
-                log::debug!("{} from {}: {failure}", kind.name(), connection.peer);
+                if let Some(bound) = bound {
+                    self.metrics.bounds_reached[*bound as usize].add_as_only_writer(1);
+                }
+                log::debug!("{} from {}: {code}", kind.name(), connection.peer);
             }
         }
     }
@@ -152,8 +157,9 @@ impl EventLoop {
             log::info!("player {}: disconnected", host.open_id);
         }
         self.relays.handle_departure(player);
+        let connection = self.players.remove(&player);
         self.note_levels();
-        self.players.remove(&player)
+        connection
     }
 
     /// Everything but addresses and ports takes effect at once; live relays go on under the new limits.

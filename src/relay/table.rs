@@ -47,9 +47,14 @@ pub struct Introduction {
     pub is_new: bool,
 }
 
-/// No two ports were free or could be taken back.
-#[derive(Debug, PartialEq, Eq)]
-pub struct RelaysExhausted;
+/// Why no pair was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RelaysExhausted {
+    /// No two ports were free or could be taken back.
+    InAll,
+    /// Few ports are left, and players of the asker's network have their share.
+    PerNetwork,
+}
 
 /// A pair that was freed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,7 +189,7 @@ impl RelayTable {
         if self.has_its_share(asker.network) {
             self.sweep_on_demand(now);
             if self.has_its_share(asker.network) {
-                return Err(RelaysExhausted);
+                return Err(RelaysExhausted::PerNetwork);
             }
         }
         let ports = self.allocate(asker.player, host.player, now)?;
@@ -203,7 +208,7 @@ impl RelayTable {
             return Ok(ports);
         }
         self.sweep_on_demand(now);
-        self.ports.allocate(asker, host).ok_or(RelaysExhausted)
+        self.ports.allocate(asker, host).ok_or(RelaysExhausted::InAll)
     }
 
     fn sweep_on_demand(&mut self, now: Timestamp) {
@@ -294,6 +299,12 @@ impl RelayTable {
     /// How many pairs there are.
     pub fn pairs(&self) -> usize {
         self.pairs.len() - self.vacant.len()
+    }
+
+    /// How many entries the tables beside pairs and ports have: players that have partners, and networks that have
+    /// asked.
+    pub fn entries(&self) -> [usize; 2] {
+        [self.partners.len(), self.by_network.len()]
     }
 
     /// The ports that carry no pair.

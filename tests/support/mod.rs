@@ -8,6 +8,7 @@ pub mod process;
 
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -56,7 +57,7 @@ pub struct TestServer {
 
 impl TestServer {
     pub fn start(config: &Config) -> Self {
-        let server = Server::bind(config).expect("the test's own address is free");
+        let server = Server::bind(config, Arc::default()).expect("the test's own address is free");
         let (addresses, handle) = (server.addresses().clone(), server.handle());
         let thread = thread::spawn(move || server.run().expect("the server runs"));
         Self { addresses, handle, thread: Some(thread) }

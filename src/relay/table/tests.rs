@@ -139,7 +139,7 @@ fn both_ports_or_none() {
     play.table.reserve(ConnectionId(4));
     assert_eq!(play.introduce((BOB, BOB_AT), (CAROL, CAROL_AT)), Ok((6, 5)), "4's is taken back");
     let more = play.introduce((ConnectionId(4), ALICE_AT), (BOB, BOB_AT));
-    assert_eq!(more, Err(RelaysExhausted));
+    assert_eq!(more, Err(RelaysExhausted::InAll));
     assert_eq!(play.table.pairs(), 3);
 }
 
@@ -159,7 +159,7 @@ fn relays_are_not_exhausted_while_idle_ones_wait_for_the_sweep() {
     play.introduce((ALICE, ALICE_AT), (CAROL, CAROL_AT)).unwrap();
     play.introduce((CAROL, CAROL_AT), (BOB, BOB_AT)).unwrap();
     let fourth = (ConnectionId(4), ALICE_AT);
-    assert_eq!(play.introduce(fourth, (BOB, BOB_AT)), Err(RelaysExhausted));
+    assert_eq!(play.introduce(fourth, (BOB, BOB_AT)), Err(RelaysExhausted::InAll));
     play.pass(Duration::from_secs(30));
     assert_eq!(play.introduce(fourth, (BOB, BOB_AT)), Ok((1, 2)));
     assert_eq!(play.table.pairs(), 1);
@@ -401,12 +401,12 @@ fn when_ports_run_short_a_network_keeps_to_its_share() {
     for id in 0..8 {
         play.introduce((ConnectionId(id), greedy), host).expect("there is room for all");
     }
-    assert_eq!(play.introduce((ConnectionId(8), greedy), host), Err(RelaysExhausted));
+    assert_eq!(play.introduce((ConnectionId(8), greedy), host), Err(RelaysExhausted::PerNetwork));
     play.introduce((ConnectionId(9), modest), host).expect("another network has its share");
     play.table.handle_departure(ConnectionId(0));
     assert_eq!(
         play.introduce((ConnectionId(8), greedy), host),
-        Err(RelaysExhausted),
+        Err(RelaysExhausted::PerNetwork),
         "pairs count as long as they live, not as long as somebody is connected"
     );
     play.introduce((ConnectionId(3), greedy), host).expect("a live pair is no new one");

@@ -1,0 +1,99 @@
+//! Players who join, punch, relay, misbehave and leave at random, for as long as one likes: `cargo bench --bench soak`
+//! for three minutes, `cargo bench --bench soak -- 60` for sixty.
+//!
+//! Every datagram that arrives is checked, every one that does not is accounted for, and whenever all players have left,
+//! the server must be where it was: its threads, files, relays and tables. It panics otherwise.
+
+#![expect(clippy::disallowed_methods, reason = "a bench takes the time")]
+
+mod game;
+mod levels;
+mod loiter;
+mod mischief;
+#[path = "../support/mod.rs"]
+mod support;
+mod tally;
+
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use levels::Levels;
+use support::{prepare_machine, start_noray};
+use tally::Tally;
+
+/// How many do something at the same time.
+const WORKERS: u64 = 32;
+
+/// After how long all leave, so that what they left behind can be seen.
+const ROUND: Duration = Duration::from_secs(30);
+
+/// How many sessions a run must have at the least, of each minute's share in three.
+const SESSIONS_PER_MINUTE: u64 = 100_000 / 3;
+
+/// Relays end soon, so that many fit into a run. The rate lets a game pass and stops a flood.
+const SETTINGS: [&str; 6] = [
+    "NORAY_UDP_RELAY_TIMEOUT=2s",
+    "NORAY_UDP_RELAY_CLEANUP_INTERVAL=1s",
+    "NORAY_UDP_RELAY_MAX_INDIVIDUAL_TRAFFIC=1mb",
+    "NORAY_UDP_RELAY_MAX_PER_IP=4096",
+    "NORAY_UDP_RELAY_PORTS=49152-57343",
+    "NORAY_LOGLEVEL=debug",
+];
+
+fn main() {
+    let minutes: u64 = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(3);
+    prepare_machine();
+    let (noray, _) = start_noray(&SETTINGS);
+    let tally = Tally::default();
+    let fresh = Levels::at_rest(&noray);
+    println!(
+        "{:>6} {:>9} {:>9} {:>12} {}",
+        "min",
+        "sessions",
+        "relayed",
+        "explained",
+        Levels::HEADING
+    );
+    println!("{:>6.1} {:>9} {:>9} {:>12} {fresh}", 0.0, 0, 0, 0);
+    let start = Instant::now();
+    let mut after_first = None;
+    let mut round = 0;
+    while start.elapsed() < Duration::from_secs(60 * minutes) {
+        play(round, &tally);
+        let levels = Levels::at_rest(&noray);
+        let dropped = tally.check(&levels);
+        let minutes = start.elapsed().as_secs_f64() / 60.0;
+        println!(
+            "{minutes:>6.1} {:>9} {:>9} {dropped:>12} {levels}",
+            tally.sessions.value(),
+            tally.relayed.value()
+        );
+        levels.must_be_as_low_as(&fresh);
+        levels.must_have_grown_no_more_than(after_first.get_or_insert(levels.clone()), round);
+        round += 1;
+    }
+    let sessions = tally.sessions.value();
+    println!("\n{sessions} sessions, by what they did:\n{tally}");
+    assert!(sessions >= SESSIONS_PER_MINUTE * minutes.min(3), "too few: {sessions}");
+}
+
+/// All play for a while, and leave.
+fn play(round: u64, tally: &Tally) {
+    let end = Instant::now() + ROUND;
+    let loiterers = loiter::Place::open();
+    std::thread::scope(|scope| {
+        for worker in 0..WORKERS {
+            let loiterers = loiterers.clone();
+            scope.spawn(move || {
+                let mut random = Rng::with_seed(round * WORKERS + worker);
+                while Instant::now() < end {
+                    match random.u8(..10) {
+                        0..7 => game::play(&mut random, tally),
+                        _ => mischief::act(&mut random, &loiterers, tally),
+                    }
+                }
+            });
+        }
+    });
+    loiterers.wait_until_all_are_sent_away();
+}

@@ -1,0 +1,72 @@
+//! Holds nobody to anything: the names of the bounds on what strangers may use up, for the metric that counts each.
+//!
+//! Others have counters of their own: what a connection is closed for
+//! ([`Misconduct`](crate::conduct::Misconduct)) and what a relay drops ([`DropReason`](crate::relay::DropReason)).
+//! The README lists all of them with their values and reasons.
+
+/// Something of which there may be so much and no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound {
+    /// Connections in all: `NORAY_MAX_CONNECTIONS`, or as many as the machine has room for.
+    Connections,
+    /// Connections of one network: `NORAY_MAX_CONNECTIONS_PER_IP`.
+    ConnectionsPerIp,
+    /// Connections of one network that have not registered.
+    UnregisteredPerIp,
+    /// Commands of one connection: [`COMMANDS_PER_SECOND`](crate::conduct::COMMANDS_PER_SECOND).
+    Commands,
+    /// Wrong OpenIDs from one network: [`GUESSES_PER_SECOND`](crate::guesses::GUESSES_PER_SECOND).
+    WrongOpenIds,
+    /// Introductions to one host: [`INTRODUCTIONS_PER_SECOND`](crate::hosts::INTRODUCTIONS_PER_SECOND).
+    Introductions,
+    /// Relays that players of one network have asked for while few ports are left: `NORAY_UDP_RELAY_MAX_PER_IP`.
+    RelaysPerIp,
+    /// Relays in all: `NORAY_UDP_RELAY_PORTS`.
+    Relays,
+    /// Answers to what is no PrivateID:
+    /// [`UNKNOWN_ANSWERS_PER_SECOND`](crate::registrar::UNKNOWN_ANSWERS_PER_SECOND).
+    UnknownAnswers,
+}
+
+impl Bound {
+    /// All of them, each at the index `self as usize`.
+    pub const ALL: [Self; 9] = [
+        Self::Connections,
+        Self::ConnectionsPerIp,
+        Self::UnregisteredPerIp,
+        Self::Commands,
+        Self::WrongOpenIds,
+        Self::Introductions,
+        Self::RelaysPerIp,
+        Self::Relays,
+        Self::UnknownAnswers,
+    ];
+
+    /// The metric's label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::ConnectionsPerIp => "connections-per-ip",
+            Self::UnregisteredPerIp => "unregistered-per-ip",
+            Self::Commands => "commands",
+            Self::WrongOpenIds => "wrong-oids",
+            Self::Introductions => "introductions",
+            Self::RelaysPerIp => "relays-per-ip",
+            Self::Relays => "relays",
+            Self::UnknownAnswers => "unknown-answers",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_stand_at_their_index_and_have_labels_of_their_own() {
+        for (index, bound) in Bound::ALL.into_iter().enumerate() {
+            assert_eq!(bound as usize, index);
+            assert!(Bound::ALL[..index].iter().all(|other| other.label() != bound.label()));
+        }
+    }
+}
