@@ -13,12 +13,22 @@ pub enum Bound {
     ConnectionsPerIp,
     /// Connections of one network that have not registered.
     UnregisteredPerIp,
+    /// Threads: the system refused one for a player.
+    Threads,
     /// Commands of one connection: [`COMMANDS_PER_SECOND`](crate::conduct::COMMANDS_PER_SECOND).
     Commands,
-    /// Wrong OpenIDs from one network: [`GUESSES_PER_SECOND`](crate::guesses::GUESSES_PER_SECOND).
+    /// Wrong OpenIDs from one network: [`WRONG_OIDS`](crate::hosts::WRONG_OIDS).
     WrongOpenIds,
-    /// Introductions to one host: [`INTRODUCTIONS_PER_SECOND`](crate::hosts::INTRODUCTIONS_PER_SECOND).
+    /// Introductions to one host: [`INTRODUCTIONS`](crate::hosts::INTRODUCTIONS).
     Introductions,
+    /// Of them, those that one network asks for:
+    /// [`INTRODUCTIONS_PER_NETWORK`](crate::hosts::INTRODUCTIONS_PER_NETWORK).
+    IntroductionsPerIp,
+    /// `connect` of players whose UDP comes from elsewhere than their connection:
+    /// [`UNCONFIRMED_CONNECTS`](crate::hosts::UNCONFIRMED_CONNECTS).
+    UnconfirmedConnects,
+    /// Changes of one player's address: [`MOVES`](crate::hosts::MOVES).
+    Moves,
     /// Relays that players of one network have asked for while few ports are left: `NORAY_UDP_RELAY_MAX_PER_IP`.
     RelaysPerIp,
     /// Relays in all: `NORAY_UDP_RELAY_PORTS`.
@@ -30,13 +40,17 @@ pub enum Bound {
 
 impl Bound {
     /// All of them, each at the index `self as usize`.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 13] = [
         Self::Connections,
         Self::ConnectionsPerIp,
         Self::UnregisteredPerIp,
+        Self::Threads,
         Self::Commands,
         Self::WrongOpenIds,
         Self::Introductions,
+        Self::IntroductionsPerIp,
+        Self::UnconfirmedConnects,
+        Self::Moves,
         Self::RelaysPerIp,
         Self::Relays,
         Self::UnknownAnswers,
@@ -48,9 +62,13 @@ impl Bound {
             Self::Connections => "connections",
             Self::ConnectionsPerIp => "connections-per-ip",
             Self::UnregisteredPerIp => "unregistered-per-ip",
+            Self::Threads => "threads",
             Self::Commands => "commands",
             Self::WrongOpenIds => "wrong-oids",
             Self::Introductions => "introductions",
+            Self::IntroductionsPerIp => "introductions-per-ip",
+            Self::UnconfirmedConnects => "unconfirmed-connects",
+            Self::Moves => "moves",
             Self::RelaysPerIp => "relays-per-ip",
             Self::Relays => "relays",
             Self::UnknownAnswers => "unknown-answers",

@@ -20,7 +20,7 @@ pub const COMMANDS_PER_SECOND: u64 = 20;
 /// For how long a player may have saved up commands: a burst of 100, as when a lobby asks for all its games.
 pub const COMMAND_BURST: Duration = Duration::from_secs(5);
 
-/// How many refusals in a row are answered before the connection is closed.
+/// How many refusals more than commands that passed are answered before the connection is closed.
 pub const MAX_REFUSALS: u32 = 100;
 
 /// Why a connection is closed, besides that the player went away.
@@ -101,7 +101,7 @@ impl Conduct {
     pub fn judge_command(&mut self, now: Timestamp) -> Verdict {
         if self.commands.has_tokens(COMMAND_BURST, now) {
             self.commands.charge(1, COMMANDS_PER_SECOND, now);
-            self.refusals = 0;
+            self.refusals = self.refusals.saturating_sub(1);
             return Verdict::Allowed;
         }
         self.refusals += 1;
@@ -175,12 +175,25 @@ mod tests {
         for second in 0..100 {
             let refused = (0..150)
                 .filter(|_| patient.judge_command(at(second * 6000)) == Verdict::Intolerable);
-            assert_eq!(
-                refused.count(),
-                0,
-                "refusals are forgotten with the next command that passes"
-            );
+            assert_eq!(refused.count(), 0, "each command that passes makes up for a refusal");
         }
+    }
+
+    #[test]
+    fn who_sends_a_hundred_times_too_much_is_cut_off_at_once() {
+        let mut conduct = Conduct::new(at(0));
+        // A command that passes every 50 ms, and a hundred more.
+        let ends = (0..).find(|round| {
+            (0..101).any(|_| conduct.judge_command(at(50 * round)) == Verdict::Intolerable)
+        });
+        assert!(ends < Some(5), "{ends:?}");
+        let mut eager = Conduct::new(at(0));
+        let verdicts = (0..10_000).map(|number| eager.judge_command(at(35 * number)));
+        let refused = verdicts.inspect(|verdict| assert_ne!(*verdict, Verdict::Intolerable));
+        assert!(
+            refused.filter(|v| *v == Verdict::Refused).count() > 1000,
+            "29 a second, and told so"
+        );
     }
 
     #[test]

@@ -143,17 +143,21 @@ fn read_until_misconduct(
                 Err(LineTooLong) => return Ok(Err(Misconduct::LineTooLong)),
             };
             conduct.note_line_end();
+            // Empty lines count too, though nobody answers them.
+            let verdict = conduct.judge_command(watch.now());
+            if verdict == Verdict::Intolerable {
+                return Ok(Err(Misconduct::TooManyCommands));
+            }
             let Some(command) = Command::parse(&line) else {
                 continue;
             };
-            match conduct.judge_command(watch.now()) {
-                Verdict::Allowed => {
-                    let received = clock::now();
-                    events.post(Event::Command { player: connection.id, command, received })?;
+            let (player, received) = (connection.id, clock::now());
+            events.post(match verdict {
+                Verdict::Allowed => Event::Command { player, command, received },
+                Verdict::Refused | Verdict::Intolerable => {
+                    Event::TooFast { player, kind: command.kind(), received }
                 }
-                Verdict::Refused => events.post(Event::TooFast(connection.id, command.kind()))?,
-                Verdict::Intolerable => return Ok(Err(Misconduct::TooManyCommands)),
-            }
+            })?;
         }
         conduct.note_bytes(reader.is_incomplete(), watch.now());
     }

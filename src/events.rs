@@ -19,7 +19,7 @@ pub(crate) enum Event {
     /// A player sent a line.
     Command { player: ConnectionId, command: Command, received: Instant },
     /// A player sent a command that its rate does not allow.
-    TooFast(ConnectionId, CommandKind),
+    TooFast { player: ConnectionId, kind: CommandKind, received: Instant },
     /// A player's connection is to be closed; nothing more will come from it.
     Misconduct(ConnectionId, Misconduct),
     /// A player's connection has ended.

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::guesses::Guesses;
+use crate::bounds::Bound;
+use crate::budgets::{Budget, Budgets};
 use crate::id::{Alphabet, ConnectionId, OpenId, OpenIdScheme, PrivateId, Random};
 use crate::network::Network;
 use crate::relay::TokenBucket;
@@ -35,15 +36,46 @@ pub struct Host {
     pub network: Network,
     /// The player's external address, once the registrar has seen it.
     pub address: Option<SocketAddr>,
-    /// How many players have been introduced to it lately.
+    /// How many players have been introduced to it lately, in all and by network.
     introductions: TokenBucket,
+    introduced_networks: Budgets,
+    /// How often its address has changed lately.
+    moves: TokenBucket,
 }
 
-/// How many players per second may be introduced to one host on average: each makes it send for seconds.
-pub const INTRODUCTIONS_PER_SECOND: u64 = 8;
+/// How many players may be introduced to one host: each makes it send for seconds. 128 at once, as when a full lobby
+/// starts.
+pub const INTRODUCTIONS: Budget = Budget { per_second: 8, burst: Duration::from_secs(16) };
 
-/// For how long a host may have saved them up: 128, as when a full lobby starts.
-pub const INTRODUCTION_BURST: Duration = Duration::from_secs(16);
+/// How many of them one network may ask for: half, so that no stranger keeps all others away from a host. 64 at once, as
+/// when a school joins its teacher.
+pub const INTRODUCTIONS_PER_NETWORK: Budget =
+    Budget { per_second: 4, burst: Duration::from_secs(16) };
+
+/// How many wrong OpenIDs one network may name. A thousand players behind one carrier's IP who each mistype one in a
+/// quarter of an hour are just within it, and 120 at once, as when a whole school mistypes.
+pub const WRONG_OIDS: Budget = Budget { per_second: 1, burst: Duration::from_secs(120) };
+
+/// How often players of one network, whose UDP comes from elsewhere, may `connect`. Their address may be forged, and
+/// each time a host sends there for seconds. Few are honest: their carrier has several IPs.
+pub const UNCONFIRMED_CONNECTS: Budget = Budget { per_second: 1, burst: Duration::from_secs(16) };
+
+/// How often one player's address may change: routers do it seldom, and each of its relays follows.
+pub const MOVES: Budget = Budget { per_second: 2, burst: Duration::from_secs(10) };
+
+/// Ports below this are those of services, and no router's external ports.
+const FIRST_PLAYERS_PORT: u16 = 1024;
+
+impl Host {
+    /// Whether the player's UDP can come from `source`. From the same network as its connection: yes. From another, only
+    /// if that could be a player's on the internet: a forged source must not make the server speak with services, or
+    /// with machines that only the server can reach.
+    fn can_be_at(&self, source: SocketAddr) -> bool {
+        let network = Network::from(source.ip());
+        let is_reachable = network.is_public() || !self.network.is_public();
+        network == self.network || (is_reachable && source.port() >= FIRST_PLAYERS_PORT)
+    }
+}
 
 /// Why a host was not found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +97,8 @@ pub enum Registration {
     First(ConnectionId, OpenId),
     /// Another address than before took its place.
     Moved(ConnectionId, OpenId),
+    /// Another address, too soon after others: nothing has changed.
+    TooManyMoves,
     /// The same address again.
     Repeated,
     /// Nobody has that PrivateID, or nobody can have that address.
@@ -80,7 +114,8 @@ pub struct Hosts {
     by_connection: HashMap<ConnectionId, Host>,
     by_open_id: HashMap<OpenId, ConnectionId>,
     by_private_id: HashMap<PrivateId, ConnectionId>,
-    guesses: Guesses,
+    guesses: Budgets,
+    unconfirmed_connects: Budgets,
 }
 
 impl Hosts {
@@ -91,7 +126,8 @@ impl Hosts {
             by_connection: HashMap::new(),
             by_open_id: HashMap::new(),
             by_private_id: HashMap::new(),
-            guesses: Guesses::default(),
+            guesses: Budgets::new(WRONG_OIDS),
+            unconfirmed_connects: Budgets::new(UNCONFIRMED_CONNECTS),
         }
     }
 
@@ -134,20 +170,38 @@ impl Hosts {
             network,
             address: None,
             introductions: TokenBucket::default(),
+            introduced_networks: Budgets::new(INTRODUCTIONS_PER_NETWORK),
+            moves: TokenBucket::default(),
         })
     }
 
     /// Notes `source` as the external address of the player with that PrivateID.
-    pub fn register_address(&mut self, private_id: &str, source: SocketAddr) -> Registration {
+    pub fn register_address(
+        &mut self,
+        private_id: &str,
+        source: SocketAddr,
+        now: Timestamp,
+    ) -> Registration {
         let Some(player) = self.by_private_id.get(private_id) else {
             return Registration::Unknown;
         };
         let host = self.by_connection.get_mut(player).expect("the maps name the same players");
-        match host.address.replace(source) {
-            None => Registration::First(*player, host.open_id.clone()),
-            Some(before) if before == source => Registration::Repeated,
-            Some(_) => Registration::Moved(*player, host.open_id.clone()),
+        if !host.can_be_at(source) {
+            return Registration::Unknown;
         }
+        if host.address == Some(source) {
+            return Registration::Repeated;
+        }
+        if host.address.is_none() {
+            host.address = Some(source);
+            return Registration::First(*player, host.open_id.clone());
+        }
+        if !host.moves.has_tokens(MOVES.burst, now) {
+            return Registration::TooManyMoves;
+        }
+        host.moves.charge(1, MOVES.per_second, now);
+        host.address = Some(source);
+        Registration::Moved(*player, host.open_id.clone())
     }
 
     /// Forgets the player and its ids.
@@ -173,36 +227,61 @@ impl Hosts {
         network: Network,
         now: Timestamp,
     ) -> Result<(ConnectionId, &Host), NotFound> {
-        if !self.guesses.may_guess(network, now) {
+        if !self.guesses.has_left(network, now) {
             return Err(NotFound::TooManyGuesses);
         }
         let Some(player) = self.by_open_id.get(open_id) else {
-            self.guesses.note_wrong(network, now);
+            self.guesses.charge(network, now);
             return Err(NotFound::Unknown);
         };
         Ok((*player, &self.by_connection[player]))
     }
 
-    /// Whether one more player may be introduced to the host now; if so, it counts.
-    pub fn may_introduce(&mut self, host: ConnectionId, now: Timestamp) -> bool {
-        let Some(host) = self.by_connection.get_mut(&host) else {
-            return false;
-        };
-        let is_allowed = host.introductions.has_tokens(INTRODUCTION_BURST, now);
-        if is_allowed {
-            host.introductions.charge(1, INTRODUCTIONS_PER_SECOND, now);
+    /// Counts one more introduction to the host, asked for by a player of `network`.
+    ///
+    /// # Errors
+    /// The bound that is reached; then nothing is counted.
+    pub fn introduce(
+        &mut self,
+        host: ConnectionId,
+        network: Network,
+        now: Timestamp,
+    ) -> Result<(), Bound> {
+        let host = self.by_connection.get_mut(&host).ok_or(Bound::Introductions)?;
+        if !host.introduced_networks.has_left(network, now) {
+            return Err(Bound::IntroductionsPerIp);
         }
-        is_allowed
+        if !host.introductions.has_tokens(INTRODUCTIONS.burst, now) {
+            return Err(Bound::Introductions);
+        }
+        host.introduced_networks.charge(network, now);
+        host.introductions.charge(1, INTRODUCTIONS.per_second, now);
+        Ok(())
     }
 
-    /// Forgets the networks whose wrong OpenIDs have all been forgiven.
-    pub fn forget_guesses(&mut self, now: Timestamp) {
+    /// Counts one more `connect` of a player of `network` whose UDP comes from elsewhere.
+    ///
+    /// # Errors
+    /// The bound that is reached; then nothing is counted.
+    pub fn connect_unconfirmed(&mut self, network: Network, now: Timestamp) -> Result<(), Bound> {
+        if !self.unconfirmed_connects.has_left(network, now) {
+            return Err(Bound::UnconfirmedConnects);
+        }
+        self.unconfirmed_connects.charge(network, now);
+        Ok(())
+    }
+
+    /// Forgets the networks that have used up nothing lately.
+    pub fn forget_networks(&mut self, now: Timestamp) {
         self.guesses.forget(now);
+        self.unconfirmed_connects.forget(now);
     }
 
-    /// How many entries the tables have: players by OpenID, by PrivateID, and networks that have guessed.
+    /// How many entries the tables have: players by OpenID, by PrivateID, and networks that have named wrong OpenIDs or
+    /// have unconfirmed players.
     pub fn entries(&self) -> [usize; 3] {
-        [self.by_open_id.len(), self.by_private_id.len(), self.guesses.len()]
+        let networks = self.guesses.len() + self.unconfirmed_connects.len();
+        [self.by_open_id.len(), self.by_private_id.len(), networks]
     }
 
     /// How many players are registered.
@@ -266,13 +345,76 @@ mod tests {
         let secret = host.private_id.reveal();
         let id = host.open_id.clone();
         assert_eq!(
-            hosts.register_address(secret, here),
+            hosts.register_address(secret, here, Timestamp::START),
             Registration::First(ConnectionId(1), id.clone())
         );
-        assert_eq!(hosts.register_address(secret, here), Registration::Repeated);
-        assert_eq!(hosts.register_address(secret, there), Registration::Moved(ConnectionId(1), id));
-        assert_eq!(hosts.register_address("abcd", here), Registration::Unknown);
+        assert_eq!(hosts.register_address(secret, here, Timestamp::START), Registration::Repeated);
+        assert_eq!(
+            hosts.register_address(secret, there, Timestamp::START),
+            Registration::Moved(ConnectionId(1), id)
+        );
+        assert_eq!(hosts.register_address("abcd", here, Timestamp::START), Registration::Unknown);
         assert_eq!(hosts.by_connection(ConnectionId(1)).unwrap().address, Some(there));
+    }
+
+    #[test]
+    fn an_address_changes_only_so_often() {
+        let (mut hosts, mut random) = hosts(8);
+        let host = hosts.register(ConnectionId(1), network(), &mut random).unwrap().clone();
+        let mut register = |port: u16, millis: u64| {
+            let now = Timestamp::START + Duration::from_millis(millis);
+            let source = SocketAddr::new([192, 0, 2, 1].into(), port);
+            hosts.register_address(host.private_id.reveal(), source, now)
+        };
+        register(1000, 0);
+        let moved = (0..100).filter(|n| matches!(register(2000 + n, 0), Registration::Moved(..)));
+        assert_eq!(moved.count(), 20, "a burst");
+        assert_eq!(register(9999, 0), Registration::TooManyMoves);
+        assert_eq!(register(2019, 0), Registration::Repeated, "the last that counted");
+        assert!(matches!(register(9999, 500), Registration::Moved(..)));
+    }
+
+    #[test]
+    fn a_forged_source_does_not_lead_to_services_or_into_the_servers_own_network() {
+        let (mut hosts, mut random) = hosts(8);
+        let inside = std::net::IpAddr::from([10, 0, 0, 7]).into();
+        let connected_from = [network(), inside];
+        for (player, sources) in [
+            (0, ["192.0.2.1:53 +", "192.0.2.9:53 -", "192.0.2.9:1024 +", "10.0.0.2:5353 -"]),
+            (1, ["10.0.0.7:53 +", "10.0.0.2:53 -", "10.0.0.2:5353 +", "192.0.2.9:5353 +"]),
+        ] {
+            let network = connected_from[player];
+            let player = ConnectionId(player as u64);
+            let host = hosts.register(player, network, &mut random).unwrap().clone();
+            for (second, source) in (0..).zip(sources) {
+                let now = Timestamp::START + Duration::from_secs(second);
+                let (source, sign) = source.split_once(' ').unwrap();
+                let secret = host.private_id.reveal();
+                let registration = hosts.register_address(secret, source.parse().unwrap(), now);
+                assert_eq!(registration != Registration::Unknown, sign == "+", "{source}");
+            }
+        }
+    }
+
+    #[test]
+    fn one_network_uses_up_half_of_a_hosts_introductions_at_most() {
+        let (mut hosts, mut random) = hosts(8);
+        let [stranger, other] =
+            [[192, 0, 2, 1], [192, 0, 2, 2]].map(|ip| std::net::IpAddr::from(ip).into());
+        hosts.register(ConnectionId(1), network(), &mut random).unwrap();
+        let (mut of_stranger, mut of_other) = (0, 0);
+        for tenth in 0..600 {
+            let now = Timestamp::START + Duration::from_millis(100 * tenth);
+            for _ in 0..10 {
+                of_stranger += u32::from(hosts.introduce(ConnectionId(1), stranger, now).is_ok());
+            }
+            // Three a second, after all of the stranger's.
+            if tenth % 10 < 3 {
+                of_other += u32::from(hosts.introduce(ConnectionId(1), other, now).is_ok());
+            }
+        }
+        assert_eq!(of_other, 180, "all of them");
+        assert!((240..=304).contains(&of_stranger), "{of_stranger}: 4 a second and 64 at once");
     }
 
     #[test]
@@ -283,7 +425,10 @@ mod tests {
         let found = hosts.find(&host.open_id, network(), Timestamp::START);
         assert_eq!(found.err(), Some(NotFound::Unknown));
         let here = "192.0.2.1:1000".parse().unwrap();
-        assert_eq!(hosts.register_address(host.private_id.reveal(), here), Registration::Unknown);
+        assert_eq!(
+            hosts.register_address(host.private_id.reveal(), here, Timestamp::START),
+            Registration::Unknown
+        );
         assert!(hosts.is_empty());
     }
 }

@@ -31,6 +31,9 @@ impl fmt::Display for OpenId {
     }
 }
 
+/// The longest PrivateID that can be configured, in bytes.
+pub const MAX_PRIVATE_ID: usize = 1024;
+
 /// A player's secret: who sends it to the registrar sets that player's external address.
 ///
 /// Invariant: it is never logged; `Debug` hides it, and there is no `Display`.

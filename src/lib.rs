@@ -39,12 +39,12 @@
 //! | [`id`] | what ids look like, and how random bytes become one |
 //! | [`protocol`] | lines to commands, replies to lines |
 //! | [`bounds`] | how much strangers may use up, by name |
+//! | [`budgets`] | what each network has used up of something |
 //! | [`conduct`] | what a player may do on its connection, and how long it may take |
 //! | [`hosts`] | who is registered, by connection, OpenID or PrivateID |
 //! | [`orchestrator`] | what a command leads to |
 //! | [`registrar`] | what a datagram at the registrar leads to |
 //! | [`relay`] | who has which ports, and what becomes of a datagram at one of them |
-//! | [`guesses`] | who has named too many wrong OpenIDs |
 //! | [`network`] | whose an IP address is, for limits that hold per owner |
 //! | `drain` | when a server that is to end may do so |
 //! | [`time`] | time as a number, without the time in which the process stood still |
@@ -84,6 +84,7 @@
 #![warn(clippy::unwrap_used)]
 
 pub mod bounds;
+pub mod budgets;
 mod clock;
 pub mod conduct;
 pub mod config;
@@ -91,7 +92,6 @@ mod connection;
 mod drain;
 mod event_loop;
 mod events;
-pub mod guesses;
 pub mod hosts;
 mod http;
 pub mod id;

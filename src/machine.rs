@@ -8,17 +8,12 @@ use std::path::Path;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use nix::unistd::geteuid;
 
+use crate::network::is_public;
 use crate::os;
 use crate::units::PortList;
 
 /// Threads and processes beside the players': the server's own, and what else runs under the same limit.
 const SPARE_THREADS: u64 = 64;
-
-/// Mappings of memory beside the stacks of the players' threads.
-const SPARE_MAPPINGS: u64 = 1024;
-
-/// A thread's stack and the guard page below it.
-const MAPPINGS_OF_THREAD: u64 = 2;
 
 /// What the server needs of the machine.
 #[derive(Clone, Debug)]
@@ -47,7 +42,6 @@ pub(crate) struct Machine {
     /// Which of them it does not take.
     reserved_ports: PortList,
     thread_limits: Vec<ThreadLimit>,
-    max_mappings: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -69,7 +63,6 @@ impl Machine {
                 .and_then(|text| text.trim().parse().ok())
                 .unwrap_or_else(|| [].into_iter().collect()),
             thread_limits: thread_limits(),
-            max_mappings: read_number("/proc/sys/vm/max_map_count"),
         }
     }
 
@@ -78,9 +71,8 @@ impl Machine {
         let ports = self.unreserved_ports(&needs.udp_ports);
         let addresses = self.ambiguous_addresses(needs.udp_host);
         let threads = self.thread_limits.iter().filter_map(|limit| limit.lack(needs.connections));
-        let mappings = self.too_few_mappings(needs.connections);
         let buffer = needs.receive_buffer.lack();
-        ports.into_iter().chain(addresses).chain(buffer).chain(threads).chain(mappings).collect()
+        ports.into_iter().chain(addresses).chain(buffer).chain(threads).collect()
     }
 
     fn unreserved_ports(&self, own: &PortList) -> Option<String> {
@@ -118,16 +110,6 @@ impl Machine {
             list.join(", "),
             list[0]
         ))
-    }
-
-    fn too_few_mappings(&self, connections: usize) -> Option<String> {
-        let needed = MAPPINGS_OF_THREAD * connections as u64 + SPARE_MAPPINGS;
-        self.max_mappings.filter(|limit| *limit < needed).map(|limit| {
-            format!(
-                "the kernel allows {limit} mappings of memory, {connections} players need {needed}: `sysctl -w \
-                 vm.max_map_count={needed}`"
-            )
-        })
     }
 }
 
@@ -183,6 +165,11 @@ fn thread_limits() -> Vec<ThreadLimit> {
     known.collect()
 }
 
+/// How many mappings of memory a process may have.
+pub(crate) fn max_mappings() -> Option<u64> {
+    read_number("/proc/sys/vm/max_map_count")
+}
+
 /// Bytes of memory that the process may use, kernel's included: its control group's, or all that there is.
 pub(crate) fn memory_limit() -> Option<u64> {
     let in_all = read("/proc/meminfo").and_then(|text| {
@@ -217,19 +204,6 @@ fn ephemeral_ports(text: &str) -> Option<RangeInclusive<u16>> {
     Some(first.parse().ok()?..=last.trim().parse().ok()?)
 }
 
-/// Whether the internet can reach the address: not a private, shared or local one.
-fn is_public(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => {
-            let [a, b, ..] = ip.octets();
-            // RFC 6598: carrier-grade NAT.
-            let is_shared = a == 100 && (64..128).contains(&b);
-            !(ip.is_private() || ip.is_loopback() || ip.is_link_local() || is_shared)
-        }
-        IpAddr::V6(ip) => !(ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local()),
-    }
-}
-
 fn read(path: impl AsRef<Path>) -> Option<String> {
     fs::read_to_string(path).ok()
 }
@@ -252,7 +226,6 @@ mod tests {
                 limit: 5000,
                 remedy: "raise it, under systemd with `TasksMax=",
             }],
-            max_mappings: Some(65_530),
         }
     }
 
@@ -305,14 +278,12 @@ mod tests {
     }
 
     #[test]
-    fn limits_on_threads_and_mappings_are_held_against_the_cap() {
+    fn limits_on_threads_are_held_against_the_cap() {
         let needs = Needs { connections: 10_000, ..needs() };
         let text = only_shortcoming(&machine(), &needs);
         let expected = "the control group allows 5000 threads, 10000 players need 10064: raise it, under systemd with \
                         `TasksMax=10064`, or lower NORAY_MAX_CONNECTIONS";
         assert_eq!(text, expected);
-        let few = Machine { max_mappings: Some(5000), thread_limits: Vec::new(), ..machine() };
-        assert!(only_shortcoming(&few, &needs).ends_with("`sysctl -w vm.max_map_count=21024`"));
     }
 
     #[test]
@@ -327,7 +298,7 @@ mod tests {
         let machine = Machine::read();
         assert!(machine.ips.iter().any(IpAddr::is_loopback));
         assert!(machine.ephemeral_ports.is_some());
-        assert!(machine.max_mappings.is_some());
+        assert!(max_mappings().is_some());
         assert!(memory_limit().is_some_and(|bytes| bytes > 16 << 20));
     }
 }

@@ -18,6 +18,26 @@ impl From<IpAddr> for Network {
     }
 }
 
+impl Network {
+    /// Whether the internet can reach it.
+    pub fn is_public(self) -> bool {
+        is_public(self.0)
+    }
+}
+
+/// Whether the internet can reach the address: not a private, shared or local one.
+pub fn is_public(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            let [a, b, ..] = ip.octets();
+            // RFC 6598: carrier-grade NAT.
+            let is_shared = a == 100 && (64..128).contains(&b);
+            !(ip.is_private() || ip.is_loopback() || ip.is_link_local() || is_shared)
+        }
+        IpAddr::V6(ip) => !(ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

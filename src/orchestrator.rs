@@ -146,9 +146,11 @@ fn connect(
     if asker.address.is_ipv4() != host.address.is_ipv4() {
         return Err(ErrorCode::NoCommonFamily.into());
     }
-    if !hosts.may_introduce(host.player, now) {
-        return Err(Failure::at(Bound::Introductions, ErrorCode::RateLimited));
+    let rate_limited = |bound| Failure::at(bound, ErrorCode::RateLimited);
+    if !asker.is_confirmed() {
+        hosts.connect_unconfirmed(asker.network, now).map_err(rate_limited)?;
     }
+    hosts.introduce(host.player, asker.network, now).map_err(rate_limited)?;
     let replies = vec![
         (asker.player, Reply::Connect(host.address)),
         (host.player, Reply::Connect(asker.address)),
@@ -164,9 +166,9 @@ fn connect_relay(
     now: Timestamp,
 ) -> Result<Outcome, Failure> {
     let [asker, host] = both_ends(asker, open_id, hosts, now)?;
-    if !hosts.may_introduce(host.player, now) {
-        return Err(Failure::at(Bound::Introductions, ErrorCode::RateLimited));
-    }
+    hosts
+        .introduce(host.player, asker.network, now)
+        .map_err(|bound| Failure::at(bound, ErrorCode::RateLimited))?;
     let ports = match relays.introduce(asker, host, now) {
         Ok(ports) => ports,
         Err(exhausted) => {

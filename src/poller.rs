@@ -156,7 +156,7 @@ impl Waker {
 
 impl Wakeup {
     fn take(&self) {
-        // In this order: a waker that comes in between writes again.
+        // In this order: a waker that comes in between writes nothing, and what it was for is handled in this turn.
         let _ = self.event.read();
         self.is_pending.swap(false, Ordering::AcqRel);
     }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::hosts::{Hosts, Registration};
+use crate::id::MAX_PRIVATE_ID;
 use crate::relay::{OwnAddresses, TokenBucket};
 use crate::time::Timestamp;
 
@@ -64,21 +65,30 @@ impl Registrar {
                 is_limited: false,
             };
         }
-        let registration = match std::str::from_utf8(payload.trim_ascii_end()) {
-            Ok(private_id) => hosts.register_address(private_id, source),
-            Err(_) => Registration::Unknown,
+        let private_id = payload.trim_ascii_end();
+        let registration = match std::str::from_utf8(private_id) {
+            Ok(private_id) if private_id.len() <= MAX_PRIVATE_ID => {
+                hosts.register_address(private_id, source, now)
+            }
+            Ok(_) | Err(_) => Registration::Unknown,
         };
-        let is_wanted = registration != Registration::Unknown || payload.len() > UNKNOWN.len();
-        let answer = match registration {
-            Registration::First(..) | Registration::Moved(..) | Registration::Repeated => Some(OK),
-            Registration::Unknown => self.unknown_answer(is_wanted, now),
+        let (answer, is_limited) = match registration {
+            Registration::First(..) | Registration::Moved(..) | Registration::Repeated => {
+                (Some(OK), false)
+            }
+            Registration::TooManyMoves => (None, false),
+            Registration::Unknown if payload.len() <= UNKNOWN.len() => (None, false),
+            Registration::Unknown => match self.unknown_answer(now) {
+                None => (None, true),
+                answer => (answer, false),
+            },
         };
-        Outcome { answer, registration, is_limited: is_wanted && answer.is_none() }
+        Outcome { answer, registration, is_limited }
     }
 
-    fn unknown_answer(&mut self, is_wanted: bool, now: Timestamp) -> Option<&'static [u8]> {
+    fn unknown_answer(&mut self, now: Timestamp) -> Option<&'static [u8]> {
         const BURST: Duration = Duration::from_secs(1);
-        let allowed = is_wanted && self.unknown_answers.has_tokens(BURST, now);
+        let allowed = self.unknown_answers.has_tokens(BURST, now);
         if allowed {
             self.unknown_answers.charge(1, UNKNOWN_ANSWERS_PER_SECOND, now);
         }
@@ -106,7 +116,7 @@ mod tests {
         let network = std::net::IpAddr::from([192, 0, 2, 1]).into();
         let host = hosts.register(ConnectionId(1), network, &mut Seeded::new(1)).unwrap();
         let secret = host.private_id.reveal().to_owned();
-        let own = OwnAddresses::new(["127.0.0.1".parse().unwrap()], [8809]);
+        let own = OwnAddresses::new(["192.0.2.9".parse().unwrap()], [8809]);
         (Registrar::new(own), hosts, secret)
     }
 
@@ -167,10 +177,10 @@ mod tests {
         let mut s = setup();
         let secret = s.2.clone();
         for source in
-            ["192.0.2.1:0", "127.0.0.1:8809", "0.0.0.0:5", "224.0.0.1:5", "255.255.255.255:9"]
+            ["192.0.2.1:0", "192.0.2.9:8809", "0.0.0.0:5", "224.0.0.1:5", "255.255.255.255:9"]
         {
             assert_eq!(answer(&mut s, secret.as_bytes(), source), None, "{source}");
         }
-        assert_eq!(answer(&mut s, secret.as_bytes(), "127.0.0.1:8810"), Some(OK));
+        assert_eq!(answer(&mut s, secret.as_bytes(), "192.0.2.9:8810"), Some(OK));
     }
 }

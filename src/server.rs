@@ -19,13 +19,6 @@ use crate::sockets::{Sockets, Unbound};
 use crate::supervisor::Supervisor;
 use crate::units::{ByteSize, PortList};
 
-/// Bytes for everything that is no player: 8 MiB at start, and relays, logs and a crowd that leaves.
-const SPARE_MEMORY: u64 = 32 << 20;
-
-/// What a player takes at most: 10 KiB of the process, 25 KiB of the kernel for its thread and socket (measured), a
-/// line of 4 KiB, and socket buffers.
-const MEMORY_OF_PLAYER: u64 = 64 << 10;
-
 /// Descriptors for everything that is neither a player nor a relay port.
 const SPARE_FILES: u64 = 64;
 
@@ -148,44 +141,82 @@ impl ServerHandle {
     }
 }
 
-/// What there is for players.
-#[derive(Clone, Copy)]
-struct Room {
-    open_files: u64,
-    relay_ports: usize,
-    /// Bytes, if that can be told.
-    memory: Option<u64>,
+/// Bytes for everything that is no player: 8 MiB at start, and relays, waiting log lines and a crowd that leaves.
+const SPARE_MEMORY: u64 = 16 << 20;
+
+/// What a player takes at most: 10 KiB of the process, 25 KiB of the kernel for its thread and socket (measured), a
+/// line of 4 KiB, and socket buffers.
+const MEMORY_OF_PLAYER: u64 = 64 << 10;
+
+/// Mappings of memory for everything that is no player.
+const SPARE_MAPPINGS: u64 = 1024;
+
+/// A thread's stack, the one on which it handles signals, and a guard page below each. Without them a thread does not
+/// fail to start, but ends the process.
+const MAPPINGS_OF_PLAYER: u64 = 4;
+
+/// Fewer players than these are not worth a server: it takes them and hopes for the best.
+const MIN_PLAYERS: u64 = 64;
+
+/// How many players there can be, by what each of them needs.
+#[derive(Clone)]
+struct Room(Vec<Share>);
+
+/// For how many players something suffices.
+#[derive(Clone)]
+struct Share {
+    players: usize,
+    /// How much there is, and what helps.
+    why: String,
 }
 
 impl Room {
-    fn caps(self, config: &Config) -> Caps {
+    /// What the machine does not tell is enough.
+    fn new(
+        open_files: u64,
+        relay_ports: usize,
+        memory: Option<u64>,
+        mappings: Option<u64>,
+    ) -> Self {
+        let share = |players, why| {
+            Some(Share { players: usize::try_from(players).unwrap_or(usize::MAX), why })
+        };
+        let files = share(
+            open_files.saturating_sub(relay_ports as u64 + SPARE_FILES),
+            format!("{open_files} files may be open; raise LimitNOFILE= (systemd) or `ulimit -Hn`"),
+        );
+        let memory = memory.and_then(|bytes| {
+            let players = bytes.saturating_sub(SPARE_MEMORY) / MEMORY_OF_PLAYER;
+            let bytes = ByteSize(bytes);
+            let why = format!(
+                "there are {bytes} of memory; raise MemoryMax= (systemd) or take a larger machine"
+            );
+            share(players.max(MIN_PLAYERS), why)
+        });
+        let mappings = mappings.and_then(|mappings| {
+            let players = mappings.saturating_sub(SPARE_MAPPINGS) / MAPPINGS_OF_PLAYER;
+            let why = format!(
+                "the kernel allows {mappings} mappings of memory; raise `sysctl vm.max_map_count`"
+            );
+            share(players.max(MIN_PLAYERS), why)
+        });
+        Self([files, memory, mappings].into_iter().flatten().collect())
+    }
+
+    fn caps(&self, config: &Config) -> Caps {
         let connections = self.connections(config.max_connections);
         Caps { connections, per_ip: config.max_connections_per_ip }
     }
 
-    /// How many connections descriptors and memory suffice for, at most as many as are wanted. A player beyond the
-    /// descriptors would wait in the backlog and never hear that the server is full; one beyond the memory would end it.
-    fn connections(self, wanted: usize) -> usize {
-        let Self { open_files, relay_ports, memory } = self;
-        let by_files = open_files.saturating_sub(relay_ports as u64 + SPARE_FILES);
-        let files =
-            format!("{open_files} files may be open; raise LimitNOFILE= (systemd) or `ulimit -Hn`");
-        let by_memory = memory.map(|bytes| {
-            let players = bytes.saturating_sub(SPARE_MEMORY) / MEMORY_OF_PLAYER;
-            let bytes = ByteSize(bytes);
-            (players, format!("there are {bytes} of memory; raise MemoryMax= (systemd), or use a larger machine"))
-        });
-        let mut possible = wanted;
-        for (players, why) in [(by_files, files)].into_iter().chain(by_memory) {
-            let players = usize::try_from(players).unwrap_or(usize::MAX);
-            if players < wanted {
-                log::warn!(
-                    "only {players} of NORAY_MAX_CONNECTIONS={wanted} players can connect: {why}"
-                );
-            }
-            possible = possible.min(players);
+    /// How many connections there may be, at most as many as are wanted. A player beyond the descriptors would wait in
+    /// the backlog and never hear that the server is full; one beyond the memory or the mappings would end it.
+    fn connections(&self, wanted: usize) -> usize {
+        for Share { players, why } in self.0.iter().filter(|share| share.players < wanted) {
+            log::warn!(
+                "only {players} of NORAY_MAX_CONNECTIONS={wanted} players can connect: {why}"
+            );
         }
-        possible
+        self.0.iter().map(|share| share.players).fold(wanted, usize::min)
     }
 }
 
@@ -220,7 +251,8 @@ impl Server {
             relay_ports: bound,
         };
         let relay_ports = addresses.relay_ports.as_slice().len();
-        let room = Room { open_files, relay_ports, memory: machine::memory_limit() };
+        let room =
+            Room::new(open_files, relay_ports, machine::memory_limit(), machine::max_mappings());
         let caps = room.caps(config);
         tell_start(&addresses, wanted.len(), open_files, caps);
         warn_of_shortcomings(&addresses, sockets.registrar_buffer(), caps);
@@ -380,11 +412,12 @@ mod tests {
     }
 
     #[test]
-    fn there_are_no_more_players_than_descriptors_and_memory_suffice_for() {
-        let room = Room { open_files: 1024, relay_ports: 100, memory: Some(1 << 40) };
-        assert_eq!(room.connections(4096), 1024 - 100 - 64);
-        assert_eq!(Room { memory: None, ..room }.connections(100), 100);
-        assert_eq!(Room { memory: Some(64 << 20), ..room }.connections(4096), 512);
-        assert_eq!(Room { memory: Some(1 << 20), ..room }.connections(4096), 0);
+    fn there_are_no_more_players_than_the_machine_suffices_for() {
+        let possible = |memory, mappings| Room::new(1024, 100, memory, mappings).connections(4096);
+        assert_eq!(possible(Some(1 << 40), Some(65_530)), 1024 - 100 - 64);
+        assert_eq!(Room::new(1024, 100, None, None).connections(100), 100);
+        assert_eq!(possible(Some(48 << 20), None), 512);
+        assert_eq!(possible(Some(1 << 20), None), 64);
+        assert_eq!(possible(None, Some(2024)), 250);
     }
 }

@@ -2,23 +2,14 @@
 
 mod support;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::IpAddr;
 use std::time::Duration;
 
+use noray::budgets::Budget;
 use noray::conduct::{COMMAND_BURST, COMMANDS_PER_SECOND, MAX_REFUSALS};
 use noray::config::Config;
-use noray::guesses::{GUESS_BURST, GUESSES_PER_SECOND};
-use noray::hosts::{INTRODUCTION_BURST, INTRODUCTIONS_PER_SECOND};
-use socket2::{Domain, Socket, Type};
+use noray::hosts::{INTRODUCTIONS, INTRODUCTIONS_PER_NETWORK, WRONG_OIDS};
 use support::{Line, Player, TestServer, config};
-
-/// A connection from that address of the loopback network.
-fn connect_from(ip: [u8; 4], server: &TestServer) -> Line {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.bind(&SocketAddr::new(IpAddr::from(Ipv4Addr::from(ip)), 0).into()).unwrap();
-    socket.connect(&server.addresses.socket.into()).unwrap();
-    Line::new(TcpStream::from(socket))
-}
 
 #[test]
 fn commands_over_the_rate_are_refused_and_then_the_connection_is_closed() {
@@ -45,11 +36,11 @@ fn commands_over_the_rate_are_refused_and_then_the_connection_is_closed() {
 fn a_search_for_join_codes_is_slowed_down_for_the_whole_network_and_for_no_other() {
     let server = TestServer::start(&config());
     let host = Player::join(&server);
-    let budget = (GUESSES_PER_SECOND * GUESS_BURST.as_secs()) as usize;
+    let budget = at_once(WRONG_OIDS);
     let mut answered = 0;
     // Several connections, as the rate of one would end the search sooner.
     for round in 0..4 {
-        let mut searcher = connect_from([127, 9, 9, 9], &server);
+        let mut searcher = Line::connect_from(server.addresses.socket, [127, 9, 9, 9].into());
         searcher.send("register-host");
         searcher.expect("set-oid");
         searcher.expect("set-pid");
@@ -67,7 +58,7 @@ fn a_search_for_join_codes_is_slowed_down_for_the_whole_network_and_for_no_other
         }
     }
     assert!((budget..budget + 30).contains(&answered), "{answered}");
-    let mut other = connect_from([127, 9, 9, 10], &server);
+    let mut other = Line::connect_from(server.addresses.socket, [127, 9, 9, 10].into());
     other.send("register-host");
     other.expect("set-oid");
     other.expect("set-pid");
@@ -79,22 +70,38 @@ fn a_search_for_join_codes_is_slowed_down_for_the_whole_network_and_for_no_other
 fn a_host_is_not_made_to_send_to_everybody_at_once() {
     let server = TestServer::start(&config());
     let host = Player::join(&server);
-    let budget = (INTRODUCTIONS_PER_SECOND * INTRODUCTION_BURST.as_secs()) as usize;
-    let mut introduced = 0;
-    for _ in 0..3 {
-        let mut asker = Player::join(&server);
-        for _ in 0..90 {
-            asker.line.send(&format!("connect {}", host.oid));
-            let answer = asker.line.receive().expect("an answer");
-            introduced += usize::from(answer.starts_with("connect "));
-            assert!(answer.starts_with("connect ") || answer.contains("rate-limited"), "{answer}");
+    let mut ask = |last: u8| {
+        let mut introduced = 0;
+        for _ in 0..2 {
+            let mut asker = Player::join_from(&server, [127, 9, 9, last].into());
+            for _ in 0..90 {
+                asker.line.send(&format!("connect {}", host.oid));
+                let answer = asker.line.receive().expect("an answer");
+                introduced += usize::from(answer.starts_with("connect "));
+                let is_limited = answer.starts_with("connect-error rate-limited");
+                assert!(answer.starts_with("connect ") || is_limited, "{answer}");
+            }
         }
-    }
-    assert!((budget..budget + 60).contains(&introduced), "{introduced}");
+        introduced
+    };
+    let share = at_once(INTRODUCTIONS_PER_NETWORK);
+    let counts = [1, 2, 3].map(&mut ask);
+    assert!((share..share + 30).contains(&counts[0]), "a network has its share: {counts:?}");
+    let all = at_once(INTRODUCTIONS);
+    assert!((all..all + 60).contains(&counts.iter().sum()), "and all together: {counts:?}");
     // Another host has its own.
     let (other, mut asker) = (Player::join(&server), Player::join(&server));
     asker.line.send(&format!("connect {}", other.oid));
     asker.line.expect("connect");
+    for bound in ["introductions", "introductions-per-ip"] {
+        let name = format!("noray_bounds_reached_total{{bound=\"{bound}\"}}");
+        assert!(server.metric(&name) > 0, "{name}");
+    }
+}
+
+/// How much of it somebody may use up who has used up nothing for long.
+fn at_once(budget: Budget) -> usize {
+    usize::try_from(budget.per_second * budget.burst.as_secs()).unwrap()
 }
 
 #[test]
@@ -106,7 +113,7 @@ fn when_relays_run_short_one_ip_keeps_to_its_share() {
     });
     let mut host = Player::join(&server);
     let mut ask = |from: [u8; 4]| {
-        let mut line = connect_from(from, &server);
+        let mut line = Line::connect_from(server.addresses.socket, from.into());
         line.send("register-host");
         line.expect("set-oid");
         let pid = line.expect("set-pid");

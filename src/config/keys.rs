@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::config::{Config, LogLevel};
+use crate::id::MAX_PRIVATE_ID;
 use crate::relay::Latching;
 use crate::units::{ByteSize, PortList, TimeSpan, parse_digits};
 
@@ -203,7 +204,7 @@ pub const KEYS: &[Key] = &[
         "NORAY_PID_LENGTH",
         "128",
         pid_length,
-        count::<1024>,
+        count::<MAX_PRIVATE_ID>,
         "Length of the PrivateIDs, the players' secrets."
     ),
     key!(

@@ -169,6 +169,10 @@ impl EventLoop {
                 log::debug!("player {open_id}: external address moved to {source}");
             }
             Registration::Repeated => self.metrics.registrar_repeat.add_as_only_writer(1),
+            Registration::TooManyMoves => {
+                self.metrics.registrar_fail.add_as_only_writer(1);
+                self.metrics.bounds_reached[Bound::Moves as usize].add_as_only_writer(1);
+            }
             Registration::Unknown => {
                 self.metrics.registrar_fail.add_as_only_writer(1);
                 log::trace!("registrar: {length} bytes from {source} refused");

@@ -212,7 +212,7 @@ impl EventLoop {
         if self.now >= self.next_sweep {
             self.next_sweep = self.now + self.sweep_interval;
             self.relays.sweep(self.now);
-            self.hosts.forget_guesses(self.now);
+            self.hosts.forget_networks(self.now);
             self.note_freed();
             self.refresh_own_addresses();
         }

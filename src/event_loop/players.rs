@@ -12,7 +12,7 @@ use crate::drain::{self, Drain};
 use crate::events::Event;
 use crate::id::ConnectionId;
 use crate::orchestrator::{self, Asker, Intake, Outcome, Step};
-use crate::protocol::{Command, ErrorCode, Reply};
+use crate::protocol::{Command, CommandKind, ErrorCode, Reply};
 use crate::units::TimeSpan;
 
 impl EventLoop {
@@ -34,16 +34,18 @@ impl EventLoop {
                 self.players.insert(connection.id, connection);
             }
             Event::Refused(player) => {
+                self.metrics.bounds_reached[Bound::Threads as usize].add_as_only_writer(1);
                 self.tell(player, &Reply::ServerFull);
                 self.depart(player);
             }
             Event::Command { player, command, received } => {
                 self.handle_command(player, &command, received);
             }
-            Event::TooFast(player, kind) => {
+            Event::TooFast { player, kind, received } => {
                 self.metrics.command_exception[kind as usize].add_as_only_writer(1);
                 self.metrics.bounds_reached[Bound::Commands as usize].add_as_only_writer(1);
                 self.tell(player, &Reply::Failed(kind, ErrorCode::RateLimited));
+                self.note_duration(kind, received);
             }
             Event::Misconduct(player, misconduct) => {
                 self.note_misconduct(player, misconduct);
@@ -92,8 +94,12 @@ impl EventLoop {
         for (to, reply) in &replies {
             self.tell(*to, reply);
         }
+        self.note_duration(command.kind(), received);
+    }
+
+    fn note_duration(&self, kind: CommandKind, received: Instant) {
         let took = clock::now().saturating_duration_since(received);
-        self.metrics.command_duration[command.kind() as usize].observe_time(took);
+        self.metrics.command_duration[kind as usize].observe_time(took);
     }
 
     fn note_step(&self, player: ConnectionId, command: &Command, step: &Step) {

@@ -65,7 +65,8 @@ pub(super) struct Side {
     pub(super) latch: Latch,
     /// What the player sends.
     pub(super) bucket: TokenBucket,
-    /// Charged bytes sent to the player while it was not heard: at most [`UNHEARD_ALLOWANCE`].
+    /// Charged bytes sent to the player while it was not heard, at any of its addresses: at most
+    /// [`UNHEARD_ALLOWANCE`] in the pair's life.
     pub(super) sent_unheard: u32,
     /// The player's own port: its partner sends here.
     pub(super) port: RelayPort,
@@ -194,8 +195,8 @@ impl Side {
 
 impl Person {
     fn new(party: Party) -> Self {
-        let Party { player, address, network } = party;
-        Self { player, network, is_confirmed: network == address.ip().into(), told: [None; 3] }
+        let Party { player, network, .. } = party;
+        Self { player, network, is_confirmed: party.is_confirmed(), told: [None; 3] }
     }
 
     pub(super) fn tell(&mut self, limit: Limit, now: Timestamp) -> Option<ConnectionId> {

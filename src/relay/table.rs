@@ -36,6 +36,13 @@ pub struct Party {
     pub network: Network,
 }
 
+impl Party {
+    /// Whether its UDP comes from where its connection does, and so is not forged.
+    pub fn is_confirmed(&self) -> bool {
+        self.network == self.address.ip().into()
+    }
+}
+
 /// The ports of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Introduction {
@@ -148,7 +155,6 @@ impl RelayTable {
         if let Err(reason) = sender.latch.accept(source, limits.latching, &self.own, now) {
             return Action::Drop(reason);
         }
-        sender.sent_unheard = 0;
         let refusal = refusal
             .or_else(|| receiver.refusal_to_receive(cost, limits, now))
             .or_else(|| sender.refusal_to_send(limits, now))

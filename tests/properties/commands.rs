@@ -85,7 +85,7 @@ impl Server {
             this.handle(player, &Command::RegisterHost);
             let pid = this.private_id(player).expect("it has registered");
             let address = format!("192.0.2.{player}:4000").parse().expect("an address");
-            this.hosts.register_address(&pid, address);
+            this.hosts.register_address(&pid, address, Timestamp::START);
             this.relays.reserve(ConnectionId(player));
         }
         this.intake = intake;

@@ -14,16 +14,18 @@ use noray::time::Timestamp;
 const OWN: [&str; 2] = ["192.0.2.9:8809", "192.0.2.9:50000"];
 
 /// Where datagrams come from: players, and places where no player can be.
-const SOURCES: [&str; 9] = [
+const SOURCES: [&str; 11] = [
     "198.51.100.1:1000",
     "198.51.100.1:1001",
-    "[2001:db8::5]:1000",
+    "[2001:db8::5]:4000",
     OWN[0],
     OWN[1],
     "198.51.100.1:0",
     "224.0.0.1:1000",
     "255.255.255.255:1000",
     "0.0.0.0:1000",
+    "[2001:db8::5]:53",
+    "10.0.0.1:4000",
 ];
 
 struct Bytes(u8);
@@ -79,6 +81,11 @@ fn play(input: &mut Unstructured<'_>) -> Result<()> {
                 assert!(Some(player.0) == owner && before.is_some_and(|at| at != source));
             }
             Registration::Repeated => assert_eq!(before, Some(source)),
+            Registration::TooManyMoves => {
+                assert!(before.is_some_and(|at| at != source) && outcome.answer.is_none());
+                assert_eq!(after, before);
+                continue;
+            }
             Registration::Unknown => assert_eq!(owner, None),
         }
         assert_eq!(after, owner.map(|_| source));

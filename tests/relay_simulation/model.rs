@@ -35,7 +35,7 @@ struct Side {
     registered: SocketAddr,
     /// Since the registration.
     heard: Vec<Heard>,
-    /// Bytes sent to the player while it was not heard.
+    /// Bytes sent to the player while it was not heard, in the pair's whole life.
     unheard_bytes: u64,
     bucket: Bucket,
 }
@@ -223,7 +223,6 @@ impl Model {
         {
             return Action::Drop(reason);
         }
-        pair.sides[from].unheard_bytes = 0;
         let are_all_elsewhere = pair
             .sides
             .iter()

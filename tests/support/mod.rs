@@ -122,6 +122,16 @@ impl Line {
         Self::new(TcpStream::connect(address).expect("the server accepts"))
     }
 
+    /// From that address, if it is of the server's family.
+    pub fn connect_from(address: SocketAddr, ip: IpAddr) -> Self {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+        if ip.is_ipv4() == address.is_ipv4() {
+            socket.bind(&SocketAddr::new(ip, 0).into()).unwrap();
+        }
+        socket.connect(&address.into()).expect("the server accepts");
+        Self::new(socket.into())
+    }
+
     pub fn new(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
@@ -194,7 +204,7 @@ impl Player {
 
     /// The same with a server that is known by its ports for players and for addresses.
     pub fn register_at(players: SocketAddr, registrar: SocketAddr, ip: IpAddr) -> Self {
-        let mut line = Line::connect(players);
+        let mut line = Line::connect_from(players, ip);
         line.send("register-host");
         let oid = line.expect("set-oid");
         let pid = line.expect("set-pid");
