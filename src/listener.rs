@@ -32,8 +32,12 @@ const STACK_SIZE: usize = 64 * 1024;
 /// What the kernel may buffer for a player in each direction; by default an unread one parks megabytes.
 const SOCKET_BUFFER: usize = 16 * 1024;
 
-/// How many connections of one IP may be without a registration: a registration follows the connection at once.
-pub(crate) const MAX_UNREGISTERED_PER_IP: usize = 64;
+/// How many connections of one IP may be without a registration, which follows the connection at once: a carrier's
+/// players who come back after a restart, 1,500 a second, each of whom needs 150 ms to register.
+pub(crate) const MAX_UNREGISTERED_PER_IP: usize = 256;
+
+/// How many connections one IP may have once three quarters of all are in use: so that a few IPs cannot take all.
+pub(crate) const MAX_PER_IP_IF_SCARCE: usize = 128;
 
 /// A player that vanished is noticed after 60 + 3 * 10 s of silence, or after 90 s with data in flight.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
@@ -145,7 +149,9 @@ impl ConnectionTable {
         if counts.connections >= caps.connections {
             return Err(Bound::Connections);
         }
-        if of_network.connections >= caps.per_ip {
+        let is_scarce = 4 * counts.connections >= 3 * caps.connections;
+        let per_ip = if is_scarce { caps.per_ip.min(MAX_PER_IP_IF_SCARCE) } else { caps.per_ip };
+        if of_network.connections >= per_ip {
             return Err(Bound::ConnectionsPerIp);
         }
         if of_network.unregistered >= MAX_UNREGISTERED_PER_IP {
@@ -324,6 +330,23 @@ mod tests {
         assert!(table.admit(ONE).is_err());
         drop(waiting);
         assert_eq!(table.counts.lock().by_network[&ONE.into()].unregistered, 1);
+    }
+
+    #[test]
+    fn when_places_run_short_one_ip_has_few() {
+        let table = table(1000, 1000);
+        let mut permits = Vec::new();
+        let mut admit = |ip| {
+            let permit = table.admit(ip)?;
+            permit.mark_registered();
+            permits.push(permit);
+            Ok(())
+        };
+        let greedy = (0..1000).take_while(|_| admit(ONE).is_ok()).count();
+        assert_eq!(greedy, 750);
+        assert_eq!(admit(ONE), Err(Bound::ConnectionsPerIp));
+        let modest = (0..1000).take_while(|_| admit(OTHER).is_ok()).count();
+        assert_eq!(modest, MAX_PER_IP_IF_SCARCE);
     }
 
     #[test]

@@ -1,23 +1,36 @@
 //! Decides no level: how log lines look and where they go.
 //!
 //! Lines go through a bounded queue to a thread that writes them: a terminal that was stopped, a full disk or a pipe
-//! that nobody reads delays that thread and nobody else. What does not fit is lost and counted.
+//! that nobody reads delays that thread and nobody else. What does not fit is lost and counted, and so are steps of
+//! players and relays that are too many: strangers who come and go must not fill a disk.
 
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::panic;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use env_logger::{Builder, Target};
 use log::Level;
 use noray::config::LogLevel;
 use noray::metrics::Metrics;
+use noray::relay::TokenBucket;
+use noray::time::Timestamp;
+use parking_lot::Mutex;
 
 /// How many lines may wait to be written; they have about a hundred bytes each.
 const MAX_WAITING: usize = 4096;
+
+/// How often at most it is said that lines are lost.
+const LOSS_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How many steps of players and relays are written in a second on average. Three are a player who joins and leaves.
+const STEPS_PER_SECOND: u64 = 30;
+
+/// For how long they may be saved up: 18,000, as when thousands of players come back at once.
+const STEP_BURST: Duration = Duration::from_secs(600);
 
 /// How long the end of the process waits for the lines before it.
 const PATIENCE_AT_END: Duration = Duration::from_secs(1);
@@ -69,22 +82,65 @@ pub(crate) fn start(style: Style, level: LogLevel, metrics: &Arc<Metrics>) -> io
     // Which of them are written is for `set_level` to say, which can change.
     builder.filter_module("noray", log::LevelFilter::Trace);
     builder.target(Target::Pipe(Box::new(log.clone())));
-    match style {
-        Style::Plain => builder.format(|out, record| {
-            writeln!(out, "{} {:<5} {}", out.timestamp(), record.level(), record.args())
-        }),
-        Style::Journal => builder
-            .format(|out, record| writeln!(out, "<{}>{}", priority(record.level()), record.args())),
-    };
+    let steps = Steps::start(Arc::clone(metrics));
+    builder.format(move |out, record| {
+        if steps.are_too_many(record.level()) {
+            return Ok(());
+        }
+        match style {
+            Style::Plain => {
+                writeln!(out, "{} {:<5} {}", out.timestamp(), record.level(), record.args())
+            }
+            Style::Journal => writeln!(out, "<{}>{}", priority(record.level()), record.args()),
+        }
+    });
     builder.init();
     set_level(level);
-    panic::set_hook(Box::new(|panic| log::error!("{}", panic.to_string().replace('\n', " "))));
+    let after_panic = log.clone();
+    panic::set_hook(Box::new(move |panic| {
+        log::error!("{}", panic.to_string().replace('\n', " "));
+        // It may be the last line.
+        after_panic.finish();
+    }));
     Ok(log)
+}
+
+/// How many steps have been written lately.
+struct Steps {
+    start: Instant,
+    budget: Mutex<TokenBucket>,
+    metrics: Arc<Metrics>,
+}
+
+impl Steps {
+    fn start(metrics: Arc<Metrics>) -> Self {
+        Self { start: now(), budget: Mutex::default(), metrics }
+    }
+
+    /// Whether a line of that level is to be left out. Who asks for more than `info` gets all of it.
+    fn are_too_many(&self, level: Level) -> bool {
+        if level != Level::Info || log::max_level() > log::LevelFilter::Info {
+            return false;
+        }
+        let now = Timestamp::START + now().saturating_duration_since(self.start);
+        let mut budget = self.budget.lock();
+        if budget.has_tokens(STEP_BURST, now) {
+            budget.charge(1, STEPS_PER_SECOND, now);
+            return false;
+        }
+        self.metrics.log_lines_lost.add(1);
+        true
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the log has no turn whose time it could use")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 fn write_all(entries: &Receiver<Entry>, metrics: &Metrics) {
     let mut stderr = io::stderr();
-    let mut told = 0;
+    let (mut told, mut told_at) = (0, None);
     for entry in entries {
         match entry {
             // There is no other place where a failure could be told.
@@ -92,9 +148,12 @@ fn write_all(entries: &Receiver<Entry>, metrics: &Metrics) {
             Entry::Mark(reached) => drop(reached.try_send(())),
         }
         let lost = metrics.log_lines_lost.value();
-        if lost != told && entries.is_empty() {
-            told = lost;
-            log::warn!("{lost} log lines are lost, as whoever reads them was too slow");
+        let is_due = told_at.is_none_or(|at: Instant| at.elapsed() >= LOSS_INTERVAL);
+        if lost != told && is_due && entries.is_empty() {
+            (told, told_at) = (lost, Some(now()));
+            log::warn!(
+                "{lost} log lines are lost: they were too many, or whoever reads them was too slow"
+            );
         }
     }
 }

@@ -66,7 +66,7 @@ fn half_a_line_for_ever_holds_up_nobody() {
 #[test]
 fn connections_that_never_register_are_few_per_ip() {
     let server = TestServer::start(&config());
-    let mut open: Vec<Line> = (0..64).map(|_| Line::connect(server.addresses.socket)).collect();
+    let mut open: Vec<Line> = (0..256).map(|_| Line::connect(server.addresses.socket)).collect();
     let mut refused = Line::connect(server.addresses.socket);
     assert_eq!(refused.expect("error"), "server-full try again later");
     assert_eq!(refused.receive(), None);

@@ -137,7 +137,8 @@ impl EventLoop {
             let (source, awaited) = (source.ip(), awaited.ip());
             log::warn!(
                 "relay {at}: datagrams come from {source}, but the player registered from {awaited} and has not \
-                 been heard; if its carrier uses several IPs, set NORAY_UDP_RELAY_LATCHING=any"
+                 been heard; if many players are so, their carriers use several IPs: set \
+                 NORAY_UDP_RELAY_LATCHING=any (the README's Security says what it costs)"
             );
         }
     }
@@ -146,8 +147,9 @@ impl EventLoop {
         if reason == DropReason::Unconfirmed && self.warnings.unconfirmed.is_due(clock::now()) {
             log::warn!(
                 "relay {at}: datagrams are dropped, because both players registered from other IPs than their \
-                 connections come from, as somebody does who forges addresses; if they are honest, their carriers \
-                 use several IPs: set NORAY_UDP_RELAY_LATCHING=any"
+                 connections come from, as somebody does who forges addresses; if many players are so, their \
+                 carriers use several IPs: set NORAY_UDP_RELAY_LATCHING=any (the README's Security says what it \
+                 costs)"
             );
         }
     }

@@ -208,7 +208,18 @@ impl Player {
         line.send("register-host");
         let oid = line.expect("set-oid");
         let pid = line.expect("set-pid");
-        Self { line, udp: udp_socket(ip), oid, pid, registrar }
+        Self::new(line, udp_socket(ip), oid, pid, registrar)
+    }
+
+    /// From its parts, once it has ids.
+    pub fn new(
+        line: Line,
+        udp: UdpSocket,
+        oid: String,
+        pid: String,
+        registrar: SocketAddr,
+    ) -> Self {
+        Self { line, udp, oid, pid, registrar }
     }
 
     /// As the stock client does: repeats the PrivateID until `OK` comes.
