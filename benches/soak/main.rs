@@ -25,7 +25,7 @@ use tally::Tally;
 const WORKERS: u64 = 32;
 
 /// After how long all leave, so that what they left behind can be seen.
-const ROUND: Duration = Duration::from_secs(30);
+const ROUND: Duration = Duration::from_secs(60);
 
 /// How many sessions a run must have at the least, of each minute's share in three.
 const SESSIONS_PER_MINUTE: u64 = 100_000 / 3;
@@ -46,28 +46,19 @@ fn main() {
     let (noray, _) = start_noray(&SETTINGS);
     let tally = Tally::default();
     let fresh = Levels::at_rest(&noray);
-    println!(
-        "{:>6} {:>9} {:>9} {:>12} {}",
-        "min",
-        "sessions",
-        "relayed",
-        "explained",
-        Levels::HEADING
-    );
-    println!("{:>6.1} {:>9} {:>9} {:>12} {fresh}", 0.0, 0, 0, 0);
+    let columns = ["min", "sessions", "relayed", "dropped", "overflowed"];
+    println!("{} {}", columns.map(|column| format!("{column:>10}")).concat(), Levels::HEADING);
+    println!("{:>50} {fresh}", "0");
     let start = Instant::now();
     let mut after_first = None;
     let mut round = 0;
     while start.elapsed() < Duration::from_secs(60 * minutes) {
         play(round, &tally);
         let levels = Levels::at_rest(&noray);
-        let dropped = tally.check(&levels);
+        let [dropped, overflows] = tally.check(&levels);
         let minutes = start.elapsed().as_secs_f64() / 60.0;
-        println!(
-            "{minutes:>6.1} {:>9} {:>9} {dropped:>12} {levels}",
-            tally.sessions.value(),
-            tally.relayed.value()
-        );
+        let (sessions, relayed) = (tally.sessions.value(), tally.relayed.value());
+        println!("{minutes:>10.1}{sessions:>10}{relayed:>10}{dropped:>10}{overflows:>10} {levels}");
         levels.must_be_as_low_as(&fresh);
         levels.must_have_grown_no_more_than(after_first.get_or_insert(levels.clone()), round);
         round += 1;

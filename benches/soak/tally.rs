@@ -41,8 +41,9 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// Holds what the server counted against what was done; how many drops that explains.
-    pub(crate) fn check(&self, levels: &Levels) -> u64 {
+    /// Holds what the server counted against what was done: how many datagrams were dropped, and how many did not fit
+    /// into a socket's buffer. What both explain is all that did not arrive.
+    pub(crate) fn check(&self, levels: &Levels) -> [u64; 2] {
         let dropped =
             |reason: &str| levels.metric(&format!("noray_relay_drop_count{{reason=\"{reason}\"}}"));
         let overflows = levels.metric("noray_machine_udp_overflows_total");
@@ -62,7 +63,7 @@ impl Tally {
         assert_eq!(all, explained, "drops for other reasons");
         let forwarded = levels.metric("noray_relay_datagrams_total");
         is_explained(self.sent.value(), forwarded + all, "all that was sent");
-        explained
+        [explained, overflows]
     }
 }
 
