@@ -51,3 +51,72 @@ pub(crate) fn raise_open_file_limit() -> u64 {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::id::{Alphabet, OpenIdScheme};
+
+    /// How far the counts are from what the same probability for each of `size` values would give, in standard
+    /// deviations: Pearson's chi-square, made normal as Wilson and Hilferty do.
+    fn deviation<T>(counts: &HashMap<T, u32>, size: usize) -> f64 {
+        let drawn: u32 = counts.values().sum();
+        let expected = f64::from(drawn) / size as f64;
+        let of_count = |count: f64| (count - expected).powi(2) / expected;
+        let never_drawn = (size - counts.len()) as f64 * of_count(0.0);
+        let chi_square =
+            never_drawn + counts.values().map(|count| of_count(f64::from(*count))).sum::<f64>();
+        let freedom = (size - 1) as f64;
+        let variance = 2.0 / (9.0 * freedom);
+        ((chi_square / freedom).cbrt() - (1.0 - variance)) / variance.sqrt()
+    }
+
+    fn count<T: Eq + std::hash::Hash>(values: impl IntoIterator<Item = T>) -> HashMap<T, u32> {
+        let mut counts = HashMap::new();
+        values.into_iter().for_each(|value| *counts.entry(value).or_default() += 1);
+        counts
+    }
+
+    /// By chance once in a thousand million runs.
+    const TOO_FAR: f64 = 6.0;
+
+    const DRAWS: usize = 200_000;
+
+    #[test]
+    fn ids_are_drawn_without_bias() {
+        let printable: String = ('!'..='~').collect();
+        for size in [2, 3, 10, 26, 62, 64, 65, 94] {
+            let alphabet: Alphabet = printable[..size].parse().unwrap();
+            let text = alphabet.sample(DRAWS, &mut KernelRandom::default());
+            let deviation = deviation(&count(text.bytes()), size);
+            assert!(deviation.abs() < TOO_FAR, "{size} characters: {deviation}");
+        }
+        let words = OpenIdScheme::words(String::new(), 1);
+        let mut random = KernelRandom::default();
+        let ids = (0..DRAWS).map(|_| words.sample(&mut random).as_str().to_owned());
+        let deviation = deviation(&count(ids), 7772);
+        assert!(deviation.abs() < TOO_FAR, "words: {deviation}");
+    }
+
+    #[test]
+    fn successive_characters_do_not_depend_on_each_other() {
+        let alphabet: Alphabet = "0123456789abcdefghijklmnopqrstuv".parse().unwrap();
+        let text = alphabet.sample(2 * DRAWS, &mut KernelRandom::default());
+        let pairs = text.as_bytes().chunks_exact(2);
+        let deviation = deviation(&count(pairs), 32 * 32);
+        assert!(deviation.abs() < TOO_FAR, "{deviation}");
+    }
+
+    #[test]
+    fn a_bias_as_of_a_remainder_would_be_seen() {
+        let mut bytes = vec![0; DRAWS];
+        KernelRandom::default().fill(&mut bytes);
+        let biased = count(bytes.iter().map(|byte| byte % 94));
+        assert!(deviation(&biased, 94) > TOO_FAR);
+        // One of 64 characters a quarter too often, another too seldom.
+        let spoilt = bytes.iter().map(|byte| if *byte == 65 { 0 } else { byte % 64 });
+        assert!(deviation(&count(spoilt), 64) > TOO_FAR);
+    }
+}

@@ -2,11 +2,11 @@
 
 mod support;
 
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{TcpListener, UdpSocket};
 use std::process::{Command, Output};
 
 use support::process::{NORAY, Process, empty_folder};
-use support::{Line, http_get, own_ip, receive, register_address, udp_socket};
+use support::{Line, own_ip};
 
 fn noray(arguments: &[&str]) -> Output {
     Command::new(NORAY).args(arguments).current_dir(empty_folder()).output().expect("it runs")
@@ -162,30 +162,5 @@ fn sigint_and_sigterm_end_it_cleanly() {
         assert_eq!(status, Some(0), "{log}");
         assert!(log.trim_end().ends_with("ended"), "{log}");
         TcpListener::bind(players).expect("the port is free again");
-    }
-}
-
-#[test]
-fn no_private_id_is_ever_logged_or_served() {
-    let ip = own_ip();
-    let process = Process::start(ip, "", &["NORAY_LOGLEVEL=trace", "NORAY_HTTP_PORT=20100"]);
-    let mut line = Line::connect(process.players);
-    line.send("register-host");
-    line.expect("set-oid");
-    let pid = line.expect("set-pid");
-    let udp = udp_socket("127.0.0.1".parse().unwrap());
-    register_address(&udp, &pid, process.registrar);
-    udp.send_to(format!("{pid}x").as_bytes(), process.registrar).unwrap();
-    assert_eq!(receive(&udp).0, b"Unknown host pid!");
-    for command in ["connect", "connect-relay", "echo", "set-pid", ""] {
-        line.send(&format!("{command} {pid}"));
-        line.receive();
-    }
-    let (_, metrics) = http_get(SocketAddr::new(ip, 20_100), "/metrics");
-    process.signal("TERM");
-    let (_, log) = process.wait();
-    assert!(log.contains("external address"), "the log is there: {log}");
-    for (place, text) in [("log", log), ("metrics", metrics)] {
-        assert!(!text.contains(&pid[..16]), "a PrivateID in the {place}: {text}");
     }
 }
