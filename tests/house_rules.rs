@@ -75,3 +75,36 @@ fn the_readme_lists_every_metric() {
         assert!(README.contains(&format!("`noray_{name}`")), "noray_{name}");
     }
 }
+
+#[test]
+fn the_readme_lists_every_bound_with_what_counts_it() {
+    let (_, bounds) = README.split_once("### Bounds").expect("the section");
+    let (bounds, _) = bounds.split_once("###").expect("the next section");
+    let labels = noray::bounds::Bound::ALL.map(|bound| bound.label());
+    let ends = noray::conduct::Misconduct::ALL.map(|misconduct| misconduct.label());
+    for label in labels.into_iter().chain(ends) {
+        assert!(bounds.contains(&format!("`{label}`")), "{label}");
+    }
+    for row in bounds.lines().filter(|line| line.starts_with("| ")) {
+        assert_eq!(row.matches('|').count(), 6, "{row}");
+    }
+}
+
+/// In `Cargo.toml` the reason stands above each dependency.
+#[test]
+fn the_readme_lists_every_dependency_with_its_reason() {
+    let manifest = include_str!("../Cargo.toml");
+    let (_, behind) = manifest.split_once("[dependencies]\n").expect("the section");
+    let (dependencies, _) = behind.split_once("\n\n").expect("its end");
+    let mut reason = Vec::new();
+    for line in dependencies.lines() {
+        if let Some(comment) = line.strip_prefix("# ") {
+            reason.push(comment);
+        } else {
+            let (name, _) = line.split_once(" = ").expect("a dependency");
+            let row = format!("| `{name}` | {} |", reason.join(" "));
+            assert!(!reason.is_empty() && README.contains(&row), "{row}");
+            reason.clear();
+        }
+    }
+}
