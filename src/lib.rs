@@ -17,6 +17,7 @@
 //!                      a player
 //! http thread          answers from atomics; its requests have short-lived threads
 //! signal thread        reads the configuration again, posts Reload, Drain, Shutdown
+//! log thread           writes the lines that all others put into a bounded queue
 //! ```
 //!
 //! # A datagram's way
@@ -61,12 +62,14 @@
 //! - Invariant: only the event loop changes state; there is no lock around players or relays, and none is held
 //!   across a system call. (The listener's table of connections per IP has a lock; it is held for a few additions.)
 //! - Invariant: the loop waits only in `poll`. Players are written to without waiting; one that does not read is
-//!   disconnected.
+//!   disconnected. So is the log: what does not fit into its queue is lost and counted.
 //! - Invariant: rules get time as their last argument, read once per turn. Payloads never enter them.
 //! - Invariant: a relayed datagram costs one look at its port's entry, no allocation (but when a player's address changes),
 //!   no log line above `trace`, and no work that grows with the number of players.
 //! - Invariant: nothing that a stranger sends ends the process, grows memory without a bound, or stops the loop from
-//!   turning. An error on one socket stays with that socket.
+//!   turning. An error on one socket stays with that socket. Every bound has a name and a counter ([`bounds`]).
+//! - Invariant: nobody is sent more by UDP than came from there, unless its owner is known to be there: its connection
+//!   comes from the same IP, or it was heard at the relay. Before that, 64 KiB a pair.
 //! - Invariant: a PrivateID is never logged, and `Debug` does not print it.
 //! - Invariant: metric labels come from closed sets.
 //!
@@ -78,6 +81,7 @@
 //!   router with address- and port-dependent mapping is called *symmetric*.
 //! - *pair*: two introduced players and a *relay port* for each. *Latching* (RFC 7362): sending to where a player
 //!   was last heard, not to where it said it is.
+//! - *confirmed*: a player whose registered address is at the IP of its connection, and so not forged.
 //! - *reservation*: a port kept for a player before its first introduction.
 //! - *charge*: a datagram's payload and 28 bytes of headers.
 
