@@ -110,8 +110,7 @@ pub enum Registration {
 /// Invariant: the three maps name the same players; OpenIDs are unique among them.
 ///
 /// How long a look-up takes tells nothing of how much of a guessed PrivateID is right: the whole of it goes through a hash
-/// with a random key, and only ids of the same hash are compared, which a guess that is wrong in one character has no more
-/// than any other.
+/// with a random key, and is compared only with ids whose hash agrees with its own in part, which nobody can aim at.
 #[derive(Debug)]
 pub struct Hosts {
     scheme: IdScheme,
