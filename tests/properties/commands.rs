@@ -46,11 +46,16 @@ fn lines_of(stream: &[u8], size: usize) -> Vec<Vec<u8>> {
         whole.push(line.to_vec());
     }
     let (mut reader, mut lines) = (LineReader::default(), Vec::new());
-    'stream: for mut segment in stream.chunks(size) {
+    'stream: for (number, mut segment) in (1..).zip(stream.chunks(size)) {
+        let read = &stream[..stream.len().min(number * size)];
+        let incomplete = read.rsplit(|byte| *byte == b'\n').next().map_or(0, <[u8]>::len);
         loop {
             match reader.next_line(&mut segment) {
                 Ok(Some(line)) => lines.push(line.into_owned()),
-                Ok(None) => break,
+                Ok(None) => {
+                    assert!(incomplete <= MAX_LINE + 1, "{incomplete} bytes are held");
+                    break;
+                }
                 Err(LineTooLong) => break 'stream,
             }
         }
