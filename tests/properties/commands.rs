@@ -2,23 +2,13 @@
 
 use noray::config::Config;
 use noray::hosts::Hosts;
-use noray::id::{ConnectionId, Random};
+use noray::id::ConnectionId;
 use noray::orchestrator::{Asker, Intake, Outcome, handle_command};
 use noray::protocol::{Command, LineReader, LineTooLong, MAX_ECHOED_NAME, MAX_LINE, Reply};
 use noray::relay::{OwnAddresses, RelayPort, RelayTable};
 use noray::time::Timestamp;
 
-/// Random enough for ids, and the same in every run.
-struct Counting(u8);
-
-impl Random for Counting {
-    fn fill(&mut self, bytes: &mut [u8]) {
-        for byte in bytes {
-            self.0 = self.0.wrapping_mul(5).wrapping_add(71);
-            *byte = self.0 ^ (self.0 >> 3);
-        }
-    }
-}
+use crate::random::Repeatable;
 
 pub(crate) fn check(data: &[u8]) {
     let [size, intake, stream @ ..] = data else { return };
@@ -67,7 +57,7 @@ fn lines_of(stream: &[u8], size: usize) -> Vec<Vec<u8>> {
 struct Server {
     hosts: Hosts,
     relays: RelayTable,
-    random: Counting,
+    random: Repeatable,
     intake: Intake,
     now: Timestamp,
     asker: u64,
@@ -80,7 +70,7 @@ impl Server {
         let mut this = Self {
             hosts: Hosts::new(config.id_scheme()),
             relays: RelayTable::new(config.limits(), OwnAddresses::default(), &ports),
-            random: Counting(1),
+            random: Repeatable::new(),
             intake: Intake::Open,
             now: Timestamp::START,
             asker: 0,

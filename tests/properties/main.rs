@@ -4,6 +4,7 @@
 mod answers;
 mod commands;
 mod config;
+mod random;
 mod registrar;
 mod relay_table;
 

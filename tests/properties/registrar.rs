@@ -6,7 +6,7 @@ use std::time::Duration;
 use arbitrary::{Result, Unstructured};
 use noray::config::Config;
 use noray::hosts::{Hosts, Registration};
-use noray::id::{ConnectionId, Random};
+use noray::id::ConnectionId;
 use noray::registrar::{OK, Registrar, UNKNOWN, UNKNOWN_ANSWERS_PER_SECOND};
 use noray::relay::OwnAddresses;
 use noray::time::Timestamp;
@@ -28,16 +28,7 @@ const SOURCES: [&str; 11] = [
     "10.0.0.1:4000",
 ];
 
-struct Bytes(u8);
-
-impl Random for Bytes {
-    fn fill(&mut self, bytes: &mut [u8]) {
-        for byte in bytes {
-            self.0 = self.0.wrapping_mul(13).wrapping_add(7);
-            *byte = self.0 ^ (self.0 >> 4);
-        }
-    }
-}
+use crate::random::Repeatable;
 
 pub(crate) fn check(data: &[u8]) {
     // An input that ends in the middle of a datagram has said enough.
@@ -46,7 +37,7 @@ pub(crate) fn check(data: &[u8]) {
 
 fn play(input: &mut Unstructured<'_>) -> Result<()> {
     let mut hosts = Hosts::new(Config::default().id_scheme());
-    let mut random = Bytes(3);
+    let mut random = Repeatable::new();
     let pids: Vec<String> = (0..2)
         .map(|player| {
             let network = std::net::IpAddr::from([198, 51, 100, 1]).into();
