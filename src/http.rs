@@ -51,13 +51,16 @@ pub(crate) fn run(acceptor: &Acceptor, endpoint: &Endpoint) {
                     if active.load(Ordering::Relaxed) > MAX_REQUESTS {
                         continue;
                     }
+                    let stream = Arc::new(stream);
+                    let own = Arc::clone(&stream);
                     let serve = move || {
                         let _until_it_ends = request;
-                        endpoint.serve(stream);
+                        endpoint.serve(&own);
                     };
-                    // Without a thread the request is closed unanswered.
+                    // Players may have all threads: then health and metrics matter most.
                     if let Err(error) = thread::Builder::new().spawn_scoped(requests, serve) {
-                        log::debug!("no thread for an http request: {error}");
+                        log::debug!("no thread for an http request, others wait for it: {error}");
+                        endpoint.serve(&stream);
                     }
                 }
                 Err(error) => {
@@ -86,18 +89,18 @@ impl Drop for ActiveRequest<'_> {
 }
 
 impl Endpoint {
-    fn serve(&self, stream: TcpStream) {
+    fn serve(&self, stream: &TcpStream) {
         if let Err(error) = self.try_to_serve(stream) {
             log::debug!("http request failed: {error}");
         }
     }
 
-    fn try_to_serve(&self, mut stream: TcpStream) -> io::Result<()> {
+    fn try_to_serve(&self, mut stream: &TcpStream) -> io::Result<()> {
         let deadline = clock::now() + DEADLINE;
         stream.set_write_timeout(Some(DEADLINE))?;
         let mut request = Vec::new();
         while !is_complete(&request) && request.len() < MAX_REQUEST {
-            if read_some(&mut stream, &mut request, deadline)? == 0 {
+            if read_some(stream, &mut request, deadline)? == 0 {
                 break;
             }
         }
@@ -153,7 +156,7 @@ fn is_complete(request: &[u8]) -> bool {
 }
 
 /// Reads what is there, waiting until `deadline` at most.
-fn read_some(stream: &mut TcpStream, into: &mut Vec<u8>, deadline: Instant) -> io::Result<usize> {
+fn read_some(mut stream: &TcpStream, into: &mut Vec<u8>, deadline: Instant) -> io::Result<usize> {
     let left = deadline.saturating_duration_since(clock::now());
     if left.is_zero() {
         return Err(io::ErrorKind::TimedOut.into());
