@@ -143,8 +143,12 @@ fn write_all(entries: &Receiver<Entry>, metrics: &Metrics) {
     let (mut told, mut told_at) = (0, None);
     for entry in entries {
         match entry {
-            // There is no other place where a failure could be told.
-            Entry::Line(line) => drop(stderr.write_all(&line)),
+            // There is no other place where a failure could be told, as of a full disk.
+            Entry::Line(line) => {
+                if stderr.write_all(&line).is_err() {
+                    metrics.log_lines_lost.add(1);
+                }
+            }
             Entry::Mark(reached) => drop(reached.try_send(())),
         }
         let lost = metrics.log_lines_lost.value();
@@ -152,7 +156,8 @@ fn write_all(entries: &Receiver<Entry>, metrics: &Metrics) {
         if lost != told && is_due && entries.is_empty() {
             (told, told_at) = (lost, Some(now()));
             log::warn!(
-                "{lost} log lines are lost: they were too many, or whoever reads them was too slow"
+                "{lost} log lines are lost: they were too many, whoever reads them was too slow, or they could not \
+                 be written"
             );
         }
     }

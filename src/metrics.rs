@@ -334,7 +334,7 @@ impl Metrics {
         }
         page.counter(
             "noray_log_lines_lost_total",
-            "Log lines lost because they were too many or whoever reads them was too slow",
+            "Log lines lost because they were too many, read too slowly or could not be written",
             &self.log_lines_lost,
         );
         page.gauge("noray_draining", "1 while the server is about to end", &self.is_draining);
