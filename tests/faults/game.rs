@@ -114,7 +114,10 @@ pub(crate) struct Match {
 
 impl Match {
     pub(crate) fn begin(process: &Process) -> Self {
-        let pair = Pair::join(process);
+        Self::go_on(Pair::join(process))
+    }
+
+    pub(crate) fn go_on(pair: Pair) -> Self {
         let rounds = Arc::new(AtomicU64::new(0));
         let (stop, is_stopped) = sync_channel(1);
         let counter = Arc::clone(&rounds);

@@ -7,6 +7,7 @@
 mod clock;
 mod game;
 mod limits;
+mod log;
 mod standstill;
 #[path = "../support/mod.rs"]
 mod support;
