@@ -8,6 +8,7 @@ mod clock;
 mod game;
 mod limits;
 mod log;
+mod memory;
 mod standstill;
 #[path = "../support/mod.rs"]
 mod support;
