@@ -9,6 +9,7 @@ mod game;
 mod limits;
 mod log;
 mod memory;
+mod panics;
 mod standstill;
 #[path = "../support/mod.rs"]
 mod support;
