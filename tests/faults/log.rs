@@ -72,14 +72,14 @@ fn a_pipe_that_nobody_reads_costs_lines_and_nothing_else() {
     game.goes_on();
     assert!(noray.metric(LOST) >= first_lost + 50);
     assert!(http_get(http, "/healthz").0.contains("200"));
-    noray.process.join();
+    let _newcomer = noray.process.join();
 
     let lost = noray.metric(LOST);
     let log = noray.process.log_until("log lines are lost");
     let warning = log.lines().last().unwrap();
     assert!(warning.contains(" WARN "), "{warning}");
     let named = number_before("log lines are lost", warning);
-    assert!((first_lost..=lost).contains(&named), "{named} of {lost}");
+    assert_eq!(named, lost, "all of them");
     assert!(log.lines().count() > 1000, "what waited is written");
     println!("{lost} lines lost, {} written late", log.lines().count());
     player.line.send("nonsense");
