@@ -142,7 +142,7 @@ impl World {
 
 fn party(player: u64) -> Party {
     let address = address(player);
-    Party { player: ConnectionId(player), address, network: address.ip().into() }
+    Party { player: ConnectionId(player), address, connected_from: address.ip() }
 }
 
 fn address(player: u64) -> SocketAddr {
@@ -169,8 +169,8 @@ fn report_registrar() {
     let mut random = Bytes(fastrand::Rng::with_seed(1));
     let secrets: Vec<String> = (0..10_000)
         .map(|id| {
-            let network = address(id).ip().into();
-            let host = hosts.register(ConnectionId(id), network, &mut random).expect("enough ids");
+            let home = address(id).ip();
+            let host = hosts.register(ConnectionId(id), home, &mut random).expect("enough ids");
             host.private_id.reveal().to_owned()
         })
         .collect();

@@ -1,7 +1,7 @@
 //! Knows no relay and no wire: who is registered, found by connection, OpenID or PrivateID in one look-up each.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::bounds::Bound;
@@ -33,7 +33,7 @@ pub struct Host {
     /// The secret that the registrar takes.
     pub private_id: PrivateId,
     /// Where the player's connection comes from.
-    pub network: Network,
+    pub connected_from: IpAddr,
     /// The player's external address, once the registrar has seen it.
     pub address: Option<SocketAddr>,
     /// How many players have been introduced to it lately, in all and by network.
@@ -71,9 +71,9 @@ impl Host {
     /// if that could be a player's on the internet: a forged source must not make the server speak with services, or
     /// with machines that only the server can reach.
     fn can_be_at(&self, source: SocketAddr) -> bool {
-        let network = Network::from(source.ip());
-        let is_reachable = network.is_public() || !self.network.is_public();
-        network == self.network || (is_reachable && source.port() >= FIRST_PLAYERS_PORT)
+        let [own, other] = [self.connected_from, source.ip()].map(Network::from);
+        let is_reachable = other.is_public() || !own.is_public();
+        own == other || (is_reachable && source.port() >= FIRST_PLAYERS_PORT)
     }
 }
 
@@ -99,6 +99,8 @@ pub enum Registration {
     Moved(ConnectionId, OpenId),
     /// Another address, too soon after others: nothing has changed.
     TooManyMoves,
+    /// An address where that player cannot be, as one whose connection comes from there: most likely forged.
+    Implausible(OpenId, IpAddr),
     /// The same address again.
     Repeated,
     /// Nobody has that PrivateID, or nobody can have that address.
@@ -139,18 +141,18 @@ impl Hosts {
         self.scheme = scheme;
     }
 
-    /// Gives the player, whose connection comes from `network`, ids, or the same ones again.
+    /// Gives the player, ids, or the same ones again.
     ///
     /// # Errors
     /// [`IdsExhausted`] if the OpenIDs are so short that chance found none that is free.
     pub fn register(
         &mut self,
         player: ConnectionId,
-        network: Network,
+        connected_from: IpAddr,
         random: &mut impl Random,
     ) -> Result<&Host, IdsExhausted> {
         if !self.by_connection.contains_key(&player) {
-            let host = self.new_host(network, random)?;
+            let host = self.new_host(connected_from, random)?;
             self.by_open_id.insert(host.open_id.clone(), player);
             self.by_private_id.insert(host.private_id.clone(), player);
             self.by_connection.insert(player, host);
@@ -158,7 +160,11 @@ impl Hosts {
         Ok(&self.by_connection[&player])
     }
 
-    fn new_host(&self, network: Network, random: &mut impl Random) -> Result<Host, IdsExhausted> {
+    fn new_host(
+        &self,
+        connected_from: IpAddr,
+        random: &mut impl Random,
+    ) -> Result<Host, IdsExhausted> {
         let open_id = (0..MAX_DRAWS)
             .map(|_| self.scheme.open.sample(random))
             .find(|id| !self.by_open_id.contains_key(id))
@@ -170,7 +176,7 @@ impl Hosts {
         Ok(Host {
             open_id,
             private_id: PrivateId::new(&private_id),
-            network,
+            connected_from,
             address: None,
             introductions: TokenBucket::default(),
             introduced_networks: Budgets::new(INTRODUCTIONS_PER_NETWORK),
@@ -190,7 +196,7 @@ impl Hosts {
         };
         let host = self.by_connection.get_mut(player).expect("the maps name the same players");
         if !host.can_be_at(source) {
-            return Registration::Unknown;
+            return Registration::Implausible(host.open_id.clone(), host.connected_from);
         }
         if host.address == Some(source) {
             return Registration::Repeated;
@@ -240,29 +246,33 @@ impl Hosts {
         Ok((*player, &self.by_connection[player]))
     }
 
-    /// Counts one more introduction to the host, asked for by a player of `network`.
+    /// Whether a player of `network` may be introduced to the host.
     ///
     /// # Errors
-    /// The bound that is reached; then nothing is counted.
-    pub fn introduce(
-        &mut self,
+    /// The bound that is reached.
+    pub fn may_introduce(
+        &self,
         host: ConnectionId,
         network: Network,
         now: Timestamp,
     ) -> Result<(), Bound> {
-        let host = self.by_connection.get_mut(&host).ok_or(Bound::Introductions)?;
+        let host = &self.by_connection[&host];
         if !host.introduced_networks.has_left(network, now) {
             return Err(Bound::IntroductionsPerIp);
         }
-        if !host.introductions.has_tokens(INTRODUCTIONS.burst, now) {
-            return Err(Bound::Introductions);
-        }
-        host.introduced_networks.charge(network, now);
-        host.introductions.charge(1, INTRODUCTIONS.per_second, now);
-        Ok(())
+        let has_left = host.introductions.has_tokens(INTRODUCTIONS.burst, now);
+        if has_left { Ok(()) } else { Err(Bound::Introductions) }
     }
 
-    /// Counts one more `connect` of a player of `network` whose UDP comes from elsewhere.
+    /// A player of `network` is introduced to the host.
+    pub fn note_introduction(&mut self, host: ConnectionId, network: Network, now: Timestamp) {
+        if let Some(host) = self.by_connection.get_mut(&host) {
+            host.introduced_networks.charge(network, now);
+            host.introductions.charge(1, INTRODUCTIONS.per_second, now);
+        }
+    }
+
+    /// Counts one more `connect` with an address that may be forged, of a player of `network`.
     ///
     /// # Errors
     /// The bound that is reached; then nothing is counted.
@@ -313,15 +323,15 @@ mod tests {
         (Hosts::new(scheme), Seeded::new(1))
     }
 
-    fn network() -> Network {
-        std::net::IpAddr::from([192, 0, 2, 1]).into()
+    fn home() -> IpAddr {
+        IpAddr::from([192, 0, 2, 1])
     }
 
     #[test]
     fn a_second_registration_gives_the_same_ids() {
         let (mut hosts, mut random) = hosts(8);
-        let first = hosts.register(ConnectionId(1), network(), &mut random).unwrap().clone();
-        let again = hosts.register(ConnectionId(1), network(), &mut random).unwrap();
+        let first = hosts.register(ConnectionId(1), home(), &mut random).unwrap().clone();
+        let again = hosts.register(ConnectionId(1), home(), &mut random).unwrap();
         assert_eq!((&first.open_id, &first.private_id), (&again.open_id, &again.private_id));
         assert_eq!(hosts.len(), 1);
     }
@@ -330,20 +340,17 @@ mod tests {
     fn open_ids_are_unique_until_there_are_no_more() {
         let (mut hosts, mut random) = hosts(1);
         for player in 0..4 {
-            hosts.register(ConnectionId(player), network(), &mut random).unwrap();
+            hosts.register(ConnectionId(player), home(), &mut random).unwrap();
         }
-        assert_eq!(
-            hosts.register(ConnectionId(4), network(), &mut random).unwrap_err(),
-            IdsExhausted
-        );
+        assert_eq!(hosts.register(ConnectionId(4), home(), &mut random).unwrap_err(), IdsExhausted);
         hosts.remove(ConnectionId(2)).unwrap();
-        hosts.register(ConnectionId(5), network(), &mut random).unwrap();
+        hosts.register(ConnectionId(5), home(), &mut random).unwrap();
     }
 
     #[test]
     fn addresses_are_first_then_repeated_then_moved() {
         let (mut hosts, mut random) = hosts(8);
-        let host = hosts.register(ConnectionId(1), network(), &mut random).unwrap().clone();
+        let host = hosts.register(ConnectionId(1), home(), &mut random).unwrap().clone();
         let (here, there) = ("192.0.2.1:1000".parse().unwrap(), "192.0.2.1:1001".parse().unwrap());
         let secret = host.private_id.reveal();
         let id = host.open_id.clone();
@@ -363,7 +370,7 @@ mod tests {
     #[test]
     fn an_address_changes_only_so_often() {
         let (mut hosts, mut random) = hosts(8);
-        let host = hosts.register(ConnectionId(1), network(), &mut random).unwrap().clone();
+        let host = hosts.register(ConnectionId(1), home(), &mut random).unwrap().clone();
         let mut register = |port: u16, millis: u64| {
             let now = Timestamp::START + Duration::from_millis(millis);
             let source = SocketAddr::new([192, 0, 2, 1].into(), port);
@@ -380,21 +387,22 @@ mod tests {
     #[test]
     fn a_forged_source_does_not_lead_to_services_or_into_the_servers_own_network() {
         let (mut hosts, mut random) = hosts(8);
-        let inside = std::net::IpAddr::from([10, 0, 0, 7]).into();
-        let connected_from = [network(), inside];
+        let inside = IpAddr::from([10, 0, 0, 7]);
+        let connected_from = [home(), inside];
         for (player, sources) in [
             (0, ["192.0.2.1:53 +", "192.0.2.9:53 -", "192.0.2.9:1024 +", "10.0.0.2:5353 -"]),
             (1, ["10.0.0.7:53 +", "10.0.0.2:53 -", "10.0.0.2:5353 +", "192.0.2.9:5353 +"]),
         ] {
-            let network = connected_from[player];
+            let from = connected_from[player];
             let player = ConnectionId(player as u64);
-            let host = hosts.register(player, network, &mut random).unwrap().clone();
+            let host = hosts.register(player, from, &mut random).unwrap().clone();
             for (second, source) in (0..).zip(sources) {
                 let now = Timestamp::START + Duration::from_secs(second);
                 let (source, sign) = source.split_once(' ').unwrap();
                 let secret = host.private_id.reveal();
                 let registration = hosts.register_address(secret, source.parse().unwrap(), now);
-                assert_eq!(registration != Registration::Unknown, sign == "+", "{source}");
+                let is_refused = matches!(registration, Registration::Implausible(..));
+                assert_eq!(is_refused, sign == "-", "{source}");
             }
         }
     }
@@ -402,18 +410,24 @@ mod tests {
     #[test]
     fn one_network_uses_up_half_of_a_hosts_introductions_at_most() {
         let (mut hosts, mut random) = hosts(8);
-        let [stranger, other] =
-            [[192, 0, 2, 1], [192, 0, 2, 2]].map(|ip| std::net::IpAddr::from(ip).into());
-        hosts.register(ConnectionId(1), network(), &mut random).unwrap();
+        let [stranger, other] = [[192, 0, 2, 1], [192, 0, 2, 2]].map(|ip| IpAddr::from(ip).into());
+        hosts.register(ConnectionId(1), home(), &mut random).unwrap();
+        let mut introduce = |network, now| {
+            let is_allowed = hosts.may_introduce(ConnectionId(1), network, now).is_ok();
+            if is_allowed {
+                hosts.note_introduction(ConnectionId(1), network, now);
+            }
+            u32::from(is_allowed)
+        };
         let (mut of_stranger, mut of_other) = (0, 0);
         for tenth in 0..600 {
             let now = Timestamp::START + Duration::from_millis(100 * tenth);
             for _ in 0..10 {
-                of_stranger += u32::from(hosts.introduce(ConnectionId(1), stranger, now).is_ok());
+                of_stranger += introduce(stranger, now);
             }
             // Three a second, after all of the stranger's.
             if tenth % 10 < 3 {
-                of_other += u32::from(hosts.introduce(ConnectionId(1), other, now).is_ok());
+                of_other += introduce(other, now);
             }
         }
         assert_eq!(of_other, 180, "all of them");
@@ -423,9 +437,9 @@ mod tests {
     #[test]
     fn who_leaves_loses_both_ids_at_once() {
         let (mut hosts, mut random) = hosts(8);
-        let host = hosts.register(ConnectionId(1), network(), &mut random).unwrap().clone();
+        let host = hosts.register(ConnectionId(1), home(), &mut random).unwrap().clone();
         hosts.remove(ConnectionId(1)).unwrap();
-        let found = hosts.find(&host.open_id, network(), Timestamp::START);
+        let found = hosts.find(&host.open_id, home().into(), Timestamp::START);
         assert_eq!(found.err(), Some(NotFound::Unknown));
         let here = "192.0.2.1:1000".parse().unwrap();
         assert_eq!(

@@ -29,12 +29,19 @@ impl Network {
 pub fn is_public(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => {
-            let [a, b, ..] = ip.octets();
-            // RFC 6598: carrier-grade NAT.
-            let is_shared = a == 100 && (64..128).contains(&b);
-            !(ip.is_private() || ip.is_loopback() || ip.is_link_local() || is_shared)
+            // RFC 6890: this network, carrier-grade NAT, protocol assignments, benchmarks, reserved.
+            let is_special = matches!(
+                ip.octets(),
+                [0, ..] | [100, 64..128, ..] | [192, 0, 0, _] | [198, 18..20, ..] | [240..=255, ..]
+            );
+            !(ip.is_private() || ip.is_loopback() || ip.is_link_local() || is_special)
         }
-        IpAddr::V6(ip) => !(ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local()),
+        IpAddr::V6(ip) => {
+            // RFC 6052: a translator behind which are IPv4 addresses, private ones too.
+            let is_translated = ip.segments()[..2] == [0x64, 0xff9b];
+            let is_local = ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local();
+            !(is_local || is_translated)
+        }
     }
 }
 
@@ -44,6 +51,28 @@ mod tests {
 
     fn network(ip: &str) -> Network {
         ip.parse::<IpAddr>().unwrap().into()
+    }
+
+    #[test]
+    fn what_the_internet_cannot_reach_is_not_public() {
+        for (ip, expected) in [
+            ("203.0.113.1", true),
+            ("100.63.0.1", true),
+            ("100.64.0.1", false),
+            ("10.0.0.1", false),
+            ("127.0.0.1", false),
+            ("169.254.0.1", false),
+            ("192.0.0.8", false),
+            ("192.0.2.1", true),
+            ("198.19.0.1", false),
+            ("240.0.0.1", false),
+            ("2001:db8::1", true),
+            ("fd00::1", false),
+            ("fe80::1", false),
+            ("64:ff9b::a00:1", false),
+        ] {
+            assert_eq!(is_public(ip.parse().unwrap()), expected, "{ip}");
+        }
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! Writes to nobody: what one command of a player leads to, as replies to players.
 
+use std::net::IpAddr;
+
 use crate::bounds::Bound;
 use crate::hosts::{Hosts, IdsExhausted, NotFound};
 use crate::id::{ConnectionId, OpenId, Random};
-use crate::network::Network;
 use crate::protocol::{Command, CommandKind, ErrorCode, Reply};
-use crate::relay::{Introduction, Party, RelayPort, RelayTable, RelaysExhausted};
+use crate::relay::{Introduction, NoRelay, Party, RelayPort, RelayTable};
 use crate::time::Timestamp;
 
 /// Whether the server begins anything new.
@@ -23,7 +24,7 @@ pub struct Asker {
     /// The player.
     pub player: ConnectionId,
     /// Where its connection comes from, which cannot be forged.
-    pub network: Network,
+    pub connected_from: IpAddr,
 }
 
 /// What a command led to.
@@ -74,7 +75,7 @@ pub fn handle_command(
     }
     let result = match command {
         Command::RegisterHost => register(asker, hosts, random),
-        Command::Connect(host) => connect(asker, host.as_ref(), hosts, now),
+        Command::Connect(host) => connect(asker, host.as_ref(), hosts, relays, now),
         Command::ConnectRelay(host) => connect_relay(asker, host.as_ref(), hosts, relays, now),
         Command::Echo(data) => {
             Ok(Outcome { replies: vec![(player, Reply::Echo(data.clone()))], step: Step::None })
@@ -125,9 +126,9 @@ fn without_bound(asker: ConnectionId, reply: Reply, code: &'static str) -> Outco
 }
 
 fn register(asker: Asker, hosts: &mut Hosts, random: &mut impl Random) -> Result<Outcome, Failure> {
-    let Asker { player, network } = asker;
+    let Asker { player, connected_from } = asker;
     let is_known = hosts.by_connection(player).is_some();
-    let host = match hosts.register(player, network, random) {
+    let host = match hosts.register(player, connected_from, random) {
         Ok(host) => host,
         Err(IdsExhausted) => return Err(ErrorCode::IdsExhausted.into()),
     };
@@ -140,6 +141,7 @@ fn connect(
     asker: Asker,
     open_id: Option<&OpenId>,
     hosts: &mut Hosts,
+    relays: &RelayTable,
     now: Timestamp,
 ) -> Result<Outcome, Failure> {
     let [asker, host] = both_ends(asker, open_id, hosts, now)?;
@@ -147,10 +149,13 @@ fn connect(
         return Err(ErrorCode::NoCommonFamily.into());
     }
     let rate_limited = |bound| Failure::at(bound, ErrorCode::RateLimited);
-    if !asker.is_confirmed() {
-        hosts.connect_unconfirmed(asker.network, now).map_err(rate_limited)?;
+    hosts.may_introduce(host.player, asker.network(), now).map_err(rate_limited)?;
+    for party in [asker, host] {
+        if relays.must_be_confirmed() && !party.is_confirmed() {
+            hosts.connect_unconfirmed(party.network(), now).map_err(rate_limited)?;
+        }
     }
-    hosts.introduce(host.player, asker.network, now).map_err(rate_limited)?;
+    hosts.note_introduction(host.player, asker.network(), now);
     let replies = vec![
         (asker.player, Reply::Connect(host.address)),
         (host.player, Reply::Connect(asker.address)),
@@ -167,18 +172,19 @@ fn connect_relay(
 ) -> Result<Outcome, Failure> {
     let [asker, host] = both_ends(asker, open_id, hosts, now)?;
     hosts
-        .introduce(host.player, asker.network, now)
+        .may_introduce(host.player, asker.network(), now)
         .map_err(|bound| Failure::at(bound, ErrorCode::RateLimited))?;
     let ports = match relays.introduce(asker, host, now) {
         Ok(ports) => ports,
-        Err(exhausted) => {
-            let bound = match exhausted {
-                RelaysExhausted::InAll => Bound::Relays,
-                RelaysExhausted::PerNetwork => Bound::RelaysPerIp,
-            };
-            return Err(Failure::at(bound, ErrorCode::RelaysExhausted));
+        Err(NoRelay::Exhausted) => {
+            return Err(Failure::at(Bound::Relays, ErrorCode::RelaysExhausted));
         }
+        Err(NoRelay::NetworkHasItsShare) => {
+            return Err(Failure::at(Bound::RelaysPerIp, ErrorCode::RelaysExhausted));
+        }
+        Err(NoRelay::Unconfirmed) => return Err(ErrorCode::Unconfirmed.into()),
     };
+    hosts.note_introduction(host.player, asker.network(), now);
     let Introduction { asker: asker_port, host: host_port, is_new } = ports;
     let replies = vec![
         (asker.player, Reply::ConnectRelay(host_port)),
@@ -201,17 +207,19 @@ fn both_ends(
     now: Timestamp,
 ) -> Result<[Party; 2], Failure> {
     let open_id = open_id.ok_or(ErrorCode::MissingOid)?;
-    let Asker { player, network } = asker;
+    let Asker { player, connected_from } = asker;
     let own_address = hosts.by_connection(player).ok_or(ErrorCode::NotRegistered)?.address;
-    let (host_player, host) = hosts.find(open_id, network, now).map_err(|error| match error {
-        NotFound::Unknown => ErrorCode::UnknownOid.into(),
-        NotFound::TooManyGuesses => Failure::at(Bound::WrongOpenIds, ErrorCode::RateLimited),
-    })?;
+    let (host_player, host) =
+        hosts.find(open_id, connected_from.into(), now).map_err(|error| match error {
+            NotFound::Unknown => ErrorCode::UnknownOid.into(),
+            NotFound::TooManyGuesses => Failure::at(Bound::WrongOpenIds, ErrorCode::RateLimited),
+        })?;
     if host_player == player {
         return Err(ErrorCode::OwnOid.into());
     }
     let address = own_address.ok_or(ErrorCode::NoAddress)?;
     let host_address = host.address.ok_or(ErrorCode::HostNoAddress)?;
-    let host = Party { player: host_player, address: host_address, network: host.network };
-    Ok([Party { player, address, network }, host])
+    let host =
+        Party { player: host_player, address: host_address, connected_from: host.connected_from };
+    Ok([Party { player, address, connected_from }, host])
 }

@@ -175,13 +175,15 @@ pub enum ErrorCode {
     IdsExhausted,
     /// The server is about to end and begins nothing new.
     Draining,
-    /// Too many commands of this player, too many wrong OpenIDs of its network, or too many introductions of the host.
+    /// Too many commands of this player, too many wrong OpenIDs of its network, or too many introductions.
     RateLimited,
+    /// Neither player's UDP comes from where its connection does, so both addresses may be forged.
+    Unconfirmed,
 }
 
 impl ErrorCode {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::UnknownOid,
         Self::NotRegistered,
         Self::NoAddress,
@@ -193,6 +195,7 @@ impl ErrorCode {
         Self::IdsExhausted,
         Self::Draining,
         Self::RateLimited,
+        Self::Unconfirmed,
     ];
 
     /// The token that programs act on.
@@ -209,6 +212,7 @@ impl ErrorCode {
             Self::IdsExhausted => "ids-exhausted",
             Self::Draining => "draining",
             Self::RateLimited => "rate-limited",
+            Self::Unconfirmed => "unconfirmed",
         }
     }
 
@@ -224,12 +228,15 @@ impl ErrorCode {
                 "the host has not registered its UDP address yet, ask again in a moment"
             }
             Self::OwnOid => "this OpenID is your own",
-            Self::RelaysExhausted => "all relay ports are in use, try again later",
+            Self::RelaysExhausted => "too many relays are in use, try again later",
             Self::MissingOid => "name the host: COMMAND OPENID",
             Self::NoCommonFamily => "one side has IPv4 and the other IPv6, use connect-relay",
             Self::IdsExhausted => "no unused OpenID was found, the server's OpenIDs are too short",
             Self::Draining => "the server is about to restart, connect again in a minute",
             Self::RateLimited => "too many at once, try again in a few seconds",
+            Self::Unconfirmed => {
+                "both players' UDP comes from other addresses than their connections, which noray does not relay"
+            }
         }
     }
 }

@@ -76,7 +76,7 @@ impl Registrar {
             Registration::First(..) | Registration::Moved(..) | Registration::Repeated => {
                 (Some(OK), false)
             }
-            Registration::TooManyMoves => (None, false),
+            Registration::TooManyMoves | Registration::Implausible(..) => (None, false),
             Registration::Unknown if payload.len() <= UNKNOWN.len() => (None, false),
             Registration::Unknown => match self.unknown_answer(now) {
                 None => (None, true),
@@ -113,8 +113,8 @@ mod tests {
             private_length: 40,
         };
         let mut hosts = Hosts::new(scheme);
-        let network = std::net::IpAddr::from([192, 0, 2, 1]).into();
-        let host = hosts.register(ConnectionId(1), network, &mut Seeded::new(1)).unwrap();
+        let home = std::net::IpAddr::from([192, 0, 2, 1]);
+        let host = hosts.register(ConnectionId(1), home, &mut Seeded::new(1)).unwrap();
         let secret = host.private_id.reveal().to_owned();
         let own = OwnAddresses::new(["192.0.2.9".parse().unwrap()], [8809]);
         (Registrar::new(own), hosts, secret)

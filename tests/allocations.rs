@@ -40,7 +40,7 @@ fn in_the_rules() -> usize {
     let mut table = RelayTable::new(limits, OwnAddresses::default(), &ports);
     let party = |player| {
         let address: SocketAddr = format!("192.0.2.1:{}", 1000 + player).parse().unwrap();
-        Party { player: ConnectionId(player), address, network: address.ip().into() }
+        Party { player: ConnectionId(player), address, connected_from: address.ip() }
     };
     let mut arrivals = Vec::new();
     for client in 1..=100 {

@@ -128,7 +128,7 @@ fn relays_exhausted() {
          B< connect-relay {relay-c}
          C< connect-relay {relay-b}
          A> connect-relay {oid-b}
-         A< connect-relay-error relays-exhausted all relay ports are in use, try again later
+         A< connect-relay-error relays-exhausted too many relays are in use, try again later
          A> connect {oid-b}
          A< connect {address-b}
          B< connect {address-a}",

@@ -171,6 +171,16 @@ impl EventLoop {
                 log::debug!("player {open_id}: external address moved to {source}");
             }
             Registration::Repeated => self.metrics.registrar_repeat.add_as_only_writer(1),
+            Registration::Implausible(open_id, connected_from) => {
+                self.metrics.registrar_fail.add_as_only_writer(1);
+                if self.warnings.implausible.is_due(clock::now()) {
+                    log::warn!(
+                        "player {open_id}, whose connection comes from {connected_from}, cannot register from {source}: \
+                         most likely that is forged; a player that is honest uses one address of this server for \
+                         both, not a public and a private one"
+                    );
+                }
+            }
             Registration::TooManyMoves => {
                 self.metrics.registrar_fail.add_as_only_writer(1);
                 self.metrics.bounds_reached[Bound::Moves as usize].add_as_only_writer(1);

@@ -89,6 +89,7 @@ struct Warnings {
     receive: Throttle,
     wrong_ip: Throttle,
     unconfirmed: Throttle,
+    implausible: Throttle,
     limits: [Throttle; datagrams::LIMIT_KEYS.len()],
 }
 

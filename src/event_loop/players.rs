@@ -78,7 +78,7 @@ impl EventLoop {
         let Some(connection) = self.players.get(&player) else {
             return;
         };
-        let asker = Asker { player, network: connection.peer.ip().into() };
+        let asker = Asker { player, connected_from: connection.peer.ip() };
         let intake = if self.drain.is_some() { Intake::Draining } else { Intake::Open };
         let Outcome { replies, step } = orchestrator::handle_command(
             asker,

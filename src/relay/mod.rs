@@ -24,7 +24,7 @@ pub use latch::{
 pub use pair::UNHEARD_ALLOWANCE;
 pub use port_map::PortMap;
 pub use ports::PortPool;
-pub use table::{Freed, Introduction, Party, RelayTable, RelaysExhausted};
+pub use table::{Freed, Introduction, NoRelay, Party, RelayTable};
 
 /// A UDP port of the server that carries one player's side of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,6 +1,6 @@
 //! Knows no port but its own two: one pair of players, what it has carried, and whether it may carry more.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::id::ConnectionId;
@@ -40,7 +40,7 @@ pub(super) struct Pair {
     /// The asker's and the host's.
     pub(super) sides: [Side; 2],
     pub(super) life: Life,
-    /// See [`Pair::is_confirmed`].
+    /// Whether one of the players is: see [`Pair::refusal`].
     is_confirmed: bool,
     /// Who they are, in the same order.
     pub(super) people: Box<[Person; 2]>,
@@ -77,7 +77,7 @@ pub(super) struct Side {
 pub(super) struct Person {
     pub(super) player: ConnectionId,
     /// Where its connection comes from.
-    pub(super) network: Network,
+    connected_from: IpAddr,
     /// Whether its registered address is there too.
     is_confirmed: bool,
     /// When it was last told of each limit.
@@ -97,13 +97,13 @@ impl Pair {
             is_confirmed: false,
             people: Box::new(parties.map(Person::new)),
         };
-        pair.note_addresses();
+        pair.update_confirmation();
         pair
     }
 
     /// Whose network the pair counts against.
     pub(super) fn network(&self) -> Network {
-        self.people[Role::Asker as usize].network
+        self.people[Role::Asker as usize].connected_from.into()
     }
 
     /// The player registered another address.
@@ -111,13 +111,13 @@ impl Pair {
         for (side, person) in self.sides.iter_mut().zip(&mut *self.people) {
             if person.player == player {
                 side.latch.reset(address);
-                person.is_confirmed = person.network == address.ip().into();
+                person.is_confirmed = person.connected_from == address.ip();
             }
         }
-        self.note_addresses();
+        self.update_confirmation();
     }
 
-    fn note_addresses(&mut self) {
+    fn update_confirmation(&mut self) {
         self.is_confirmed = self.people.iter().any(|person| person.is_confirmed);
     }
 
@@ -195,8 +195,8 @@ impl Side {
 
 impl Person {
     fn new(party: Party) -> Self {
-        let Party { player, network, .. } = party;
-        Self { player, network, is_confirmed: party.is_confirmed(), told: [None; 3] }
+        let Party { player, connected_from, .. } = party;
+        Self { player, connected_from, is_confirmed: party.is_confirmed(), told: [None; 3] }
     }
 
     pub(super) fn tell(&mut self, limit: Limit, now: Timestamp) -> Option<ConnectionId> {

@@ -10,15 +10,15 @@
 //! datagram's way is found by the port alone, so its cost does not grow with the number of pairs.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::id::ConnectionId;
 use crate::network::Network;
 use crate::relay::pair::{Pair, Role, receiver_and_sender};
 use crate::relay::{
-    Action, DropReason, Limit, Limits, OwnAddresses, PortMap, PortPool, RelayPort, TokenBucket,
-    charge,
+    Action, DropReason, Latching, Limit, Limits, OwnAddresses, PortMap, PortPool, RelayPort,
+    TokenBucket, charge,
 };
 use crate::time::Timestamp;
 
@@ -33,13 +33,18 @@ pub struct Party {
     /// Where the registrar saw it.
     pub address: SocketAddr,
     /// Where its connection comes from, which cannot be forged.
-    pub network: Network,
+    pub connected_from: IpAddr,
 }
 
 impl Party {
     /// Whether its UDP comes from where its connection does, and so is not forged.
     pub fn is_confirmed(&self) -> bool {
-        self.network == self.address.ip().into()
+        self.connected_from == self.address.ip()
+    }
+
+    /// Whom its relays count against.
+    pub fn network(&self) -> Network {
+        self.connected_from.into()
     }
 }
 
@@ -56,11 +61,13 @@ pub struct Introduction {
 
 /// Why no pair was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RelaysExhausted {
+pub enum NoRelay {
     /// No two ports were free or could be taken back.
-    InAll,
+    Exhausted,
     /// Few ports are left, and players of the asker's network have their share.
-    PerNetwork,
+    NetworkHasItsShare,
+    /// Neither player's UDP comes from where its connection does.
+    Unconfirmed,
 }
 
 /// A pair that was freed.
@@ -177,14 +184,16 @@ impl RelayTable {
     /// needed. The pair counts against the asker's network as long as it lives.
     ///
     /// # Errors
-    /// [`RelaysExhausted`] if there are not two ports to be had, or if few are left and the network has its share;
-    /// then no pair has been opened.
+    /// [`NoRelay`]; then no pair has been opened.
     pub fn introduce(
         &mut self,
         asker: Party,
         host: Party,
         now: Timestamp,
-    ) -> Result<Introduction, RelaysExhausted> {
+    ) -> Result<Introduction, NoRelay> {
+        if self.must_be_confirmed() && !asker.is_confirmed() && !host.is_confirmed() {
+            return Err(NoRelay::Unconfirmed);
+        }
         if let Some(index) = self.find(asker.player, host.player) {
             let pair = self.pairs[index as usize].as_ref().expect("partners name a pair");
             if !pair.life.is_over(&self.limits, now) {
@@ -192,10 +201,10 @@ impl RelayTable {
             }
             self.free(index);
         }
-        if self.has_its_share(asker.network) {
+        if self.has_its_share(asker.network()) {
             self.sweep_on_demand(now);
-            if self.has_its_share(asker.network) {
-                return Err(RelaysExhausted::PerNetwork);
+            if self.has_its_share(asker.network()) {
+                return Err(NoRelay::NetworkHasItsShare);
             }
         }
         let ports = self.allocate(asker.player, host.player, now)?;
@@ -209,18 +218,24 @@ impl RelayTable {
         asker: ConnectionId,
         host: ConnectionId,
         now: Timestamp,
-    ) -> Result<[RelayPort; 2], RelaysExhausted> {
+    ) -> Result<[RelayPort; 2], NoRelay> {
         if let Some(ports) = self.ports.allocate(asker, host) {
             return Ok(ports);
         }
         self.sweep_on_demand(now);
-        self.ports.allocate(asker, host).ok_or(RelaysExhausted::InAll)
+        self.ports.allocate(asker, host).ok_or(NoRelay::Exhausted)
     }
 
     fn sweep_on_demand(&mut self, now: Timestamp) {
         if now.since(self.last_sweep) >= SWEEP_ON_DEMAND_INTERVAL {
             self.sweep(now);
         }
+    }
+
+    /// Whether players whose UDP comes from elsewhere than their connection are under suspicion: unless carriers with
+    /// several IPs are to be served.
+    pub fn must_be_confirmed(&self) -> bool {
+        self.limits.latching != Latching::Any
     }
 
     /// Whether more than three quarters of the ports carry pairs.

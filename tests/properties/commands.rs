@@ -93,9 +93,9 @@ impl Server {
 
     fn handle(&mut self, player: u64, command: &Command) -> Outcome {
         let player = ConnectionId(player);
-        let network = std::net::IpAddr::from([192, 0, 2, 1]).into();
+        let connected_from = std::net::IpAddr::from([192, 0, 2, 1]);
         let Self { hosts, relays, random, .. } = self;
-        let asker = Asker { player, network };
+        let asker = Asker { player, connected_from };
         handle_command(asker, command, self.intake, hosts, relays, random, self.now)
     }
 

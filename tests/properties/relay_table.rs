@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
 use noray::id::ConnectionId;
-use noray::network::Network;
 use noray::relay::{Latching, Limits, OwnAddresses, Party, RelayPort, RelayTable};
 use noray::time::Timestamp;
 
@@ -130,11 +129,14 @@ impl World {
             let address = address(input, PLAYERS_ADDRESSES)?;
             let connected_from =
                 if input.ratio(1, 4)? { ADDRESSES[6].parse().expect("one") } else { address };
-            Ok((player, address, Network::from(connected_from.ip())))
+            Ok((player, address, connected_from.ip()))
         };
         let (asker, host) = (party(player)?, party(other)?);
-        let as_party =
-            |(player, address, network)| Party { player: ConnectionId(player), address, network };
+        let as_party = |(player, address, connected_from)| Party {
+            player: ConnectionId(player),
+            address,
+            connected_from,
+        };
         let real = self.table.introduce(as_party(asker), as_party(host), self.now());
         self.note_freed();
         let expected = self.model.introduce(asker, host, self.now);

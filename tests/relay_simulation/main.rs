@@ -11,7 +11,6 @@ use std::time::Duration;
 use fastrand::Rng;
 use model::{Model, SECOND};
 use noray::id::ConnectionId;
-use noray::network::Network;
 use noray::relay::{
     Action, DropReason, Latching, Limits, OwnAddresses, Party, RelayPort, RelayTable,
 };
@@ -226,9 +225,13 @@ impl World {
         }
         let [asker, host] = [asker, host].map(|index| {
             let Player { id, registered, connected_from, .. } = self.players[index];
-            (id, registered, Network::from(connected_from))
+            (id, registered, connected_from)
         });
-        let party = |(id, address, network)| Party { player: ConnectionId(id), address, network };
+        let party = |(id, address, connected_from)| Party {
+            player: ConnectionId(id),
+            address,
+            connected_from,
+        };
         let real = self.table.introduce(party(asker), party(host), self.now());
         let real = real.ok().map(|ports| (ports.asker.0, ports.host.0));
         self.note_freed();

@@ -24,7 +24,7 @@ pub(crate) struct Pair {
     pub(crate) ports: [u16; 2],
     sides: [Side; 2],
     /// Where the players' connections come from.
-    networks: [Network; 2],
+    connected_from: [IpAddr; 2],
     created: u64,
     forwarded: u64,
     traffic: u64,
@@ -108,10 +108,14 @@ impl Model {
 
     pub(crate) fn introduce(
         &mut self,
-        asker: (u64, SocketAddr, Network),
-        host: (u64, SocketAddr, Network),
+        asker: (u64, SocketAddr, IpAddr),
+        host: (u64, SocketAddr, IpAddr),
         now: u64,
     ) -> Option<(u16, u16)> {
+        let are_all_elsewhere = [asker, host].iter().all(|(_, at, from)| at.ip() != *from);
+        if are_all_elsewhere && self.limits.latching != Latching::Any {
+            return None;
+        }
         let players = [asker.0, host.0];
         let known =
             self.pairs.iter().position(|pair| players.iter().all(|p| pair.players.contains(p)));
@@ -127,7 +131,11 @@ impl Model {
         let in_use = 2 * self.pairs.len();
         let size = in_use + self.free.len() + self.reserved.len();
         let is_scarce = in_use as f64 > 0.75 * size as f64;
-        let of_network = self.pairs.iter().filter(|pair| pair.networks[0] == asker.2).count();
+        let of_network = self
+            .pairs
+            .iter()
+            .filter(|pair| Network::from(pair.connected_from[0]) == asker.2.into())
+            .count();
         if is_scarce && of_network >= self.limits.max_per_network {
             return None;
         }
@@ -152,7 +160,7 @@ impl Model {
             players,
             ports,
             sides,
-            networks: [asker.2, host.2],
+            connected_from: [asker.2, host.2],
             created: now,
             forwarded: now,
             traffic: 0,
@@ -223,11 +231,8 @@ impl Model {
         {
             return Action::Drop(reason);
         }
-        let are_all_elsewhere = pair
-            .sides
-            .iter()
-            .zip(pair.networks)
-            .all(|(side, network)| Network::from(side.registered.ip()) != network);
+        let are_all_elsewhere =
+            pair.sides.iter().zip(pair.connected_from).all(|(side, ip)| side.registered.ip() != ip);
         if are_all_elsewhere && limits.latching != Latching::Any {
             return Action::Drop(DropReason::Unconfirmed);
         }

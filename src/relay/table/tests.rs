@@ -42,10 +42,10 @@ impl Play {
         &mut self,
         asker: (ConnectionId, &str),
         host: (ConnectionId, &str),
-    ) -> Result<(u16, u16), RelaysExhausted> {
+    ) -> Result<(u16, u16), NoRelay> {
         let party = |(player, address): (ConnectionId, &str)| {
             let address: SocketAddr = address.parse().unwrap();
-            Party { player, address, network: address.ip().into() }
+            Party { player, address, connected_from: address.ip() }
         };
         let introduction = self.table.introduce(party(asker), party(host), self.now)?;
         self.table.check_invariants();
@@ -139,7 +139,7 @@ fn both_ports_or_none() {
     play.table.reserve(ConnectionId(4));
     assert_eq!(play.introduce((BOB, BOB_AT), (CAROL, CAROL_AT)), Ok((6, 5)), "4's is taken back");
     let more = play.introduce((ConnectionId(4), ALICE_AT), (BOB, BOB_AT));
-    assert_eq!(more, Err(RelaysExhausted::InAll));
+    assert_eq!(more, Err(NoRelay::Exhausted));
     assert_eq!(play.table.pairs(), 3);
 }
 
@@ -159,7 +159,7 @@ fn relays_are_not_exhausted_while_idle_ones_wait_for_the_sweep() {
     play.introduce((ALICE, ALICE_AT), (CAROL, CAROL_AT)).unwrap();
     play.introduce((CAROL, CAROL_AT), (BOB, BOB_AT)).unwrap();
     let fourth = (ConnectionId(4), ALICE_AT);
-    assert_eq!(play.introduce(fourth, (BOB, BOB_AT)), Err(RelaysExhausted::InAll));
+    assert_eq!(play.introduce(fourth, (BOB, BOB_AT)), Err(NoRelay::Exhausted));
     play.pass(Duration::from_secs(30));
     assert_eq!(play.introduce(fourth, (BOB, BOB_AT)), Ok((1, 2)));
     assert_eq!(play.table.pairs(), 1);
@@ -318,11 +318,21 @@ fn rounds_between_two_servers(latching: Latching, connected_from: [&str; 2]) -> 
         let party = |player, port, connected_from: &str| Party {
             player,
             address: format!("{}:{port}", SERVERS[1 - server]).parse().unwrap(),
-            network: connected_from.parse::<std::net::IpAddr>().unwrap().into(),
+            connected_from: connected_from.parse().unwrap(),
         };
         let [asker, host] = connected_from;
         let (asker, host) = (party(ALICE, 2, asker), party(BOB, 1, host));
-        table.introduce(asker, host, Timestamp::START).unwrap();
+        // They are at their own addresses at first, and then they forge those.
+        let at_home = |party: Party| {
+            let address = SocketAddr::new(party.connected_from, 4000);
+            Party { address, ..party }
+        };
+        table.introduce(at_home(asker), at_home(host), Timestamp::START).unwrap();
+        for party in [asker, host] {
+            table.handle_move(party.player, party.address);
+        }
+        let again = table.introduce(asker, host, Timestamp::START);
+        assert_eq!(again.is_err(), latching != Latching::Any, "{again:?}");
         table
     });
     let (mut server, mut at, mut source) = (0, RelayPort(2), format!("{}:2", SERVERS[1]));
@@ -355,11 +365,12 @@ fn two_servers_are_not_led_to_send_to_each_other() {
 
 #[test]
 fn one_player_whose_connection_comes_from_its_own_ip_is_enough() {
-    let ip = |address: &str| address.parse::<SocketAddr>().unwrap().ip().into();
+    let ip = |address: &str| address.parse::<SocketAddr>().unwrap().ip();
     let mut play = introduced(LIMITS);
     let elsewhere =
-        Party { player: CAROL, address: CAROL_AT.parse().unwrap(), network: ip(ALICE_AT) };
-    let alice = Party { player: ALICE, address: ALICE_AT.parse().unwrap(), network: ip(ALICE_AT) };
+        Party { player: CAROL, address: CAROL_AT.parse().unwrap(), connected_from: ip(ALICE_AT) };
+    let alice =
+        Party { player: ALICE, address: ALICE_AT.parse().unwrap(), connected_from: ip(ALICE_AT) };
     let ports = play.table.introduce(elsewhere, alice, play.now).unwrap();
     assert_eq!(play.send(ports.host.0, CAROL_AT), format!("{} {ALICE_AT}", ports.asker));
     // Alice moves to another network than her connection's, and back.
@@ -401,12 +412,12 @@ fn when_ports_run_short_a_network_keeps_to_its_share() {
     for id in 0..8 {
         play.introduce((ConnectionId(id), greedy), host).expect("there is room for all");
     }
-    assert_eq!(play.introduce((ConnectionId(8), greedy), host), Err(RelaysExhausted::PerNetwork));
+    assert_eq!(play.introduce((ConnectionId(8), greedy), host), Err(NoRelay::NetworkHasItsShare));
     play.introduce((ConnectionId(9), modest), host).expect("another network has its share");
     play.table.handle_departure(ConnectionId(0));
     assert_eq!(
         play.introduce((ConnectionId(8), greedy), host),
-        Err(RelaysExhausted::PerNetwork),
+        Err(NoRelay::NetworkHasItsShare),
         "pairs count as long as they live, not as long as somebody is connected"
     );
     play.introduce((ConnectionId(3), greedy), host).expect("a live pair is no new one");
