@@ -54,7 +54,7 @@ pub(crate) enum Received {
 /// What came out of sending one datagram.
 pub(crate) enum Sent {
     Whole,
-    /// The kernel's buffer is full.
+    /// The kernel's buffer is full, or the interface's queue.
     BufferFull,
     Failed(io::Error),
 }
@@ -207,7 +207,7 @@ impl Sockets {
         };
         match sendto(socket, payload, SendFlags::empty(), &self.for_kernel(to)) {
             Ok(_) => Sent::Whole,
-            Err(Errno::WOULDBLOCK) => Sent::BufferFull,
+            Err(Errno::WOULDBLOCK | Errno::NOBUFS) => Sent::BufferFull,
             Err(error) => Sent::Failed(error.into()),
         }
     }
