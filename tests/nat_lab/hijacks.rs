@@ -4,47 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::lab::{Host, Router, lab};
-use crate::players::{Noray, Player, connect, connect_relay, now, open_routers, try_until};
+use crate::players::{Noray, Player, Stream, connect, connect_relay, try_until};
 use crate::support::PATIENCE;
-
-/// A relayed pair whose stream is alive.
-struct Stream {
-    client: Player,
-    host: Player,
-    to_host: SocketAddr,
-    to_client: SocketAddr,
-    number: u64,
-}
-
-impl Stream {
-    fn begin(client: &Host, host: &Host, noray: &Noray<'_>) -> Self {
-        let (mut client, mut host) = (Player::join(client, noray), Player::join(host, noray));
-        let [to_host, to_client] = connect_relay(&mut client, &mut host, noray);
-        open_routers(&client, to_host, &host, to_client);
-        let mut stream = Self { client, host, to_host, to_client, number: 0 };
-        stream.check();
-        stream
-    }
-
-    /// A datagram each way: the next that each player hears is its partner's, and nobody else's.
-    fn check(&mut self) {
-        self.number += 1;
-        let number = self.number;
-        self.client.send(&format!("client {number}"), self.to_host);
-        assert_eq!(self.host.receive(), (format!("client {number}"), self.to_client));
-        self.host.send(&format!("host {number}"), self.to_client);
-        assert_eq!(self.client.receive(), (format!("host {number}"), self.to_host));
-    }
-
-    /// Plays for a while, twenty times a second.
-    fn check_for(&mut self, time: Duration) {
-        let end = now() + time;
-        while now() < end {
-            self.check();
-            assert_eq!(self.client.receive_within(Duration::from_millis(50)), None);
-        }
-    }
-}
 
 /// Somebody's socket on a machine.
 fn socket(machine: &Host) -> std::net::UdpSocket {

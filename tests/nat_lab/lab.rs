@@ -225,6 +225,26 @@ impl Lan {
         self.map_anew(Some(Heir { ip: thief.address, port }));
     }
 
+    /// The router's line to the internet breaks.
+    pub fn cut_line(&self) {
+        self.outermost().ip("link set wan down\n").unwrap();
+    }
+
+    /// The router passes nothing on and says nothing, as one without power at the other end of a line.
+    pub fn fall_silent(&self) {
+        let nothing = "table netdev silence {\n\
+                       chain inbound {\n\
+                       type filter hook ingress device wan priority 0; policy drop;\n\
+                       meta protocol arp accept\n\
+                       }\n\
+                       }\n";
+        self.outermost().nft(nothing).unwrap();
+    }
+
+    fn outermost(&self) -> &Namespace {
+        &self.outermost.as_ref().expect("a router").0.namespace
+    }
+
     fn map_anew(&self, heir: Option<Heir>) {
         let (router, number) = self.outermost.as_ref().expect("a router that maps");
         let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
@@ -256,6 +276,29 @@ impl Host {
     /// Puts up a stateful firewall in place of the one before, which lets in what `open` accepts: nft's rules.
     pub fn let_in_only(&self, open: &str) {
         self.namespace.nft(&firewall(open)).unwrap();
+    }
+
+    /// Adds rules of nftables to those that the machine has.
+    pub fn nft(&self, rules: &str) {
+        self.namespace.nft(rules).unwrap();
+    }
+
+    /// Changes the machine's interfaces, addresses and routes by commands of `ip`, one a line.
+    pub fn ip(&self, commands: &str) {
+        self.namespace.ip(commands).unwrap();
+    }
+
+    /// What the machine's kernel counted, by the names of /proc/net/snmp.
+    ///
+    /// # Panics
+    /// If it counts no such thing.
+    pub fn counted(&self, protocol: &str, name: &str) -> u64 {
+        let text = self.enter(|| fs::read_to_string("/proc/thread-self/net/snmp")).unwrap();
+        let mut rows =
+            text.lines().filter_map(|line| line.strip_prefix(protocol)?.strip_prefix(": "));
+        let (names, values) = (rows.next().expect("the protocol"), rows.next().unwrap());
+        let mut columns = names.split(' ').zip(values.split(' '));
+        columns.find(|(column, _)| *column == name).expect("the name").1.parse().unwrap()
     }
 
     /// Makes a router of the machine, with these rules of nftables instead of any it had.

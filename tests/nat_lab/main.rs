@@ -7,6 +7,7 @@ mod changes;
 mod crowds;
 mod dns;
 mod families;
+mod faults;
 mod fleet;
 mod hijacks;
 mod lab;

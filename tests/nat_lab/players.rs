@@ -59,6 +59,11 @@ impl<'a> Noray<'a> {
         Self { machine, process, log, address }
     }
 
+    /// A connection from the server's own machine.
+    pub fn line(&self) -> Line {
+        self.machine.enter(|| Line::connect(self.address))
+    }
+
     /// The value of a metric, by its name with labels.
     pub fn metric(&self, name: &str) -> u64 {
         let http = (Ipv4Addr::LOCALHOST, 8891).into();
@@ -83,8 +88,13 @@ impl<'a> Noray<'a> {
         self.log.lock().unwrap().clone()
     }
 
+    /// Of the process and of its first thread, which is the event loop's.
+    pub fn id(&self) -> u32 {
+        self.process.0.id()
+    }
+
     pub fn signal(&self, name: &str) {
-        let kill = format!("kill -{name} {}", self.process.0.id());
+        let kill = format!("kill -{name} {}", self.id());
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     }
 
@@ -183,6 +193,50 @@ pub fn open_routers(client: &Player, to_host: SocketAddr, host: &Player, to_clie
     }
     for player in [client, host] {
         while player.receive_within(REPEAT).is_some() {}
+    }
+}
+
+/// A relayed pair whose stream is alive.
+pub struct Stream {
+    pub client: Player,
+    pub host: Player,
+    pub to_host: SocketAddr,
+    pub to_client: SocketAddr,
+    number: u64,
+}
+
+impl Stream {
+    pub fn begin(client: &Host, host: &Host, noray: &Noray<'_>) -> Self {
+        let (mut client, mut host) = (Player::join(client, noray), Player::join(host, noray));
+        let [to_host, to_client] = connect_relay(&mut client, &mut host, noray);
+        Self::of(client, to_host, host, to_client)
+    }
+
+    /// Of two that were introduced by relay.
+    pub fn of(client: Player, to_host: SocketAddr, host: Player, to_client: SocketAddr) -> Self {
+        open_routers(&client, to_host, &host, to_client);
+        let mut stream = Self { client, host, to_host, to_client, number: 0 };
+        stream.check();
+        stream
+    }
+
+    /// A datagram each way: the next that each player hears is its partner's, and nobody else's.
+    pub fn check(&mut self) {
+        self.number += 1;
+        let number = self.number;
+        self.client.send(&format!("client {number}"), self.to_host);
+        assert_eq!(self.host.receive(), (format!("client {number}"), self.to_client));
+        self.host.send(&format!("host {number}"), self.to_client);
+        assert_eq!(self.client.receive(), (format!("host {number}"), self.to_host));
+    }
+
+    /// Plays for a while, twenty times a second.
+    pub fn check_for(&mut self, time: Duration) {
+        let end = now() + time;
+        while now() < end {
+            self.check();
+            assert_eq!(self.client.receive_within(Duration::from_millis(50)), None);
+        }
     }
 }
 
