@@ -4,11 +4,12 @@
 use std::io::Read;
 use std::net::SocketAddr;
 use std::process::Stdio;
+use std::time::Duration;
 
 use socket2::SockRef;
 
-use crate::lab::{Host, Lab, Router, ends_with_this_thread, lab};
-use crate::players::{Noray, Player, Stream, connect_relay, now, try_until};
+use crate::lab::{Host, Lab, Lan, Router, Running, ends_with_this_thread, lab};
+use crate::players::{Noray, Player, Stream, connect, connect_relay, now, try_until};
 use crate::support::{PATIENCE, REPEAT, receive};
 
 const BOTH_FAMILIES: [&str; 2] = ["NORAY_SOCKET_HOST=::", "NORAY_UDP_HOST=::"];
@@ -124,12 +125,12 @@ fn a_datagram_that_is_too_large_for_ipv4_is_dropped_alone() {
 ///
 /// # Errors
 /// The reason why that cannot be done here.
-fn let_sending_fail(noray: &Noray<'_>, error: &str) -> Result<crate::lab::Running, String> {
+fn let_sending_fail(noray: &Noray<'_>, error: &str) -> Result<Running, String> {
     let mut command = ends_with_this_thread("strace");
     command.args(["-e", "trace=sendto", "-e", &format!("inject=sendto:error={error}:when=1+2")]);
     command.args(["-p", &noray.id().to_string()]).stderr(Stdio::piped());
     let child = command.spawn().map_err(|error| format!("strace does not run: {error}"))?;
-    let mut strace = crate::lab::Running(child);
+    let mut strace = Running(child);
     let mut output = strace.0.stderr.take().expect("a pipe");
     let mut said = Vec::new();
     // Only the one line: what follows is one for each `sendto`, which fit into the pipe.
@@ -258,4 +259,102 @@ fn what_full_buffers_lose_is_counted_to_the_datagram() {
     flooded.check();
     other.check();
     Player::join(&public.host(), &noray);
+}
+
+/// Sends until the client is heard, and then the host: how long it took. Whatever else was sent has come then.
+fn wait_until_heard(stream: &mut Stream) -> Duration {
+    let start = now();
+    for (from, at, to) in [
+        (&stream.client, stream.to_host, &stream.host),
+        (&stream.host, stream.to_client, &stream.client),
+    ] {
+        let is_heard = try_until(PATIENCE, || {
+            from.send("are you there?", at);
+            to.receive_within(REPEAT).is_some()
+        });
+        assert!(is_heard, "the stream does not go on");
+    }
+    let took = start.elapsed();
+    for player in [&stream.client, &stream.host] {
+        while player.receive_within(REPEAT).is_some() {}
+    }
+    took
+}
+
+#[test]
+fn relays_and_players_go_on_when_the_servers_interface_was_away() {
+    let Some(lab) = lab() else { return };
+    let noray = Noray::start(&lab, &[]);
+    let machines = [Router::Home, Router::Symmetric].map(|router| lab.lan(router).host());
+    let mut stream = Stream::begin(&machines[0], &machines[1], &noray);
+    let default = "route add default dev wan\n";
+    for (what, away, back) in [
+        ("link", "link set wan down\n", "link set wan up\n"),
+        ("address", "addr del 203.0.113.10/24 dev wan\n", "addr add 203.0.113.10/24 dev wan\n"),
+    ] {
+        lab.server.ip(away);
+        stream.client.line.send("echo sent in vain");
+        stream.client.send("lost", stream.to_host);
+        stream.host.send("lost", stream.to_client);
+        assert_eq!(stream.client.receive_within(3 * REPEAT), None);
+        assert_eq!(stream.host.receive_within(REPEAT), None);
+        lab.server.ip(&format!("{back}{default}"));
+
+        let relayed = wait_until_heard(&mut stream);
+        stream.check();
+        assert_eq!(stream.client.line.expect("echo"), "sent in vain");
+        stream.host.line.settle();
+        println!("the {what} is back: relays go on after {relayed:?}");
+        let [hosts, _] = connect(&mut stream.client, &mut stream.host);
+        assert!(hosts.ip().to_string().starts_with("203.0.113."));
+    }
+    let mut late = Stream::begin(&machines[0], &machines[1], &noray);
+    late.check();
+    stream.check();
+    assert_eq!(noray.metric("noray_tcp_connections"), 4, "nobody was cut off");
+}
+
+#[test]
+fn players_whose_router_vanishes_are_noticed_within_two_minutes() {
+    const SOON: Duration = Duration::from_secs(120);
+    let Some(lab) = lab() else { return };
+    let noray = Noray::start(&lab, &[]);
+    let mut asker = Player::join(&lab.lan(Router::Home).host(), &noray);
+    let lans = [(); 4].map(|()| lab.lan(Router::Home));
+    let machines = lans.each_ref().map(Lan::host);
+    let vanishing = machines.each_ref().map(|machine| Player::join(machine, &noray));
+    let [idle, in_flight] = [[0, 1], [2, 3]];
+    assert_eq!(noray.metric("noray_active_hosts"), 5);
+    for [cut, silent] in [idle, in_flight] {
+        lans[cut].cut_line();
+        lans[silent].fall_silent();
+    }
+    let start = now();
+    for index in in_flight {
+        asker.line.send(&format!("connect {}", vanishing[index].oid));
+        asker.line.expect("connect");
+    }
+    let mut gone_after = [None; 4];
+    let are_noticed = try_until(SOON, || {
+        let log = noray.log();
+        for (player, after) in vanishing.iter().zip(&mut gone_after) {
+            if after.is_none() && log.contains(&format!("player {}: disconnected", player.oid)) {
+                *after = Some(start.elapsed());
+            }
+        }
+        // Nothing is to come: this is the pause between two looks.
+        asker.receive_within(5 * REPEAT);
+        gone_after.iter().all(Option::is_some)
+    });
+    println!(
+        "idle behind a cut line, a silent router; with data in flight behind both: {gone_after:?}"
+    );
+    assert!(are_noticed, "{gone_after:?}");
+    for name in ["noray_tcp_connections", "noray_active_hosts"] {
+        assert_eq!(noray.metric(name), 1, "{name}");
+    }
+    for player in &vanishing {
+        asker.line.send(&format!("connect {}", player.oid));
+        assert!(asker.line.expect("connect-error").starts_with("unknown-oid"));
+    }
 }

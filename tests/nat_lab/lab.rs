@@ -230,7 +230,7 @@ impl Lan {
         self.outermost().ip("link set wan down\n").unwrap();
     }
 
-    /// The router passes nothing on and says nothing, as one without power at the other end of a line.
+    /// The router takes nothing from the internet any more and does not say so, as if its line ended far away.
     pub fn fall_silent(&self) {
         let nothing = "table netdev silence {\n\
                        chain inbound {\n\
