@@ -17,3 +17,4 @@ mod probe;
 mod routers;
 #[path = "../support/mod.rs"]
 mod support;
+mod weapons;

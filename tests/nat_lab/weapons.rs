@@ -1,0 +1,318 @@
+//! Whoever can forge sources finds no weapon here: an address is sent no more than came from it, or 64 KiB, unless its
+//! owner has shown to be there. Two servers cannot be led to send to each other.
+//!
+//! What is counted are datagrams and bytes at the sockets that receive them, and what the server's kernel sent in all.
+
+use std::net::{SocketAddr, UdpSocket};
+
+use noray::relay::{DropReason, charge};
+use socket2::SockRef;
+
+use crate::lab::{Host, Lab, REGISTRAR_PORT, Router, lab};
+use crate::players::{Noray, Player, Stream, connect_relay, try_until};
+use crate::support::{Line, PATIENCE, http_send, register_address, udp_socket};
+
+/// What an address that was not heard is sent at most, with 28 bytes of headers a datagram.
+const ALLOWANCE: u64 = 64 * 1024;
+
+const NO_LIMIT: &str = "NORAY_UDP_RELAY_MAX_INDIVIDUAL_TRAFFIC=1gb";
+
+fn registrar(noray: &Noray<'_>) -> SocketAddr {
+    noray.relay(REGISTRAR_PORT)
+}
+
+fn socket(machine: &Host) -> UdpSocket {
+    machine.enter(|| udp_socket(machine.address()))
+}
+
+/// The datagrams that have come to a socket.
+fn arrived(socket: &UdpSocket) -> Vec<Vec<u8>> {
+    socket.set_nonblocking(true).unwrap();
+    let mut buffer = vec![0; 65_536];
+    let datagrams = std::iter::from_fn(|| {
+        let length = socket.recv(&mut buffer).ok()?;
+        Some(buffer[..length].to_vec())
+    });
+    let datagrams = datagrams.collect();
+    socket.set_nonblocking(false).unwrap();
+    datagrams
+}
+
+/// Datagrams that the server's relays have taken, whatever became of them.
+fn handled(noray: &Noray<'_>) -> u64 {
+    let drops: u64 = DropReason::ALL.iter().map(|reason| noray.drops(reason.label())).sum();
+    noray.metric("noray_relay_datagrams_total") + drops
+}
+
+/// Datagrams that left the server by UDP.
+fn sent(server: &Host) -> u64 {
+    server.counted("Udp", "OutDatagrams")
+}
+
+/// Somebody who talks to the registrar, and a player whose `OK` shows that all before has been answered.
+struct Asker {
+    socket: UdpSocket,
+    player: Player,
+    registrar: SocketAddr,
+    /// Datagrams that came, also to the player.
+    answers: u64,
+}
+
+impl Asker {
+    fn new(machine: &Host, noray: &Noray<'_>) -> Self {
+        let (socket, player) = (socket(machine), Player::join(machine, noray));
+        Self { socket, player, registrar: registrar(noray), answers: 0 }
+    }
+
+    /// What comes back for a datagram, which is never more than was sent.
+    fn ask(&mut self, payload: &[u8]) -> Vec<Vec<u8>> {
+        self.socket.send_to(payload, self.registrar).unwrap();
+        self.player.send(&self.player.pid, self.registrar);
+        assert_eq!(self.player.receive(), ("OK".to_owned(), self.registrar));
+        let answers = arrived(&self.socket);
+        let received: usize = answers.iter().map(Vec::len).sum();
+        assert!(received <= payload.len(), "{received} bytes for {payload:?}");
+        self.answers += 1 + answers.len() as u64;
+        answers
+    }
+}
+
+#[test]
+fn the_registrar_answers_with_no_more_bytes_than_it_got() {
+    const UNKNOWN: &[u8] = b"Unknown host pid!";
+    let Some(lab) = lab() else { return };
+    let noray = Noray::start(&lab, &[]);
+    let machine = lab.lan(Router::None).host();
+    let pid = Player::join(&machine, &noray);
+    let (pid, _connection) = (pid.pid, pid.line);
+    let mut asker = Asker::new(&machine, &noray);
+    let before = sent(&lab.server);
+
+    for length in 0..=400 {
+        let garbage = [b'x', 0xff, b' ', 0].map(|byte| vec![byte; length]);
+        let echo: Vec<u8> = UNKNOWN.iter().copied().cycle().take(length).collect();
+        for payload in garbage.iter().chain([&echo]) {
+            asker.ask(payload);
+        }
+        // There is a rate, but every length gets its answer.
+        let payload = &garbage[length % 4];
+        let is_answered = length > UNKNOWN.len()
+            && try_until(PATIENCE, || asker.ask(payload).contains(&UNKNOWN.to_vec()));
+        assert_eq!(is_answered, length > UNKNOWN.len(), "{length} bytes");
+    }
+    for length in 1..pid.len() {
+        assert_ne!(asker.ask(&pid.as_bytes()[..length]), [b"OK"]);
+        assert_ne!(asker.ask(&pid.as_bytes()[length..]), [b"OK"]);
+    }
+    for length in 1..=300 {
+        let spaces: String = " \r\n\t".chars().cycle().take(length).collect();
+        assert_eq!(asker.ask(format!("{pid}{spaces}").as_bytes()), [b"OK"]);
+        asker.ask(format!("{spaces}{pid}").as_bytes());
+        let lengthened = format!("{pid}{}", "x".repeat(length));
+        assert_ne!(asker.ask(lengthened.as_bytes()), [b"OK"]);
+    }
+    assert_eq!(asker.ask(pid.as_bytes()), [b"OK"]);
+    assert_eq!(sent(&lab.server) - before, asker.answers, "and nobody else got anything");
+}
+
+#[test]
+fn relay_ports_say_nothing_to_anybody_but_the_introduced_two() {
+    let Some(lab) = lab() else { return };
+    let noray = Noray::start(&lab, &["NORAY_UDP_RELAY_PORTS=49152-49407"]);
+    let public = lab.lan(Router::None);
+    let machines = [(); 3].map(|()| public.host());
+    let mut stream = Stream::begin(&machines[0], &machines[1], &noray);
+    // Three that registered have a port each.
+    let reserved = [(); 3].map(|()| Player::join(&machines[2], &noray));
+    assert_eq!(noray.metric("noray_relay_ports{state=\"reserved\"}"), 3);
+    let stranger = socket(&public.host());
+    let before = [sent(&lab.server), handled(&noray)];
+    let mut attempts = 0;
+    for port in 49_152..=49_407 {
+        let port = noray.relay(port);
+        for length in [0, 1, 28, 500, 1400] {
+            let payload = vec![b'?'; length];
+            for socket in [&stranger, &reserved[0].udp] {
+                socket.send_to(&payload, port).unwrap();
+                attempts += 1;
+            }
+            for (player, way) in
+                [(&stream.client, stream.to_host), (&stream.host, stream.to_client)]
+            {
+                if port != way {
+                    player.udp.send_to(&payload, port).unwrap();
+                    attempts += 1;
+                }
+            }
+        }
+        // Forged as the introduced two, where they have nobody to send to.
+        if ![stream.to_host, stream.to_client].contains(&port) {
+            for player in [&stream.client, &stream.host] {
+                lab.spoof(player.udp.local_addr().unwrap(), port, b"?");
+                attempts += 1;
+            }
+        }
+    }
+    assert!(try_until(PATIENCE, || handled(&noray) - before[1] == attempts), "{attempts}");
+    assert_eq!(sent(&lab.server), before[0], "not one datagram left");
+    stream.check();
+    for socket in [&stranger].into_iter().chain(reserved.iter().map(|player| &player.udp)) {
+        assert_eq!(arrived(socket), [[0; 0]; 0]);
+    }
+}
+
+#[test]
+fn commands_and_http_lead_to_no_datagram() {
+    let Some(lab) = lab() else { return };
+    let noray = Noray::start(&lab, &["NORAY_HTTP_HOST=0.0.0.0"]);
+    let public = lab.lan(Router::None);
+    let machines = [(); 3].map(|()| public.host());
+    let victim = socket(&machines[0]);
+    let mut host = Player::join(&machines[1], &noray);
+    let mut registered = Player::join(&machines[2], &noray);
+    // One whose address is the victim's, who is no player.
+    let mut forged = Player::join(&machines[2], &noray);
+    lab.spoof(victim.local_addr().unwrap(), registrar(&noray), forged.pid.as_bytes());
+    victim.recv(&mut [0; 64]).expect("OK");
+    let mut unregistered = machines[2].enter(|| Line::connect(noray.address));
+
+    let before = sent(&lab.server);
+    let oids = [&host.oid, &forged.oid, &registered.oid, "wrong", ""].map(str::to_owned);
+    let commands = ["connect", "connect-relay"];
+    let aimed =
+        commands.iter().flat_map(|name| oids.iter().map(move |oid| format!("{name} {oid}")));
+    let others = ["register-host", "echo", "connect", "connect-relay", "set-pid x", "$", "", " "];
+    let long = format!("echo {}", "x".repeat(4000));
+    let lines: Vec<String> =
+        aimed.chain(others.map(str::to_owned)).chain([long, "\u{1}\u{2}".to_owned()]).collect();
+    for line in [&mut registered.line, &mut forged.line, &mut unregistered] {
+        for command in &lines {
+            line.send(command);
+        }
+        line.send("echo settled");
+        let answers = std::iter::from_fn(|| line.receive());
+        let answers = answers.take_while(|answer| answer != "echo settled").collect::<Vec<_>>();
+        assert!(answers.len() >= lines.len() - 2, "{answers:?}");
+    }
+    unregistered.send(&"x".repeat(5000));
+    assert!(unregistered.expect("error").starts_with("line-too-long"));
+    host.line.send("echo settled");
+    let heard = std::iter::from_fn(|| host.line.receive());
+    assert_eq!(heard.take_while(|line| line != "echo settled").count(), 4, "two asked, twice");
+
+    let http = SocketAddr::new(noray.address.ip(), 8891);
+    for request in ["GET /metrics", "GET /healthz", "GET /readyz", "POST /", "?", "\u{0}"] {
+        machines[2].enter(|| http_send(http, format!("{request}\r\n\r\n").as_bytes()));
+    }
+    assert_eq!(sent(&lab.server), before, "not one datagram left");
+    for socket in [&victim, &host.udp, &registered.udp, &forged.udp] {
+        assert_eq!(arrived(socket), [[0; 0]; 0]);
+    }
+}
+
+/// Two players of an attacker, introduced by relay, and somebody who is none.
+struct Attack<'a> {
+    lab: &'a Lab,
+    noray: &'a Noray<'a>,
+    sender: Player,
+    receiver: Player,
+    to_receiver: SocketAddr,
+    to_sender: SocketAddr,
+    victim: UdpSocket,
+    victims_address: SocketAddr,
+}
+
+impl<'a> Attack<'a> {
+    fn new(lab: &'a Lab, noray: &'a Noray<'a>, attacker: &Host, victim: &Host) -> Self {
+        let [mut sender, mut receiver] = [(); 2].map(|()| Player::join(attacker, noray));
+        let [to_receiver, to_sender] = connect_relay(&mut sender, &mut receiver, noray);
+        let victim = socket(victim);
+        let victims_address = victim.local_addr().unwrap();
+        Self { lab, noray, sender, receiver, to_receiver, to_sender, victim, victims_address }
+    }
+
+    /// Registers the victim's address as the receiver's.
+    fn forge(&self) {
+        let registered = || self.noray.metric("noray_remote_registrar_success");
+        let before = registered();
+        self.lab.spoof(self.victims_address, registrar(self.noray), self.receiver.pid.as_bytes());
+        assert!(try_until(PATIENCE, || registered() > before));
+    }
+
+    /// The receiver registers where it is, and is heard there.
+    fn be_honest(&self) {
+        let Self { receiver, sender, .. } = self;
+        register_address(&receiver.udp, &receiver.pid, registrar(self.noray));
+        receiver.send("here I am", self.to_sender);
+        assert!(
+            std::iter::from_fn(|| sender.receive_within(PATIENCE)).any(|(t, _)| t == "here I am")
+        );
+    }
+
+    /// Sends more than the allowance, so slowly that the server's buffer holds it.
+    fn flood(&self, length: usize) {
+        const AT_ONCE: u64 = 20;
+        let payload = vec![b'!'; length];
+        let count = (ALLOWANCE + 40_000) / charge(length) + 2;
+        for begin in (0..count).step_by(AT_ONCE as usize) {
+            let before = handled(self.noray);
+            let burst = AT_ONCE.min(count - begin);
+            for _ in 0..burst {
+                self.sender.udp.send_to(&payload, self.to_receiver).unwrap();
+            }
+            assert!(try_until(PATIENCE, || handled(self.noray) - before == burst));
+        }
+    }
+
+    /// What came to the victim from relays, charged, and how many times the registrar said `OK`.
+    fn damage(&self) -> (u64, usize) {
+        let (oks, relayed): (Vec<_>, Vec<_>) =
+            arrived(&self.victim).into_iter().partition(|datagram| datagram == b"OK");
+        (relayed.iter().map(|datagram| charge(datagram.len())).sum(), oks.len())
+    }
+}
+
+#[test]
+fn a_forged_registration_turns_at_most_64_kib_on_a_stranger() {
+    let Some(lab) = lab() else { return };
+    let noray = Noray::start(&lab, &[NO_LIMIT]);
+    let public = lab.lan(Router::None);
+    let [attacker, bystander] = [(); 2].map(|()| public.host());
+    for length in [0, 1, 500, 1472, 30_000, 60_000] {
+        let attack = Attack::new(&lab, &noray, &attacker, &bystander);
+        SockRef::from(&attack.victim).set_recv_buffer_size(4 << 20).unwrap();
+        attack.forge();
+        let before = noray.drops("receiver-unheard");
+        attack.flood(length);
+        let (damage, oks) = attack.damage();
+        println!("datagrams of {length} bytes: {damage} bytes came to the stranger");
+        assert_eq!(damage, ALLOWANCE / charge(length) * charge(length), "{length}");
+        assert_eq!(oks, 1);
+        assert!(noray.drops("receiver-unheard") > before);
+        // Nor does it help to say the same again, or to ask for the pair again.
+        let pid = attack.receiver.pid.as_bytes();
+        lab.spoof(attack.victims_address, registrar(&noray), pid);
+        attack.flood(length);
+        assert_eq!(attack.damage().0, 0);
+    }
+}
+
+#[test]
+fn real_and_forged_addresses_in_turn_turn_no_more_than_that_on_a_stranger() {
+    const LENGTH: usize = 1000;
+    let Some(lab) = lab() else { return };
+    let noray = Noray::start(&lab, &[NO_LIMIT]);
+    let public = lab.lan(Router::None);
+    let [attacker, bystander] = [(); 2].map(|()| public.host());
+    let attack = Attack::new(&lab, &noray, &attacker, &bystander);
+    let mut damage = 0;
+    for _ in 0..4 {
+        attack.be_honest();
+        attack.forge();
+        attack.flood(LENGTH);
+        damage += attack.damage().0;
+    }
+    println!("{damage} bytes came to the stranger in four turns");
+    assert!(damage <= ALLOWANCE, "{damage} bytes");
+    assert!(damage > 0, "a player that really moved must be found");
+}
