@@ -10,7 +10,7 @@ use socket2::SockRef;
 
 use crate::lab::{Host, Lab, REGISTRAR_PORT, Router, lab};
 use crate::players::{Noray, Player, Stream, connect_relay, try_until};
-use crate::support::{Line, PATIENCE, http_send, register_address, udp_socket};
+use crate::support::{Line, PATIENCE, REPEAT, http_send, register_address, udp_socket};
 
 /// What an address that was not heard is sent at most, with 28 bytes of headers a datagram.
 const ALLOWANCE: u64 = 64 * 1024;
@@ -315,4 +315,156 @@ fn real_and_forged_addresses_in_turn_turn_no_more_than_that_on_a_stranger() {
     println!("{damage} bytes came to the stranger in four turns");
     assert!(damage <= ALLOWANCE, "{damage} bytes");
     assert!(damage > 0, "a player that really moved must be found");
+}
+
+/// Two servers, and what each has counted.
+struct Servers<'a> {
+    machines: [&'a Host; 2],
+    norays: [Noray<'a>; 2],
+}
+
+impl<'a> Servers<'a> {
+    fn start(machines: [&'a Host; 2], settings: &[&str]) -> Self {
+        Self { machines, norays: machines.map(|machine| Noray::start_on(machine, settings)) }
+    }
+
+    fn sent(&self) -> [u64; 2] {
+        self.machines.map(sent)
+    }
+
+    fn relayed(&self) -> [u64; 2] {
+        self.norays.each_ref().map(|noray| noray.metric("noray_relay_datagrams_total"))
+    }
+
+    fn dropped(&self, reason: &str) -> [u64; 2] {
+        self.norays.each_ref().map(|noray| noray.drops(reason))
+    }
+
+    fn wrong_registrations(&self) -> [u64; 2] {
+        self.norays.each_ref().map(|noray| noray.metric("noray_remote_registrar_fail"))
+    }
+}
+
+fn since(after: [u64; 2], before: [u64; 2]) -> [u64; 2] {
+    [after[0] - before[0], after[1] - before[1]]
+}
+
+#[test]
+fn two_registrars_do_not_answer_each_other() {
+    const DATAGRAMS: u64 = 20;
+    let Some(lab) = lab() else { return };
+    let second = lab.lan(Router::None).host();
+    let servers = Servers::start([&lab.server, &second], &[]);
+    let [first, other] = &servers.norays;
+    let player = Player::join(&lab.lan(Router::None).host(), first);
+    let garbage = [b'x'; 1000];
+    let free_relay = other.relay(50_000);
+    for (payload, source, sent, wrong, arrived) in [
+        // The answer is no longer than an answer, and is not answered.
+        (&garbage[..], registrar(other), [DATAGRAMS, 0], [DATAGRAMS; 2], 0),
+        (player.pid.as_bytes(), registrar(other), [DATAGRAMS, 0], [0, DATAGRAMS], 0),
+        (&garbage[..], free_relay, [DATAGRAMS, 0], [DATAGRAMS, 0], DATAGRAMS),
+        (player.pid.as_bytes(), free_relay, [DATAGRAMS, 0], [0, 0], DATAGRAMS),
+    ] {
+        let before = [servers.sent(), servers.wrong_registrations(), servers.dropped("no-pair")];
+        for _ in 0..DATAGRAMS {
+            lab.spoof(source, registrar(first), payload);
+        }
+        let since_then = || {
+            let now = [servers.sent(), servers.wrong_registrations(), servers.dropped("no-pair")];
+            [0, 1, 2].map(|index| since(now[index], before[index]))
+        };
+        let expected = [sent, wrong, [0, arrived]];
+        let is_so = try_until(PATIENCE, || since_then() == expected);
+        assert!(is_so, "from {source}: {:?}, expected {expected:?}", since_then());
+        assert_eq!(player.receive_within(REPEAT), None, "time for more to go round");
+        assert_eq!(since_then(), expected, "from {source}: nothing went round");
+    }
+    // Nor do relays answer a registrar.
+    let before = servers.sent();
+    first.expect_drop("no-pair", || lab.spoof(registrar(other), first.relay(50_000), &garbage));
+    assert_eq!(servers.sent(), before);
+}
+
+/// Two pairs of an attacker's, one on each server, whose players have the other pair's ports as forged addresses.
+struct Ring {
+    /// Their connections keep the players' ids.
+    _players: [Player; 4],
+    /// Where the clients send to, and the hosts.
+    to_hosts: [SocketAddr; 2],
+    to_clients: [SocketAddr; 2],
+}
+
+impl Ring {
+    fn build(lab: &Lab, attacker: &Host, servers: &Servers<'_>) -> Self {
+        let pairs = servers.norays.each_ref().map(|noray| {
+            let [mut client, mut host] = [(); 2].map(|()| Player::join(attacker, noray));
+            let ports = connect_relay(&mut client, &mut host, noray);
+            (client, host, ports)
+        });
+        let [(a, b, first), (c, d, second)] = pairs;
+        // A datagram at the first's host port leaves from its client port, and comes to the second's host port.
+        for (noray, player, address) in
+            [(0, &a, second[1]), (0, &b, second[0]), (1, &c, first[1]), (1, &d, first[0])]
+        {
+            let noray = &servers.norays[noray];
+            let registered = || noray.metric("noray_remote_registrar_success");
+            let before = registered();
+            lab.spoof(address, registrar(noray), player.pid.as_bytes());
+            assert!(try_until(PATIENCE, || registered() == before + 1));
+        }
+        let to_clients = [first[1], second[1]];
+        Self { _players: [a, b, c, d], to_hosts: [first[0], second[0]], to_clients }
+    }
+
+    /// Puts a datagram into the ring, at each of its ports.
+    fn inject(&self, lab: &Lab) {
+        for (here, there) in [(0, 1), (1, 0)] {
+            lab.spoof(self.to_clients[there], self.to_hosts[here], b"round and round");
+            lab.spoof(self.to_hosts[there], self.to_clients[here], b"round and round");
+        }
+    }
+}
+
+#[test]
+fn two_servers_pairs_with_each_others_ports_are_no_ring() {
+    const TIMES: u64 = 10;
+    let Some(lab) = lab() else { return };
+    let public = lab.lan(Router::None);
+    let [second, attacker] = [(); 2].map(|()| public.host());
+    let servers = Servers::start([&lab.server, &second], &[NO_LIMIT]);
+    let ring = Ring::build(&lab, &attacker, &servers);
+    let before = [servers.sent(), servers.dropped("unconfirmed")];
+    for _ in 0..TIMES {
+        ring.inject(&lab);
+    }
+    let unconfirmed = || since(servers.dropped("unconfirmed"), before[1]);
+    let is_dropped = try_until(PATIENCE, || unconfirmed() == [2 * TIMES; 2]);
+    assert!(is_dropped, "{:?} were dropped", unconfirmed());
+    let bystander = socket(&attacker);
+    bystander.set_read_timeout(Some(10 * REPEAT)).unwrap();
+    assert!(bystander.recv(&mut [0]).is_err(), "time for more to go round");
+    assert_eq!(unconfirmed(), [2 * TIMES; 2]);
+    assert_eq!(servers.sent(), before[0], "neither server sent anything");
+    assert_eq!(servers.relayed(), [0, 0]);
+    for noray in &servers.norays {
+        assert!(try_until(PATIENCE, || noray.log().contains("as somebody does who forges")));
+    }
+}
+
+/// So the test above could fail. It is why the README says when to set this.
+#[test]
+fn where_any_ip_may_latch_two_servers_can_be_made_a_ring() {
+    let Some(lab) = lab() else { return };
+    let public = lab.lan(Router::None);
+    let [second, attacker] = [(); 2].map(|()| public.host());
+    // Here the ways are short: the usual limit would be reached at once, and drop what goes round.
+    let settings = [NO_LIMIT, "NORAY_UDP_RELAY_LATCHING=any"];
+    let servers = Servers::start([&lab.server, &second], &settings);
+    let ring = Ring::build(&lab, &attacker, &servers);
+    ring.inject(&lab);
+    let goes_round =
+        try_until(PATIENCE, || servers.relayed().iter().all(|relayed| *relayed > 5000));
+    println!("a few datagrams were relayed {:?} times", servers.relayed());
+    assert!(goes_round, "{:?}", servers.relayed());
 }
