@@ -183,6 +183,7 @@ fn a_storm_of_icmp_errors_about_a_player_that_closed_its_socket_disturbs_nobody(
     machine.enter(|| std::fs::write("/proc/sys/net/ipv4/icmp_ratemask", "0")).unwrap();
     let closing = Stream::begin(&public.host(), &machine, &noray);
     let mut other = Stream::begin(&lab.lan(Router::Home).host(), &public.host(), &noray);
+    noray.settle();
     let errors = || lab.server.counted("Icmp", "InDestUnreachs");
     let (relayed, before) = (noray.metric("noray_relay_datagrams_total"), errors());
 
@@ -197,6 +198,7 @@ fn a_storm_of_icmp_errors_about_a_player_that_closed_its_socket_disturbs_nobody(
     }
     let is_told = try_until(PATIENCE, || errors() - before >= DATAGRAMS);
     assert!(is_told, "{} errors came to the server", errors() - before);
+    noray.settle();
     assert_eq!(noray.metric("noray_relay_datagrams_total") - relayed, DATAGRAMS + DATAGRAMS / 10);
 
     // The registrar's answers come back too.
@@ -231,6 +233,7 @@ fn what_full_buffers_lose_is_counted_to_the_datagram() {
             .sum::<u64>()
     };
     let relayed = || noray.metric("noray_relay_datagrams_total");
+    noray.settle();
     let before = [overflows(), relayed(), registrations()];
 
     noray.signal("STOP");

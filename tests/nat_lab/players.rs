@@ -64,12 +64,36 @@ impl<'a> Noray<'a> {
         self.machine.enter(|| Line::connect(self.address))
     }
 
+    /// Waits until all that had come is done with and counted: what is sent arrives before it is counted.
+    pub fn settle(&self) {
+        let mut line = self.line();
+        // The first may be answered in the turn that takes the last datagrams, and before them.
+        line.settle();
+        line.settle();
+    }
+
     /// The value of a metric, by its name with labels.
     pub fn metric(&self, name: &str) -> u64 {
+        let values = self.values();
+        let value = values.iter().find(|(found, _)| found == name);
+        value.expect("such a metric").1.parse().expect("a whole number")
+    }
+
+    /// Datagrams that the relays have taken, whatever became of them.
+    pub fn handled(&self) -> u64 {
+        let is_one = |name: &str| {
+            name == "noray_relay_datagrams_total" || name.starts_with("noray_relay_drop_count{")
+        };
+        let values = self.values().into_iter().filter(|(name, _)| is_one(name));
+        values.map(|(_, value)| value.parse::<u64>().expect("a whole number")).sum()
+    }
+
+    /// Every metric's name with labels, and its value.
+    fn values(&self) -> Vec<(String, String)> {
         let http = (Ipv4Addr::LOCALHOST, 8891).into();
         let (_, text) = self.machine.enter(|| http_get(http, "/metrics"));
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.expect("such a metric").parse().expect("a whole number")
+        let split = |line: &str| line.rsplit_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned()));
+        text.lines().filter(|line| !line.starts_with('#')).filter_map(split).collect()
     }
 
     pub fn drops(&self, reason: &str) -> u64 {
