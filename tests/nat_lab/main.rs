@@ -1,6 +1,7 @@
 //! noray and its players in a laboratory of routers: the real binary, real sockets, real NAT in network namespaces.
 //!
-//! Needs root, `ip` and `nft`, and for the fleet `gdnsd`; where something is missing, each test prints why it skips.
+//! Needs root, `ip` and `nft`, for the fleet `gdnsd`, and for one fault `strace`; where something is missing, each test
+//! prints why it skips.
 //! `cargo test --test nat_lab -- --nocapture` prints the matrix and the times to recover.
 
 mod changes;
