@@ -20,7 +20,7 @@ pub const COMMANDS_PER_SECOND: u64 = 20;
 /// For how long a player may have saved up commands: a burst of 100, as when a lobby asks for all its games.
 pub const COMMAND_BURST: Duration = Duration::from_secs(5);
 
-/// How many refusals more than commands that passed are answered before the connection is closed.
+/// How many refusals are answered before the connection is closed; a command that passes makes up for one.
 pub const MAX_REFUSALS: u32 = 100;
 
 /// Why a connection is closed, besides that the player went away.

@@ -20,11 +20,11 @@ use crate::time::{RunningTime, Timestamp};
 /// How much a thread reads at once; a longer line comes in several pieces.
 const READ_SIZE: usize = 1024;
 
-/// How much is read and thrown away after a line too long, so that the answer is not lost to a reset.
-const MAX_DISCARDED: usize = 256 * 1024;
-
 /// How long a thread waits at once where there is a deadline, so that time in which it stood still can be told.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
+
+/// How much is read and thrown away after a line too long, so that the answer is not lost to a reset.
+const MAX_DISCARDED: usize = 256 * 1024;
 
 /// For how long that goes on at most.
 const DISCARD_TIME: Duration = Duration::from_secs(1);

@@ -87,6 +87,9 @@
 
 #![warn(clippy::unwrap_used)]
 
+/// The target of the log lines about steps in players' and relays' lives, of which strangers can cause any number.
+pub const STEP: &str = "noray::step";
+
 pub mod bounds;
 pub mod budgets;
 mod clock;

@@ -32,13 +32,6 @@ const STACK_SIZE: usize = 64 * 1024;
 /// What the kernel may buffer for a player in each direction; by default an unread one parks megabytes.
 const SOCKET_BUFFER: usize = 16 * 1024;
 
-/// How many connections of one IP may be without a registration, which follows the connection at once: a carrier's
-/// players who come back after a restart, 1,500 a second, each of whom needs 150 ms to register.
-pub(crate) const MAX_UNREGISTERED_PER_IP: usize = 256;
-
-/// How many connections one IP may have once three quarters of all are in use: so that a few IPs cannot take all.
-pub(crate) const MAX_PER_IP_IF_SCARCE: usize = 128;
-
 /// A player that vanished is noticed after 60 + 3 * 10 s of silence, or after 90 s with data in flight.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
@@ -104,6 +97,24 @@ impl Acceptor {
 pub(crate) struct Caps {
     pub(crate) connections: usize,
     pub(crate) per_ip: usize,
+    /// What one IP may have once three quarters of all are in use, so that a few IPs cannot take all.
+    pub(crate) per_ip_if_scarce: usize,
+    /// How many of one IP may be without a registration, which follows the connection at once.
+    pub(crate) unregistered_per_ip: usize,
+}
+
+/// What an IP may have of each at the least.
+const FEW: usize = 16;
+
+impl Caps {
+    /// The last quarter is shared by eight IPs at the least, unless one IP may have all that is `wanted`. A quarter of an
+    /// IP's connections may be unregistered: by default 256, a carrier's players who come back after a restart, 1,500 a
+    /// second, each of whom needs 150 ms to register.
+    pub(crate) fn new(connections: usize, wanted: usize, per_ip: usize) -> Self {
+        let per_ip_if_scarce =
+            if per_ip >= wanted { per_ip } else { per_ip.min((connections / 32).max(FEW)) };
+        Self { connections, per_ip, per_ip_if_scarce, unregistered_per_ip: (per_ip / 4).max(FEW) }
+    }
 }
 
 /// Who is connected, counted by network.
@@ -150,11 +161,11 @@ impl ConnectionTable {
             return Err(Bound::Connections);
         }
         let is_scarce = 4 * counts.connections >= 3 * caps.connections;
-        let per_ip = if is_scarce { caps.per_ip.min(MAX_PER_IP_IF_SCARCE) } else { caps.per_ip };
+        let per_ip = if is_scarce { caps.per_ip_if_scarce } else { caps.per_ip };
         if of_network.connections >= per_ip {
             return Err(Bound::ConnectionsPerIp);
         }
-        if of_network.unregistered >= MAX_UNREGISTERED_PER_IP {
+        if of_network.unregistered >= caps.unregistered_per_ip {
             return Err(Bound::UnregisteredPerIp);
         }
         let of_network = counts.by_network.entry(network).or_default();
@@ -301,7 +312,8 @@ mod tests {
     const OTHER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
 
     fn table(connections: usize, per_ip: usize) -> Arc<ConnectionTable> {
-        Arc::new(ConnectionTable::new(Caps { connections, per_ip }, Arc::default()))
+        let caps = Caps::new(connections, connections, per_ip);
+        Arc::new(ConnectionTable::new(caps, Arc::default()))
     }
 
     #[test]
@@ -319,9 +331,8 @@ mod tests {
 
     #[test]
     fn only_so_many_of_one_ip_may_be_without_a_registration() {
-        let table = table(1000, 1000);
-        let waiting: Vec<_> =
-            (0..MAX_UNREGISTERED_PER_IP).map(|_| table.admit(ONE).unwrap()).collect();
+        let table = table(4096, 1024);
+        let waiting: Vec<_> = (0..256).map(|_| table.admit(ONE).unwrap()).collect();
         assert_eq!(table.admit(ONE).err(), Some(Bound::UnregisteredPerIp));
         assert!(table.admit(OTHER).is_ok());
         waiting[0].mark_registered();
@@ -334,7 +345,7 @@ mod tests {
 
     #[test]
     fn when_places_run_short_one_ip_has_few() {
-        let table = table(1000, 1000);
+        let table = table(4096, 4095);
         let mut permits = Vec::new();
         let mut admit = |ip| {
             let permit = table.admit(ip)?;
@@ -342,11 +353,24 @@ mod tests {
             permits.push(permit);
             Ok(())
         };
-        let greedy = (0..1000).take_while(|_| admit(ONE).is_ok()).count();
-        assert_eq!(greedy, 750);
+        let greedy = (0..4096).take_while(|_| admit(ONE).is_ok()).count();
+        assert_eq!(greedy, 3072);
         assert_eq!(admit(ONE), Err(Bound::ConnectionsPerIp));
-        let modest = (0..1000).take_while(|_| admit(OTHER).is_ok()).count();
-        assert_eq!(modest, MAX_PER_IP_IF_SCARCE);
+        let modest = (0..4096).take_while(|_| admit(OTHER).is_ok()).count();
+        assert_eq!(modest, 128);
+    }
+
+    #[test]
+    fn who_lets_one_ip_have_all_gives_it_all() {
+        let behind_a_bridge = Caps::new(100, 4096, 4096);
+        assert_eq!(
+            (behind_a_bridge.per_ip_if_scarce, behind_a_bridge.unregistered_per_ip),
+            (4096, 1024)
+        );
+        let small = Caps::new(64, 4096, 1024);
+        assert_eq!((small.per_ip_if_scarce, small.unregistered_per_ip), (16, 256));
+        let strict = Caps::new(4096, 4096, 3);
+        assert_eq!((strict.per_ip_if_scarce, strict.unregistered_per_ip), (3, 16));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use env_logger::{Builder, Target};
 use log::Level;
+use noray::STEP;
 use noray::config::LogLevel;
 use noray::metrics::Metrics;
 use noray::relay::TokenBucket;
@@ -84,7 +85,7 @@ pub(crate) fn start(style: Style, level: LogLevel, metrics: &Arc<Metrics>) -> io
     builder.target(Target::Pipe(Box::new(log.clone())));
     let steps = Steps::start(Arc::clone(metrics));
     builder.format(move |out, record| {
-        if steps.are_too_many(record.level()) {
+        if record.target() == STEP && steps.are_too_many() {
             return Ok(());
         }
         match style {
@@ -117,9 +118,9 @@ impl Steps {
         Self { start: now(), budget: Mutex::default(), metrics }
     }
 
-    /// Whether a line of that level is to be left out. Who asks for more than `info` gets all of it.
-    fn are_too_many(&self, level: Level) -> bool {
-        if level != Level::Info || log::max_level() > log::LevelFilter::Info {
+    /// Whether one more is to be left out. Who asks for more than `info` gets all of them.
+    fn are_too_many(&self) -> bool {
+        if log::max_level() > log::LevelFilter::Info {
             return false;
         }
         let now = Timestamp::START + now().saturating_duration_since(self.start);

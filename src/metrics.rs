@@ -130,7 +130,7 @@ pub enum Table {
     OpenIds,
     /// Players by PrivateID.
     PrivateIds,
-    /// Networks that have named wrong OpenIDs.
+    /// Networks that have named wrong OpenIDs, or whose players have asked to `connect` unconfirmed.
     GuessingNetworks,
     /// Players that have pairs.
     Partners,

@@ -204,8 +204,8 @@ impl Room {
     }
 
     fn caps(&self, config: &Config) -> Caps {
-        let connections = self.connections(config.max_connections);
-        Caps { connections, per_ip: config.max_connections_per_ip }
+        let wanted = config.max_connections;
+        Caps::new(self.connections(wanted), wanted, config.max_connections_per_ip)
     }
 
     /// How many connections there may be, at most as many as are wanted. A player beyond the descriptors would wait in
@@ -259,7 +259,7 @@ impl Server {
 
         metrics.relay_ports[PortState::Unbindable as usize].set(wanted.len() - relay_ports);
         // Twice the connections: each may have a command and its end under way.
-        let channel_size = 2 * config.max_connections + 64;
+        let channel_size = 2 * caps.connections + 64;
         let (event_loop, events) = EventLoop::new(
             config,
             sockets,
@@ -362,6 +362,13 @@ fn warn_of_shortcomings(addresses: &Addresses, receive_buffer: Asked, caps: Caps
         connections: caps.connections,
         receive_buffer,
     };
+    let [players, registrar] = [addresses.socket.ip(), addresses.registrar.ip()];
+    if players.is_ipv6() && registrar.is_ipv4() {
+        log::warn!(
+            "players connect by IPv6 and cannot register by it, and two of them who register by IPv4 cannot be relayed: \
+             set NORAY_UDP_HOST=::"
+        );
+    }
     for shortcoming in Machine::read().shortcomings(&needs) {
         log::warn!("{shortcoming}");
     }

@@ -55,12 +55,12 @@ fn wave(server: &TestServer, ip: IpAddr) -> Vec<Player> {
     lines.into_iter().map(join).collect()
 }
 
-/// Each client mistypes its code once in eight times, tries to punch, and then plays through the relay.
+/// Two clients of each game mistype its code. All try to punch, and then play through the relay.
 fn play(server: &TestServer, players: &mut [Player]) {
     for game in players.chunks_mut(GAME) {
         let [host, clients @ ..] = game else { unreachable!("a game has players") };
         for (number, client) in clients.iter_mut().enumerate() {
-            if number == 0 {
+            if number < 2 {
                 client.line.send("connect mistyped");
                 assert!(client.line.expect("connect-error").starts_with("unknown-oid"));
             }
@@ -110,7 +110,7 @@ fn an_attacker_with_one_ip_leaves_enough_for_all_others() {
     // From another IP of its own: it may not guess any more from the first.
     let relays = take_relays(&server, ATTACKERS_SECOND);
     report("attacker", &format!("{relays} of 1024 relays"));
-    assert!(relays <= 768);
+    assert!((600..=769).contains(&relays), "{relays}");
 
     let mut honest_after = wave(&server, ELSEWHERE);
     play(&server, &mut honest_after[..GAME]);

@@ -22,7 +22,11 @@ pub(crate) fn some_ip(random: &mut Rng) -> IpAddr {
 }
 
 pub(crate) fn join(random: &mut Rng, tally: &Tally) -> Player {
-    let player = Player::join_from(some_ip(random));
+    join_from(some_ip(random), tally)
+}
+
+fn join_from(ip: IpAddr, tally: &Tally) -> Player {
+    let player = Player::join_from(ip);
     player.udp.set_read_timeout(Some(PATIENCE)).expect("a socket");
     tally.sessions.add(1);
     player
@@ -31,16 +35,10 @@ pub(crate) fn join(random: &mut Rng, tally: &Tally) -> Player {
 pub(crate) fn play(random: &mut Rng, tally: &Tally) {
     let mut host = join(random, tally);
     for _ in 0..random.usize(1..4) {
-        let mut client = if random.bool() {
-            join(random, tally)
-        } else {
-            // Behind the host's router.
-            let ip = host.udp.local_addr().expect("it is bound").ip();
-            let player = Player::join_from(ip);
-            player.udp.set_read_timeout(Some(PATIENCE)).expect("a socket");
-            tally.sessions.add(1);
-            player
-        };
+        // Behind the host's router, or anywhere.
+        let is_neighbour = random.bool();
+        let ip = if is_neighbour { host.ip() } else { some_ip(random) };
+        let mut client = join_from(ip, tally);
         if random.bool() {
             punch(&mut client, &mut host, tally);
         }
@@ -69,7 +67,7 @@ fn relay(client: &mut Player, host: &mut Player, random: &mut Rng, tally: &Tally
     let moves_at = random.usize(..4 * EXCHANGES);
     for number in 0..random.usize(1..EXCHANGES) {
         if number == moves_at {
-            client.udp = udp_socket_at(client.udp.local_addr().expect("it is bound").ip());
+            client.udp = udp_socket_at(client.ip());
             register_address(&client.udp, &client.pid);
             client.udp.set_read_timeout(Some(PATIENCE)).expect("a socket");
             tally.moved.add(1);

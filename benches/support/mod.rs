@@ -151,6 +151,10 @@ impl Player {
         register_address(&udp, &pid);
         Self { line, udp, oid, pid }
     }
+
+    pub(crate) fn ip(&self) -> IpAddr {
+        self.udp.local_addr().expect("it is bound").ip()
+    }
 }
 
 pub(crate) fn register_address(udp: &UdpSocket, pid: &str) {

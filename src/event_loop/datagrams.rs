@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::{EventLoop, TIMED_DATAGRAMS};
+use crate::STEP;
 use crate::bounds::Bound;
 use crate::clock;
 use crate::hosts::Registration;
@@ -162,7 +163,7 @@ impl EventLoop {
                 self.metrics.registrar_success.add_as_only_writer(1);
                 self.relays.reserve(player);
                 self.note_levels();
-                log::info!("player {open_id}: external address {source}");
+                log::info!(target: STEP, "player {open_id}: external address {source}");
             }
             Registration::Moved(player, open_id) => {
                 self.metrics.registrar_success.add_as_only_writer(1);

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 
+use crate::STEP;
 use crate::clock;
 use crate::config::Config;
 use crate::connection::SharedConnection;
@@ -249,7 +250,7 @@ impl EventLoop {
         while let Some(freed) = self.relays.poll_freed() {
             self.metrics.relay_expired.add_as_only_writer(1);
             let [one, other] = freed.ports;
-            log::info!("relay {one}+{other}: freed after {} bytes", freed.traffic);
+            log::info!(target: STEP, "relay {one}+{other}: freed after {} bytes", freed.traffic);
         }
         self.note_levels();
     }

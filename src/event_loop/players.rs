@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{EVENTS_PER_TURN, EventLoop, Flow};
+use crate::STEP;
 use crate::bounds::Bound;
 use crate::clock;
 use crate::conduct::Misconduct;
@@ -108,11 +109,14 @@ impl EventLoop {
             Step::None => {}
             Step::Registered(open_id) => {
                 connection.mark_registered();
-                log::info!("player {open_id}: registered from {}", connection.peer);
+                log::info!(target: STEP, "player {open_id}: registered from {}", connection.peer);
             }
             Step::RelayOpened { ports: [host_port, asker_port], host } => {
                 let asker = self.name_of(player);
-                log::info!("relay {host_port}+{asker_port}: player {asker} with player {host}");
+                log::info!(
+                    target: STEP,
+                    "relay {host_port}+{asker_port}: player {asker} with player {host}"
+                );
             }
             Step::Failed { code, bound } => {
                 let kind = command.kind();
@@ -160,7 +164,7 @@ impl EventLoop {
     /// The player is gone: its ids are forgotten at once, its relays live on until they are idle.
     fn forget(&mut self, player: ConnectionId) -> Option<SharedConnection> {
         if let Some(host) = self.hosts.remove(player) {
-            log::info!("player {}: disconnected", host.open_id);
+            log::info!(target: STEP, "player {}: disconnected", host.open_id);
         }
         self.relays.handle_departure(player);
         let connection = self.players.remove(&player);
