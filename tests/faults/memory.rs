@@ -112,7 +112,7 @@ fn players_beyond_the_memory_hear_that_the_server_is_full() {
 
     let mut inside = Vec::new();
     for index in 0..room - 2 {
-        let mut line = Line::connect_from(noray.process.players, network(index / 32));
+        let mut line = Line::connect_from(noray.process.players, network(index / 16));
         match index % 3 {
             // It fills the reader of lines.
             0 => line.send_bytes(&[b'x'; 4096]),
