@@ -33,6 +33,8 @@ pub enum Bound {
     RelaysPerIp,
     /// Relays in all: `NORAY_UDP_RELAY_PORTS`.
     Relays,
+    /// Requests for metrics and health at the same time.
+    Requests,
     /// Answers to what is no PrivateID:
     /// [`UNKNOWN_ANSWERS_PER_SECOND`](crate::registrar::UNKNOWN_ANSWERS_PER_SECOND).
     UnknownAnswers,
@@ -40,7 +42,7 @@ pub enum Bound {
 
 impl Bound {
     /// All of them, each at the index `self as usize`.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Connections,
         Self::ConnectionsPerIp,
         Self::UnregisteredPerIp,
@@ -53,6 +55,7 @@ impl Bound {
         Self::Moves,
         Self::RelaysPerIp,
         Self::Relays,
+        Self::Requests,
         Self::UnknownAnswers,
     ];
 
@@ -71,6 +74,7 @@ impl Bound {
             Self::Moves => "moves",
             Self::RelaysPerIp => "relays-per-ip",
             Self::Relays => "relays",
+            Self::Requests => "requests",
             Self::UnknownAnswers => "unknown-answers",
         }
     }

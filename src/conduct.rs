@@ -36,16 +36,19 @@ pub enum Misconduct {
     TooManyCommands,
     /// It did not read what it was sent.
     SlowReader,
+    /// It is no fault of its own: nothing came back from its machine for too long.
+    Vanished,
 }
 
 impl Misconduct {
     /// All of them, each at the index `self as usize`.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Unregistered,
         Self::HalfLine,
         Self::LineTooLong,
         Self::TooManyCommands,
         Self::SlowReader,
+        Self::Vanished,
     ];
 
     /// The metric's label.
@@ -56,6 +59,7 @@ impl Misconduct {
             Self::LineTooLong => "line-too-long",
             Self::TooManyCommands => "too-many-commands",
             Self::SlowReader => "slow-reader",
+            Self::Vanished => "vanished",
         }
     }
 
@@ -67,6 +71,7 @@ impl Misconduct {
             Self::LineTooLong => "lines have at most 4096 bytes",
             Self::TooManyCommands => "send at most 20 commands a second",
             Self::SlowReader => "read what is sent",
+            Self::Vanished => "nothing was heard of you",
         }
     }
 }

@@ -131,6 +131,7 @@ fn read_until_misconduct(
                 }
                 continue;
             }
+            Read::Failed(error) if is_lost(&error) => return Ok(Err(Misconduct::Vanished)),
             Read::Failed(error) => {
                 log::debug!("connection from {} broke: {error}", connection.peer);
                 return Ok(Ok(()));
@@ -161,6 +162,12 @@ fn read_until_misconduct(
         }
         conduct.note_bytes(reader.is_incomplete(), watch.now());
     }
+}
+
+/// Whether keepalive or TCP_USER_TIMEOUT ended the connection (tcp(7)), or a router on the way said that it is of no use.
+fn is_lost(error: &io::Error) -> bool {
+    [ErrorKind::TimedOut, ErrorKind::HostUnreachable, ErrorKind::NetworkUnreachable]
+        .contains(&error.kind())
 }
 
 /// The thread's own clock, and reading with a deadline by it.

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::bounds::Bound;
 use crate::clock;
 use crate::events::{Event, EventSender};
 use crate::listener::Acceptor;
@@ -49,6 +50,7 @@ pub(crate) fn run(acceptor: &Acceptor, endpoint: &Endpoint) {
                 Ok((stream, _)) => {
                     let request = ActiveRequest::new(&active);
                     if active.load(Ordering::Relaxed) > MAX_REQUESTS {
+                        endpoint.metrics.bounds_reached[Bound::Requests as usize].add(1);
                         continue;
                     }
                     let stream = Arc::new(stream);
