@@ -14,6 +14,29 @@ use crate::time::Timestamp;
 /// How often a random id may turn out to be taken before the search is given up.
 pub const MAX_DRAWS: usize = 100;
 
+/// How many players may be introduced to one host: each makes it send for seconds. 128 at once, as when a full lobby
+/// starts.
+pub const INTRODUCTIONS: Budget = Budget { per_second: 8, burst: Duration::from_secs(16) };
+
+/// How many of them one network may ask for: half, so that no stranger keeps all others away from a host. 64 at once, as
+/// when a school joins its teacher.
+pub const INTRODUCTIONS_PER_NETWORK: Budget =
+    Budget { per_second: 4, burst: Duration::from_secs(16) };
+
+/// How many wrong OpenIDs one network may name. A thousand players behind one carrier's IP who each mistype one in a
+/// quarter of an hour are just within it, and 120 at once, as when a whole school mistypes.
+pub const WRONG_OIDS: Budget = Budget { per_second: 1, burst: Duration::from_secs(120) };
+
+/// How often players of one network, whose UDP comes from elsewhere, may `connect`. Their address may be forged, and
+/// each time a host sends there for seconds. Few are honest: their carrier has several IPs.
+pub const UNCONFIRMED_CONNECTS: Budget = Budget { per_second: 1, burst: Duration::from_secs(16) };
+
+/// How often one player's address may change: routers do it seldom, and each of its relays follows.
+pub const MOVES: Budget = Budget { per_second: 2, burst: Duration::from_secs(10) };
+
+/// Ports below this are those of services, and no router's external ports.
+const FIRST_PLAYERS_PORT: u16 = 1024;
+
 /// How the ids of new players look.
 #[derive(Clone, Debug)]
 pub struct IdScheme {
@@ -42,29 +65,6 @@ pub struct Host {
     /// How often its address has changed lately.
     moves: TokenBucket,
 }
-
-/// How many players may be introduced to one host: each makes it send for seconds. 128 at once, as when a full lobby
-/// starts.
-pub const INTRODUCTIONS: Budget = Budget { per_second: 8, burst: Duration::from_secs(16) };
-
-/// How many of them one network may ask for: half, so that no stranger keeps all others away from a host. 64 at once, as
-/// when a school joins its teacher.
-pub const INTRODUCTIONS_PER_NETWORK: Budget =
-    Budget { per_second: 4, burst: Duration::from_secs(16) };
-
-/// How many wrong OpenIDs one network may name. A thousand players behind one carrier's IP who each mistype one in a
-/// quarter of an hour are just within it, and 120 at once, as when a whole school mistypes.
-pub const WRONG_OIDS: Budget = Budget { per_second: 1, burst: Duration::from_secs(120) };
-
-/// How often players of one network, whose UDP comes from elsewhere, may `connect`. Their address may be forged, and
-/// each time a host sends there for seconds. Few are honest: their carrier has several IPs.
-pub const UNCONFIRMED_CONNECTS: Budget = Budget { per_second: 1, burst: Duration::from_secs(16) };
-
-/// How often one player's address may change: routers do it seldom, and each of its relays follows.
-pub const MOVES: Budget = Budget { per_second: 2, burst: Duration::from_secs(10) };
-
-/// Ports below this are those of services, and no router's external ports.
-const FIRST_PLAYERS_PORT: u16 = 1024;
 
 impl Host {
     /// Whether the player's UDP can come from `source`. From the same network as its connection: yes. From another, only

@@ -178,14 +178,13 @@ impl Room {
         memory: Option<u64>,
         mappings: Option<u64>,
     ) -> Self {
-        let share = |players, why| {
-            Some(Share { players: usize::try_from(players).unwrap_or(usize::MAX), why })
-        };
+        let share =
+            |players, why| Share { players: usize::try_from(players).unwrap_or(usize::MAX), why };
         let files = share(
             open_files.saturating_sub(relay_ports as u64 + SPARE_FILES),
             format!("{open_files} files may be open; raise LimitNOFILE= (systemd) or `ulimit -Hn`"),
         );
-        let memory = memory.and_then(|bytes| {
+        let memory = memory.map(|bytes| {
             let players = bytes.saturating_sub(SPARE_MEMORY) / MEMORY_OF_PLAYER;
             let bytes = ByteSize(bytes);
             let why = format!(
@@ -193,14 +192,14 @@ impl Room {
             );
             share(players.max(MIN_PLAYERS), why)
         });
-        let mappings = mappings.and_then(|mappings| {
+        let mappings = mappings.map(|mappings| {
             let players = mappings.saturating_sub(SPARE_MAPPINGS) / MAPPINGS_OF_PLAYER;
             let why = format!(
                 "the kernel allows {mappings} mappings of memory; raise `sysctl vm.max_map_count`"
             );
             share(players.max(MIN_PLAYERS), why)
         });
-        Self([files, memory, mappings].into_iter().flatten().collect())
+        Self([Some(files), memory, mappings].into_iter().flatten().collect())
     }
 
     fn caps(&self, config: &Config) -> Caps {
