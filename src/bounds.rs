@@ -11,6 +11,8 @@ pub enum Bound {
     Connections,
     /// Connections of one network: `NORAY_MAX_CONNECTIONS_PER_IP`.
     ConnectionsPerIp,
+    /// New connections of one network a second.
+    NewConnections,
     /// Connections of one network that have not registered.
     UnregisteredPerIp,
     /// Threads: the system refused one for a player.
@@ -42,9 +44,10 @@ pub enum Bound {
 
 impl Bound {
     /// All of them, each at the index `self as usize`.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Connections,
         Self::ConnectionsPerIp,
+        Self::NewConnections,
         Self::UnregisteredPerIp,
         Self::Threads,
         Self::Commands,
@@ -64,6 +67,7 @@ impl Bound {
         match self {
             Self::Connections => "connections",
             Self::ConnectionsPerIp => "connections-per-ip",
+            Self::NewConnections => "new-connections-per-ip",
             Self::UnregisteredPerIp => "unregistered-per-ip",
             Self::Threads => "threads",
             Self::Commands => "commands",

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::bounds::Bound;
+use crate::budgets::{Budget, Budgets};
 use crate::clock;
 use crate::connection::{self, Connection};
 use crate::events::{Event, EventSender, LoopGone};
@@ -20,6 +21,7 @@ use crate::metrics::{Metrics, Table};
 use crate::network::Network;
 use crate::protocol::Reply;
 use crate::throttle::Throttle;
+use crate::time::{RunningTime, Timestamp};
 
 /// How many connections the kernel completes before they are accepted: the standard library's 128 makes ten
 /// thousand players that reconnect wait for a minute. The kernel cuts it to `net.core.somaxconn`.
@@ -92,6 +94,11 @@ impl Acceptor {
     }
 }
 
+/// How many new connections one IP may open: each comes with a burst of commands. As many at once as one IP may have, by
+/// default, and then those of players who come and go.
+pub(crate) const NEW_CONNECTIONS: Budget =
+    Budget { per_second: 50, burst: Duration::from_secs(21) };
+
 /// How many connections there may be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Caps {
@@ -127,6 +134,7 @@ struct Counts {
     caps: Caps,
     connections: usize,
     by_network: HashMap<Network, OfNetwork>,
+    new: Budgets,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -138,7 +146,8 @@ struct OfNetwork {
 impl ConnectionTable {
     pub(crate) fn new(caps: Caps, metrics: Arc<Metrics>) -> Self {
         metrics.max_connections.set(caps.connections);
-        let counts = Counts { caps, connections: 0, by_network: HashMap::new() };
+        let new = Budgets::new(NEW_CONNECTIONS);
+        let counts = Counts { caps, connections: 0, by_network: HashMap::new(), new };
         Self { counts: Mutex::new(counts), metrics }
     }
 
@@ -152,7 +161,7 @@ impl ConnectionTable {
     ///
     /// # Errors
     /// The cap that is reached.
-    fn admit(self: &Arc<Self>, ip: IpAddr) -> Result<Permit, Bound> {
+    fn admit(self: &Arc<Self>, ip: IpAddr, now: Timestamp) -> Result<Permit, Bound> {
         let network = Network::from(ip);
         let mut counts = self.counts.lock();
         let caps = counts.caps;
@@ -168,6 +177,10 @@ impl ConnectionTable {
         if of_network.unregistered >= caps.unregistered_per_ip {
             return Err(Bound::UnregisteredPerIp);
         }
+        if !counts.new.has_left(network, now) {
+            return Err(Bound::NewConnections);
+        }
+        counts.new.charge(network, now);
         let of_network = counts.by_network.entry(network).or_default();
         of_network.connections += 1;
         of_network.unregistered += 1;
@@ -227,6 +240,7 @@ impl Drop for Permit {
 /// The body of the listener's thread: accepts until the acceptor is closed, then waits for the players' threads.
 pub(crate) fn run(acceptor: &Acceptor, table: &Arc<ConnectionTable>, events: &EventSender) {
     let mut warnings = Throttle::default();
+    let mut time = RunningTime::new(clock::now());
     let mut next_id = 0;
     thread::scope(|players| {
         while let Some(accepted) = acceptor.accept() {
@@ -238,7 +252,8 @@ pub(crate) fn run(acceptor: &Acceptor, table: &Arc<ConnectionTable>, events: &Ev
                 }
             };
             let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-            let permit = match table.admit(peer.ip()) {
+            let now = time.advance(clock::now(), Duration::MAX);
+            let permit = match table.admit(peer.ip(), now) {
                 Ok(permit) => permit,
                 Err(bound) => {
                     table.metrics.connections_refused.add_as_only_writer(1);
@@ -319,26 +334,27 @@ mod tests {
     #[test]
     fn caps_hold_in_all_and_per_ip_and_places_come_free() {
         let table = table(3, 2);
-        let first = table.admit(ONE).unwrap();
-        let _second = table.admit(ONE).unwrap();
-        assert_eq!(table.admit(ONE).err(), Some(Bound::ConnectionsPerIp));
-        let _third = table.admit(OTHER).unwrap();
-        assert_eq!(table.admit(OTHER).err(), Some(Bound::Connections));
+        let first = table.admit(ONE, Timestamp::START).unwrap();
+        let _second = table.admit(ONE, Timestamp::START).unwrap();
+        assert_eq!(table.admit(ONE, Timestamp::START).err(), Some(Bound::ConnectionsPerIp));
+        let _third = table.admit(OTHER, Timestamp::START).unwrap();
+        assert_eq!(table.admit(OTHER, Timestamp::START).err(), Some(Bound::Connections));
         drop(first);
-        let _again = table.admit(ONE).unwrap();
+        let _again = table.admit(ONE, Timestamp::START).unwrap();
         assert_eq!(table.metrics.tcp_connections.value(), 3);
     }
 
     #[test]
     fn only_so_many_of_one_ip_may_be_without_a_registration() {
         let table = table(4096, 1024);
-        let waiting: Vec<_> = (0..256).map(|_| table.admit(ONE).unwrap()).collect();
-        assert_eq!(table.admit(ONE).err(), Some(Bound::UnregisteredPerIp));
-        assert!(table.admit(OTHER).is_ok());
+        let waiting: Vec<_> =
+            (0..256).map(|_| table.admit(ONE, Timestamp::START).unwrap()).collect();
+        assert_eq!(table.admit(ONE, Timestamp::START).err(), Some(Bound::UnregisteredPerIp));
+        assert!(table.admit(OTHER, Timestamp::START).is_ok());
         waiting[0].mark_registered();
         waiting[0].mark_registered();
-        let _one_more = table.admit(ONE).unwrap();
-        assert!(table.admit(ONE).is_err());
+        let _one_more = table.admit(ONE, Timestamp::START).unwrap();
+        assert!(table.admit(ONE, Timestamp::START).is_err());
         drop(waiting);
         assert_eq!(table.counts.lock().by_network[&ONE.into()].unregistered, 1);
     }
@@ -347,8 +363,10 @@ mod tests {
     fn when_places_run_short_one_ip_has_few() {
         let table = table(4096, 4095);
         let mut permits = Vec::new();
+        let mut now = Timestamp::START;
         let mut admit = |ip| {
-            let permit = table.admit(ip)?;
+            now = now + Duration::from_millis(20);
+            let permit = table.admit(ip, now)?;
             permit.mark_registered();
             permits.push(permit);
             Ok(())
@@ -358,6 +376,19 @@ mod tests {
         assert_eq!(admit(ONE), Err(Bound::ConnectionsPerIp));
         let modest = (0..4096).take_while(|_| admit(OTHER).is_ok()).count();
         assert_eq!(modest, 128);
+    }
+
+    #[test]
+    fn one_ip_may_come_back_at_once_and_then_come_and_go() {
+        let table = table(4096, 1024);
+        let count = |millis| {
+            let now = Timestamp::START + Duration::from_millis(millis);
+            (0..2000).filter(|_| table.admit(ONE, now).is_ok()).count()
+        };
+        assert_eq!(count(0), 1050);
+        assert_eq!((count(100), count(1100)), (5, 50));
+        assert_eq!(table.admit(ONE, Timestamp::START).err(), Some(Bound::NewConnections));
+        assert!(table.admit(OTHER, Timestamp::START).is_ok());
     }
 
     #[test]
@@ -376,8 +407,8 @@ mod tests {
     #[test]
     fn nobody_connected_leaves_nothing_behind() {
         let table = table(1, 1);
-        let only = table.admit(ONE).unwrap();
-        assert!(table.admit(OTHER).is_err());
+        let only = table.admit(ONE, Timestamp::START).unwrap();
+        assert!(table.admit(OTHER, Timestamp::START).is_err());
         only.mark_registered();
         drop(only);
         assert!(table.counts.lock().by_network.is_empty());

@@ -150,10 +150,8 @@ fn connect(
     }
     let rate_limited = |bound| Failure::at(bound, ErrorCode::RateLimited);
     hosts.may_introduce(host.player, asker.network(), now).map_err(rate_limited)?;
-    for party in [asker, host] {
-        if relays.must_be_confirmed() && !party.is_confirmed() {
-            hosts.connect_unconfirmed(party.network(), now).map_err(rate_limited)?;
-        }
+    if relays.must_be_confirmed() && !asker.is_confirmed() {
+        hosts.connect_unconfirmed(asker.network(), now).map_err(rate_limited)?;
     }
     hosts.note_introduction(host.player, asker.network(), now);
     let replies = vec![

@@ -25,6 +25,21 @@ impl Random for KernelRandom {
     }
 }
 
+/// How much the threads of players and requests step back, as nice(1) counts. The loop wakes before hundreds of them that
+/// have something to do at once: without this, some thousand connections a second of 100 commands each made datagrams 50 ms
+/// to 3.7 s late.
+const NICENESS: i32 = 15;
+
+/// From now on this thread, and those that it starts, let others go first.
+pub(crate) fn step_back() {
+    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
+        log::warn!(
+            "the threads of players cannot step back behind the relay: {error}; allow setpriority, under systemd with \
+             `SystemCallFilter=setpriority`"
+        );
+    }
+}
+
 /// The addresses of this machine's interfaces, now.
 pub(crate) fn local_ips() -> io::Result<Vec<IpAddr>> {
     let interfaces = nix::ifaddrs::getifaddrs()?;

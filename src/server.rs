@@ -305,11 +305,11 @@ impl Server {
         let ServerHandle { events, table, metrics, .. } = handle;
         let own_events = events.clone();
         let mut threads =
-            vec![spawn("listener", move || listener::run(&acceptor, &table, &own_events))?];
+            vec![spawn_behind("listener", move || listener::run(&acceptor, &table, &own_events))?];
         if let Some(acceptor) = http.clone() {
             let relay_ports = addresses.relay_ports.as_slice().len();
             let endpoint = Endpoint { metrics, events, relay_ports };
-            threads.push(spawn("http", move || http::run(&acceptor, &endpoint))?);
+            threads.push(spawn_behind("http", move || http::run(&acceptor, &endpoint))?);
         }
         supervisor.ready();
         // A loop that fails leaves threads that nobody can wake: they end with the process.
@@ -326,10 +326,15 @@ impl Server {
     }
 }
 
-fn spawn(
+/// Starts a thread that lets the event loop go first, and so do those that it starts.
+fn spawn_behind(
     name: &str,
     body: impl FnOnce() + Send + 'static,
 ) -> Result<thread::JoinHandle<()>, StartError> {
+    let body = || {
+        os::step_back();
+        body();
+    };
     thread::Builder::new().name(name.to_owned()).spawn(body).map_err(StartError::System)
 }
 

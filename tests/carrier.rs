@@ -10,9 +10,10 @@ use support::{Line, Player, TestServer, config, connect_relay, register_address,
 
 const CARRIER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 64, 0, 1));
 const ELSEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 64, 0, 2));
-/// An attacker has two, as one of them is soon refused everything.
+/// An attacker has three, as each is soon refused everything.
 const ATTACKER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 64, 0, 3));
 const ATTACKERS_SECOND: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 64, 0, 4));
+const ATTACKERS_THIRD: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 64, 0, 5));
 
 /// Eight games of a host and seven clients come back at the same moment.
 const WAVE: usize = 64;
@@ -93,7 +94,7 @@ fn an_attacker_with_one_ip_leaves_enough_for_all_others() {
     let mut honest_before = wave(&server, CARRIER);
     play(&server, &mut honest_before);
 
-    let idle = fill(|| open(&server, ATTACKER, false));
+    let idle = fill(|| open(&server, ATTACKERS_THIRD, false));
     report("attacker", &format!("{} connections that do not register", idle.len()));
     assert_eq!(idle.len(), 256);
     drop(idle);
