@@ -13,7 +13,7 @@ use std::sync::Arc;
 use argh::FromArgs;
 use noray::config::{Effective, Sources};
 use noray::metrics::Metrics;
-use noray::server::{Server, StartError};
+use noray::server::{self, Server, StartError};
 use noray::supervisor::Supervisor;
 
 use crate::logging::Style;
@@ -77,6 +77,7 @@ fn main() -> ExitCode {
     if args.check_config {
         return print(&effective.to_string());
     }
+    server::make_room_for_files(&effective.config);
     let metrics = Arc::new(Metrics::default());
     let log = match logging::start(style, effective.config.log_level, &metrics) {
         Ok(log) => log,

@@ -81,6 +81,13 @@ impl PortKeys {
     }
 }
 
+/// Makes room for all files that a server of this configuration opens: to be called while the process has one thread.
+pub fn make_room_for_files(config: &Config) {
+    let wanted = config.relay_ports.as_slice().len() + config.max_connections;
+    let allowed = usize::try_from(os::raise_open_file_limit()).unwrap_or(usize::MAX);
+    os::make_room_for_files(allowed.min(wanted + SPARE_FILES as usize));
+}
+
 /// A server with all its ports, not yet running.
 pub struct Server {
     event_loop: EventLoop,
