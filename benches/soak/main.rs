@@ -24,7 +24,8 @@ use tally::Tally;
 /// How many do something at the same time.
 const WORKERS: u64 = 32;
 
-/// After how long all leave, so that what they left behind can be seen.
+/// After how long all leave, so that what they left behind can be seen. Those who loiter are sent away half a minute
+/// later, so a round takes a minute and a half.
 const ROUND: Duration = Duration::from_secs(60);
 
 /// How many sessions a run of three minutes must have at the least; a shorter one as many in proportion.
@@ -51,8 +52,7 @@ fn main() {
     println!("{:>50} {fresh}", "0");
     let start = Instant::now();
     let mut after_first = None;
-    let mut round = 0;
-    while start.elapsed() < Duration::from_secs(60 * minutes) {
+    for round in 0..(2 * minutes).div_ceil(3) {
         play(round, &tally);
         let levels = Levels::at_rest(&noray);
         let [dropped, overflows] = tally.check(&levels);
@@ -61,7 +61,6 @@ fn main() {
         println!("{minutes:>10.1}{sessions:>10}{relayed:>10}{dropped:>10}{overflows:>10} {levels}");
         levels.must_be_as_low_as(&fresh);
         levels.must_have_grown_no_more_than(after_first.get_or_insert(levels.clone()), round);
-        round += 1;
     }
     let sessions = tally.sessions.value();
     println!("\n{sessions} sessions, by what they did:\n{tally}");
