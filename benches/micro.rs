@@ -8,12 +8,12 @@ use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use noray::hosts::{Hosts, IdScheme};
-use noray::id::{Alphabet, ConnectionId, OpenIdScheme, Random};
-use noray::metrics::Metrics;
-use noray::protocol::{Command, LineReader};
-use noray::registrar::Registrar;
-use noray::relay::{Action, Latching, Limits, OwnAddresses, Party, RelayPort, RelayTable};
+use noray::core::id::{Alphabet, ConnectionId, OpenIdScheme, Random};
+use noray::core::players::{Hosts, IdScheme};
+use noray::core::protocol::{Command, LineReader};
+use noray::core::registrar::Registrar;
+use noray::core::relay::{Action, Latching, Limits, OwnAddresses, Party, RelayPort, RelayTable};
+use noray::operation::metrics::Metrics;
 use noray::time::Timestamp;
 
 const BATCHES: usize = 51;

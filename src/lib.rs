@@ -30,32 +30,19 @@
 //! socket of the sender's port <-- sockets.send <-- Action::Forward { via, to }, or Action::Drop(reason), counted
 //! ```
 //!
-//! # Modules
+//! # Rooms
 //!
-//! Rules, which know no socket, no thread and no clock (a lint keeps them so):
-//!
-//! | module | question it answers |
+//! | room | question it answers |
 //! |---|---|
-//! | [`config`], [`units`] | what was configured, and every mistake with its place |
-//! | [`id`] | what ids look like, and how random bytes become one |
-//! | [`protocol`] | lines to commands, replies to lines |
-//! | [`bounds`] | how much strangers may use up, by name |
-//! | [`budgets`] | what each network has used up of something |
-//! | [`conduct`] | what a player may do on its connection, and how long it may take |
-//! | [`hosts`] | who is registered, by connection, OpenID or PrivateID |
-//! | [`orchestrator`] | what a command leads to |
-//! | [`registrar`] | what a datagram at the registrar leads to |
-//! | [`relay`] | who has which ports, and what becomes of a datagram at one of them |
-//! | [`network`] | whose an IP address is, for limits that hold per owner |
-//! | `drain` | when a server that is to end may do so |
+//! | [`core`] | the rules: who is registered, what a command leads to, what becomes of a datagram |
+//! | [`limits`] | how much strangers may use up |
+//! | [`config`] | what was configured, and every mistake with its place |
 //! | [`time`] | time as a number, without the time in which the process stood still |
+//! | [`shell`] | sockets and threads: the event loop, the players' connections, HTTP, signals |
+//! | [`operation`] | what the operator sees: log, metrics, systemd, what the machine lacks |
 //!
-//! The shell around them: `event_loop` (the turn, as a numbered list), `poller` (what it waits with), `events` (the way
-//! to it), `sockets` (UDP), `connection` and `listener` (TCP), `http` and [`metrics`], [`supervisor`] (systemd), `machine`
-//! (what it lacks), `os`, `clock`, `throttle`, and [`server`], which binds and starts it all. The binary adds the command
-//! line, the log's style and the signals.
-//!
-//! Apart from all that is [`probe`], which plays two players against a server elsewhere: `noray probe HOST`.
+//! `core`, `limits`, `config` and `time` know no socket, no thread and no clock; a lint keeps them so. The binary adds
+//! the command line and `noray probe`, which plays two players against a server elsewhere.
 //!
 //! # Invariants
 //!
@@ -67,7 +54,7 @@
 //! - Invariant: a relayed datagram costs one look at its port's entry, no allocation (but when a player's address changes),
 //!   no log line above `trace`, and no work that grows with the number of players.
 //! - Invariant: nothing that a stranger sends ends the process, grows memory without a bound, or stops the loop from
-//!   turning. An error on one socket stays with that socket. Every bound has a name and a counter ([`bounds`]).
+//!   turning. An error on one socket stays with that socket. Every bound has a name and a counter ([`limits::bounds`]).
 //! - Invariant: nobody is sent more by UDP than came from there, unless its owner is known to be there: its connection
 //!   comes from the same IP, or it was heard at the relay. Before that, 64 KiB a pair.
 //! - Invariant: a PrivateID is never logged, and `Debug` does not print it.
@@ -87,35 +74,9 @@
 
 #![warn(clippy::unwrap_used)]
 
-/// The target of the log lines about steps in players' and relays' lives, of which strangers can cause any number.
-pub const STEP: &str = "noray::step";
-
-pub mod bounds;
-pub mod budgets;
-mod clock;
-pub mod conduct;
 pub mod config;
-mod connection;
-mod drain;
-mod event_loop;
-mod events;
-pub mod hosts;
-mod http;
-pub mod id;
-mod listener;
-mod machine;
-pub mod metrics;
-pub mod network;
-pub mod orchestrator;
-mod os;
-mod poller;
-pub mod probe;
-pub mod protocol;
-pub mod registrar;
-pub mod relay;
-pub mod server;
-mod sockets;
-pub mod supervisor;
-mod throttle;
+pub mod core;
+pub mod limits;
+pub mod operation;
+pub mod shell;
 pub mod time;
-pub mod units;

@@ -1,7 +1,6 @@
 //! The command line: arguments to [`Config`](noray::config::Config), a logger, a server, an exit status.
 
-mod logging;
-mod signals;
+mod probe;
 mod subcommand;
 
 use std::io::{self, ErrorKind, Write};
@@ -12,13 +11,13 @@ use std::sync::Arc;
 
 use argh::FromArgs;
 use noray::config::{Effective, Sources};
-use noray::metrics::Metrics;
-use noray::server::{self, Server, StartError};
-use noray::supervisor::Supervisor;
+use noray::operation::metrics::Metrics;
+use noray::operation::supervisor::Supervisor;
+use noray::shell::server::{self, Server, StartError};
 
-use crate::logging::Style;
-use crate::signals::Operator;
 use crate::subcommand::Subcommand;
+use noray::operation::logging::{self, Style};
+use noray::shell::signals::{self, Operator};
 
 /// The file that is read if `--config` names no other and it exists.
 const DEFAULT_FILE: &str = "noray.conf";

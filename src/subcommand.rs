@@ -3,8 +3,8 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
+use crate::probe::{Request, Style};
 use argh::FromArgs;
-use noray::probe::{Request, Style};
 
 use crate::print;
 
@@ -32,12 +32,12 @@ fn probe(request: &Request) -> ExitCode {
         let _ = print(&text);
     };
     let report = if request.json {
-        let report = noray::probe::run(request, |_| ());
+        let report = crate::probe::run(request, |_| ());
         show(report.json());
         report
     } else {
-        show(noray::probe::heading(request));
-        let report = noray::probe::run(request, |step| show(step.text(style)));
+        show(crate::probe::heading(request));
+        let report = crate::probe::run(request, |step| show(step.text(style)));
         show(report.ending(style));
         report
     };

@@ -9,8 +9,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use noray::config::Config;
-use noray::id::ConnectionId;
-use noray::relay::{Action, OwnAddresses, Party, RelayPort, RelayTable};
+use noray::core::id::ConnectionId;
+use noray::core::relay::{Action, OwnAddresses, Party, RelayPort, RelayTable};
 use noray::time::Timestamp;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use support::{Player, TestServer, config, connect_relay};

@@ -5,10 +5,10 @@ mod support;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use noray::budgets::Budget;
-use noray::conduct::{COMMAND_BURST, COMMANDS_PER_SECOND, MAX_REFUSALS};
 use noray::config::Config;
-use noray::hosts::{INTRODUCTIONS, INTRODUCTIONS_PER_NETWORK, WRONG_OIDS};
+use noray::core::players::{INTRODUCTIONS, INTRODUCTIONS_PER_NETWORK, WRONG_OIDS};
+use noray::limits::budgets::Budget;
+use noray::limits::conduct::{COMMAND_BURST, COMMANDS_PER_SECOND, MAX_REFUSALS};
 use support::{Line, Player, TestServer, config};
 
 #[test]

@@ -39,7 +39,7 @@ fn limits(server: &TestServer, bound: &str) -> u64 {
 /// Nobody who reached a bound.
 fn nobody_was_refused(server: &TestServer) -> bool {
     server.metric("noray_connections_refused_total") == 0
-        && noray::bounds::Bound::ALL.iter().all(|bound| limits(server, bound.label()) == 0)
+        && noray::limits::bounds::Bound::ALL.iter().all(|bound| limits(server, bound.label()) == 0)
 }
 
 /// Connects, as many at once, before the first of them registers; then all join.

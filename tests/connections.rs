@@ -107,7 +107,7 @@ fn shutdown_disconnects_everybody_and_frees_every_port() {
     Player::join(&server).line.settle();
 }
 
-fn config_ports(config: &Config) -> noray::units::PortList {
+fn config_ports(config: &Config) -> noray::config::units::PortList {
     config.relay_ports.clone()
 }
 

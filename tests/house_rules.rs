@@ -51,10 +51,10 @@ fn the_readmes_table_has_every_key_with_its_default_and_meaning() {
 
 #[test]
 fn the_readme_lists_every_drop_reason_and_error_code() {
-    for reason in noray::relay::DropReason::ALL {
+    for reason in noray::core::relay::DropReason::ALL {
         assert!(README.contains(&format!("`{}`", reason.label())), "{reason:?}");
     }
-    for code in noray::protocol::ErrorCode::ALL {
+    for code in noray::core::protocol::ErrorCode::ALL {
         assert!(README.contains(&format!("`{}`", code.code())), "{code:?}");
     }
 }
@@ -69,7 +69,7 @@ fn the_readme_shows_the_name_servers_files() {
 
 #[test]
 fn the_readme_lists_every_metric() {
-    let text = noray::metrics::Metrics::default().text();
+    let text = noray::operation::metrics::Metrics::default().text();
     let heads = text.lines().filter_map(|line| line.strip_prefix("# TYPE noray_"));
     for name in heads.map(|head| head.split(' ').next().unwrap()) {
         assert!(README.contains(&format!("`noray_{name}`")), "noray_{name}");
@@ -80,8 +80,8 @@ fn the_readme_lists_every_metric() {
 fn the_readme_lists_every_bound_with_what_counts_it() {
     let (_, bounds) = README.split_once("### Bounds").expect("the section");
     let (bounds, _) = bounds.split_once("###").expect("the next section");
-    let labels = noray::bounds::Bound::ALL.map(|bound| bound.label());
-    let ends = noray::conduct::Misconduct::ALL.map(|misconduct| misconduct.label());
+    let labels = noray::limits::bounds::Bound::ALL.map(|bound| bound.label());
+    let ends = noray::limits::conduct::Misconduct::ALL.map(|misconduct| misconduct.label());
     for label in labels.into_iter().chain(ends) {
         assert!(bounds.contains(&format!("`{label}`")), "{label}");
     }

@@ -7,7 +7,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
-use noray::relay::DropReason;
+use noray::core::relay::DropReason;
 use support::{Player, REPEAT, TestServer, config, connect_relay, receive};
 
 const CLIENTS: usize = 16;

@@ -6,8 +6,8 @@ mod support;
 use std::time::Duration;
 
 use noray::config::Config;
-use noray::relay::Latching;
-use noray::units::{ByteSize, TimeSpan};
+use noray::config::units::{ByteSize, TimeSpan};
+use noray::core::relay::Latching;
 use support::{Player, TestServer, config, connect_relay, own_ip, udp_socket};
 
 #[test]

@@ -5,10 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::config::units::{ByteSize, PortList, TimeSpan, parse_digits};
 use crate::config::{Config, LogLevel};
-use crate::id::MAX_PRIVATE_ID;
-use crate::relay::Latching;
-use crate::units::{ByteSize, PortList, TimeSpan, parse_digits};
+use crate::core::id::MAX_PRIVATE_ID;
+use crate::core::relay::Latching;
 
 /// One setting.
 #[derive(Debug)]

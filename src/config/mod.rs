@@ -4,6 +4,7 @@
 mod file;
 mod keys;
 mod reload;
+pub mod units;
 
 use std::fmt::{self, Write};
 use std::net::{IpAddr, SocketAddr};
@@ -11,10 +12,10 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use crate::hosts::IdScheme;
-use crate::id::{Alphabet, OpenIdScheme};
-use crate::relay::{Latching, Limits};
-use crate::units::{ByteSize, PortList, TimeSpan};
+use crate::config::units::{ByteSize, PortList, TimeSpan};
+use crate::core::id::{Alphabet, OpenIdScheme};
+use crate::core::players::IdScheme;
+use crate::core::relay::{Latching, Limits};
 
 pub use keys::{KEYS, Key};
 pub use reload::{Change, Reload};

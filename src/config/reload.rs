@@ -58,7 +58,7 @@ impl Reload {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::units::ByteSize;
+    use crate::config::units::ByteSize;
 
     #[test]
     fn addresses_and_ports_stay_and_all_else_changes() {

@@ -4,14 +4,14 @@
 
 use std::net::SocketAddr;
 
-use crate::id::{OpenId, PrivateId};
+use noray::core::id::{OpenId, PrivateId};
 
 /// How many characters of a stranger's text are shown.
-pub const MAX_SHOWN: usize = 60;
+pub(crate) const MAX_SHOWN: usize = 60;
 
 /// One line of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub(crate) enum Answer {
     /// `set-oid OPENID`
     SetOid(OpenId),
     /// `set-pid PRIVATEID`
@@ -32,18 +32,18 @@ pub enum Answer {
 
 /// What a server says when it cannot do what was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// What was asked; empty for `error`.
-    pub command: String,
+    pub(crate) command: String,
     /// For programs.
-    pub code: String,
+    pub(crate) code: String,
     /// For people; may be empty.
-    pub detail: String,
+    pub(crate) detail: String,
 }
 
 impl Failure {
     /// As the server said it.
-    pub fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         let name = if self.command.is_empty() { "error" } else { "-error" };
         shown(format!("{}{name} {} {}", self.command, self.code, self.detail).trim_end().as_bytes())
     }
@@ -51,7 +51,7 @@ impl Failure {
 
 impl Answer {
     /// Reads one line, without its end.
-    pub fn parse(line: &[u8]) -> Self {
+    pub(crate) fn parse(line: &[u8]) -> Self {
         let foreign = || Self::Foreign(shown(line));
         let Ok(text) = std::str::from_utf8(line) else {
             return foreign();
@@ -73,17 +73,17 @@ impl Answer {
     }
 
     /// The partner's external address, if that is the answer.
-    pub fn address(&self) -> Option<SocketAddr> {
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
         if let Self::Connect(address) = self { Some(*address) } else { None }
     }
 
     /// The relay port, if that is the answer.
-    pub fn relay_port(&self) -> Option<u16> {
+    pub(crate) fn relay_port(&self) -> Option<u16> {
         if let Self::ConnectRelay(port) = self { Some(*port) } else { None }
     }
 
     /// What failed, if that is the answer.
-    pub fn failure(self) -> Option<Failure> {
+    pub(crate) fn failure(self) -> Option<Failure> {
         if let Self::Failed(failure) = self { Some(failure) } else { None }
     }
 }
@@ -97,7 +97,7 @@ fn failure(name: &str, data: &str) -> Option<Failure> {
 
 /// One datagram from the registrar's port.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RegistrarAnswer {
+pub(crate) enum RegistrarAnswer {
     /// The address is registered.
     Ok,
     /// No player has that PrivateID.
@@ -108,7 +108,7 @@ pub enum RegistrarAnswer {
 
 impl RegistrarAnswer {
     /// Reads a datagram's whole content.
-    pub fn parse(payload: &[u8]) -> Self {
+    pub(crate) fn parse(payload: &[u8]) -> Self {
         match payload {
             b"OK" => Self::Ok,
             b"Unknown host pid!" => Self::UnknownPid,
@@ -118,7 +118,7 @@ impl RegistrarAnswer {
 }
 
 /// A stranger's bytes as they may be shown: printable, on one line, at most [`MAX_SHOWN`] characters.
-pub fn shown(bytes: &[u8]) -> String {
+pub(crate) fn shown(bytes: &[u8]) -> String {
     // A character has at most four bytes.
     let head = &bytes[..bytes.len().min(4 * (MAX_SHOWN + 1))];
     let text = String::from_utf8_lossy(head);
@@ -139,9 +139,9 @@ fn is_printable(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conduct::Misconduct;
-    use crate::protocol::{CommandKind, ErrorCode, Reply};
-    use crate::relay::{Limit, RelayPort};
+    use noray::core::protocol::{CommandKind, ErrorCode, Reply};
+    use noray::core::relay::{Limit, RelayPort};
+    use noray::limits::conduct::Misconduct;
 
     fn failed(command: &str, code: &str, detail: &str) -> Answer {
         let [command, code, detail] = [command, code, detail].map(str::to_owned);

@@ -6,7 +6,7 @@ use super::join::{Applicant, Meeting, Player, Refusal, Server};
 use super::line::Line;
 use super::registrar::Registration;
 use super::udp::{SocketId, Sockets};
-use crate::clock;
+use noray::operation::clock;
 
 /// How long all introductions may take together.
 const INTRODUCTION_TIME: Duration = Duration::from_secs(3);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::units::PortList;
+use noray::config::units::PortList;
 
 /// Of so many stretches at most the ends are shown; ports that alternate more than that are listed one by one.
 const MAX_STRETCHES: usize = 4;

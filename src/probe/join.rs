@@ -12,8 +12,8 @@ use super::payload::Token;
 use super::report::{Hop, Mark, Step};
 use super::udp::{SocketId, Sockets};
 use super::{ANSWER_TIME, Outcome};
-use crate::clock;
-use crate::id::{OpenId, PrivateId};
+use noray::core::id::{OpenId, PrivateId};
+use noray::operation::clock;
 
 /// What a probe needs to play: two players and where the server is.
 pub(super) struct Meeting {

@@ -5,8 +5,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use super::answers::Answer;
-use crate::clock;
-use crate::protocol::{LineReader, LineTooLong};
+use noray::core::protocol::{LineReader, LineTooLong};
+use noray::operation::clock;
 
 /// How long a write may take: a few short lines, which the kernel's buffer takes at once.
 const WRITE_TIME: Duration = Duration::from_secs(2);

@@ -9,8 +9,8 @@ use super::join::{Manners, Meeting, Player, code_remedy};
 use super::line::NoAnswer;
 use super::report::{Hop, Mark, Step};
 use super::{ANSWER_TIME, Outcome};
-use crate::clock;
-use crate::units::PortList;
+use noray::config::units::PortList;
+use noray::operation::clock;
 
 /// A player's address, as its own machine and as the server sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,17 +10,17 @@
 //! - Invariant: an old server, which answers no errors, is never sent anything from an unregistered socket: it would
 //!   give each a port outside its range.
 
-pub mod answers;
+pub(crate) mod answers;
 mod crowd;
 mod division;
 mod join;
 mod line;
 mod meet;
-pub mod payload;
+pub(crate) mod payload;
 mod reach;
 mod registrar;
 mod relay;
-pub mod report;
+pub(crate) mod report;
 mod router;
 mod sample;
 mod target;
@@ -28,24 +28,24 @@ mod udp;
 
 use std::time::{Duration, Instant};
 
-use crate::clock;
+use noray::operation::clock;
 use payload::Token;
-pub use report::{Hop, Mark, Report, Step, Style, Verdict};
-pub use target::{Request, Target};
+pub(crate) use report::{Report, Step, Style};
+pub(crate) use target::Request;
 
-use crate::id::Random;
-use crate::os::KernelRandom;
+use noray::core::id::Random;
+use noray::operation::os::KernelRandom;
 
 /// How long a server may take to accept a connection or to answer a command.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
 
 /// What stands above the hops' lines on a terminal.
-pub fn heading(request: &Request) -> String {
+pub(crate) fn heading(request: &Request) -> String {
     format!("Probing noray at {}\n\n", request.target)
 }
 
 /// Tries all hops, and tells `listener` each as soon as it is over.
-pub fn run(request: &Request, listener: impl FnMut(&Step)) -> Report {
+pub(crate) fn run(request: &Request, listener: impl FnMut(&Step)) -> Report {
     let mut log = Log { listener, steps: Vec::new() };
     // Where it ended is in the log.
     let _ = walk(request, &mut log);

@@ -1,15 +1,15 @@
 //! Sends nothing: the datagrams that the two players of a probe send each other, and no stray among them.
 
 /// How long a datagram of a probe is, in bytes.
-pub const LENGTH: usize = 16;
+pub(crate) const LENGTH: usize = 16;
 
 /// Marks the datagrams of one run, so that nothing else is counted: 8 random bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Token(pub [u8; 8]);
+pub(crate) struct Token(pub [u8; 8]);
 
 /// What a datagram is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// To be heard, from the registered socket.
     Hello,
     /// To be heard, from a socket that the server has not seen before.
@@ -26,20 +26,20 @@ impl Kind {
 
 /// What a datagram says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tag {
+pub(crate) struct Tag {
     /// What it is for.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// The player who sent it, or who sent the ping that it echoes.
-    pub sender: u8,
+    pub(crate) sender: u8,
     /// The relay port that it was sent to.
-    pub port: u16,
+    pub(crate) port: u16,
     /// Which of its kind.
-    pub number: u16,
+    pub(crate) number: u16,
 }
 
 impl Token {
     /// The datagram's content.
-    pub fn encode(self, tag: Tag) -> [u8; LENGTH] {
+    pub(crate) fn encode(self, tag: Tag) -> [u8; LENGTH] {
         let mut bytes = [0; LENGTH];
         bytes[..8].copy_from_slice(&self.0);
         bytes[8] = tag.kind as u8;
@@ -50,7 +50,7 @@ impl Token {
     }
 
     /// What a datagram says, if it is one of this run.
-    pub fn decode(self, payload: &[u8]) -> Option<Tag> {
+    pub(crate) fn decode(self, payload: &[u8]) -> Option<Tag> {
         let bytes: &[u8; LENGTH] = payload.try_into().ok()?;
         let kind = *Kind::ALL.get(usize::from(bytes[8]))?;
         (bytes[..8] == self.0).then_some(Tag {

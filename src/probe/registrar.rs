@@ -12,7 +12,7 @@ use super::join::{Meeting, Player};
 use super::payload::LENGTH;
 use super::report::{Hop, Step, command};
 use super::udp::{Arrival, Exchange, Pace, SocketId, Sockets};
-use crate::id::PrivateId;
+use noray::core::id::PrivateId;
 
 /// As the stock client: every 100 ms, but for 3 s only.
 const PACE: Pace = Pace { rounds: 30, every: Duration::from_millis(100), after: Duration::ZERO };

@@ -11,8 +11,8 @@ use super::meet::RelayPorts;
 use super::payload::{Kind, LENGTH, Tag, Token};
 use super::report::{Hop, Mark, Step, command};
 use super::udp::{Arrival, Exchange, Pace, SocketId, Sockets};
-use crate::clock;
-use crate::units::PortList;
+use noray::config::units::PortList;
+use noray::operation::clock;
 
 /// Both say hello, which opens their own routers, until they have heard each other.
 const HELLO: Pace =

@@ -21,7 +21,7 @@ pub(super) fn command(text: &str) -> String {
 
 /// A part of the way that a game takes, in the order in which it is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Hop {
+pub(crate) enum Hop {
     /// The server's name becomes addresses.
     Name,
     /// TCP to the port for players.
@@ -44,7 +44,7 @@ pub enum Hop {
 
 impl Hop {
     /// All of them, in order.
-    pub const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Name,
         Self::Connection,
         Self::Ids,
@@ -57,7 +57,7 @@ impl Hop {
     ];
 
     /// As it is shown, and stands in the JSON.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Name => "name",
             Self::Connection => "connection",
@@ -90,7 +90,7 @@ impl Hop {
 
 /// How a hop went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mark {
+pub(crate) enum Mark {
     /// As a game needs it.
     Ok,
     /// As a game needs it, with something worth knowing.
@@ -124,7 +124,7 @@ impl Mark {
 
 /// Whether marks have colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Style {
+pub(crate) enum Style {
     /// For files and pipes.
     Plain,
     /// For terminals.
@@ -133,26 +133,26 @@ pub enum Style {
 
 /// One hop, tried.
 #[derive(Clone, Debug)]
-pub struct Step {
+pub(crate) struct Step {
     /// Which one.
-    pub hop: Hop,
+    pub(crate) hop: Hop,
     /// How it went.
-    pub mark: Mark,
+    pub(crate) mark: Mark,
     /// What was seen.
-    pub seen: String,
+    pub(crate) seen: String,
     /// What helps, a sentence or two each; mostly empty if nothing failed.
-    pub remedies: Vec<String>,
+    pub(crate) remedies: Vec<String>,
     /// What a failure means for a game: the end of a sentence.
-    pub meaning: &'static str,
+    pub(crate) meaning: &'static str,
     /// How long it took.
-    pub took: Duration,
+    pub(crate) took: Duration,
     /// The same for programs: an object.
-    pub facts: Value,
+    pub(crate) facts: Value,
 }
 
 impl Step {
     /// A hop that went well.
-    pub fn ok(hop: Hop, seen: impl Into<String>) -> Self {
+    pub(crate) fn ok(hop: Hop, seen: impl Into<String>) -> Self {
         Self {
             hop,
             mark: Mark::Ok,
@@ -165,33 +165,33 @@ impl Step {
     }
 
     /// A hop that did not, and what helps.
-    pub fn fail(hop: Hop, seen: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub(crate) fn fail(hop: Hop, seen: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { mark: Mark::Fail, ..Self::ok(hop, seen) }.and_remedy(remedy)
     }
 
     /// The same, with another meaning for a game than that the whole hop fails.
-    pub fn meaning(self, meaning: &'static str) -> Self {
+    pub(crate) fn meaning(self, meaning: &'static str) -> Self {
         Self { meaning, ..self }
     }
 
     /// The same with a mark.
-    pub fn marked(self, mark: Mark) -> Self {
+    pub(crate) fn marked(self, mark: Mark) -> Self {
         Self { mark, ..self }
     }
 
     /// The same with one more remedy.
-    pub fn and_remedy(mut self, remedy: impl Into<String>) -> Self {
+    pub(crate) fn and_remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedies.push(remedy.into());
         self
     }
 
     /// The same with facts for programs.
-    pub fn with_facts(self, facts: Value) -> Self {
+    pub(crate) fn with_facts(self, facts: Value) -> Self {
         Self { facts, ..self }
     }
 
     /// For a terminal: some whole lines of at most 80 columns, but for words that are longer.
-    pub fn text(&self, style: Style) -> String {
+    pub(crate) fn text(&self, style: Style) -> String {
         let mark = match style {
             Style::Plain => format!("{:<4}", self.mark.text()),
             Style::Coloured => format!("{}{:<4}\x1b[0m", self.mark.colour(), self.mark.text()),
@@ -236,7 +236,7 @@ impl Step {
 
 /// Whether a game would work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// For everybody.
     Works,
     /// For some players.
@@ -247,24 +247,18 @@ pub enum Verdict {
 
 /// All hops that were tried.
 #[derive(Clone, Debug)]
-pub struct Report {
+pub(crate) struct Report {
     target: String,
     steps: Vec<Step>,
 }
 
 impl Report {
     /// What was seen at `target`, in order; at least one hop.
-    pub fn new(target: String, steps: Vec<Step>) -> Self {
+    pub(crate) fn new(target: String, steps: Vec<Step>) -> Self {
         Self { target, steps }
     }
-
-    /// The hops that were tried.
-    pub fn steps(&self) -> &[Step] {
-        &self.steps
-    }
-
     /// Whether a game would work.
-    pub fn verdict(&self) -> Verdict {
+    pub(crate) fn verdict(&self) -> Verdict {
         let is_partly = self.steps.iter().any(|step| step.mark == Mark::Warn);
         let failed = self.steps.iter().find(|step| step.mark == Mark::Fail);
         match failed {
@@ -277,7 +271,7 @@ impl Report {
     }
 
     /// Whether a game would work for everybody.
-    pub fn is_good(&self) -> bool {
+    pub(crate) fn is_good(&self) -> bool {
         self.verdict() == Verdict::Works
     }
 
@@ -298,7 +292,7 @@ impl Report {
     }
 
     /// What stands behind the hops' lines: what was not tried, and the verdict.
-    pub fn ending(&self, style: Style) -> String {
+    pub(crate) fn ending(&self, style: Style) -> String {
         let mut text = String::new();
         let not_tried = self.not_tried();
         if !not_tried.is_empty() {
@@ -318,7 +312,7 @@ impl Report {
     }
 
     /// One object, on several lines.
-    pub fn json(&self) -> String {
+    pub(crate) fn json(&self) -> String {
         let steps: Vec<Value> = self.steps.iter().map(Step::json).collect();
         let report = json!({
             "target": self.target,

@@ -2,7 +2,7 @@
 //!
 //! A stateful firewall on the server hides closed ports: once the server has sent from a port to somebody, that
 //! one's datagrams get in as answers. So what counts is what *fresh* sockets send, which the server has never sent
-//! to: it takes them for the player whose IP they have (see [`Latch`](crate::relay::Latch)), as long as the registered
+//! to: it takes them for the player whose IP they have (see [`Latch`](noray::core::relay::Latch)), as long as the registered
 //! socket is silent. In turn:
 //!
 //! 1. all fresh sockets send. What arrives came through an open port;
@@ -27,7 +27,7 @@ use super::payload::{Kind, LENGTH, Tag, Token};
 use super::report::{Hop, Mark, Step};
 use super::router::Votes;
 use super::udp::{Arrival, Exchange, Pace, Sockets};
-use crate::units::PortList;
+use noray::config::units::PortList;
 
 /// So many players are 28 pairs with 56 ports.
 const MAX_PLAYERS: usize = 8;

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use argh::FromArgs;
 
-use crate::units::{PortList, parse_digits};
+use noray::config::units::{PortList, parse_digits};
 
 /// The port that is probed if none is named: the default of `NORAY_SOCKET_PORT`.
 const DEFAULT_PORT: u16 = 8890;
@@ -15,29 +15,29 @@ const DEFAULT_PORT: u16 = 8890;
 /// what was seen and what helps. Exit status: 0 if a game would work, 1 if not.
 #[derive(Clone, Debug, FromArgs)]
 #[argh(subcommand, name = "probe")]
-pub struct Request {
+pub(crate) struct Request {
     /// the server: a name, an IPv4 or an IPv6 address, with its TCP port if that is not 8890; an IPv6
     /// address that has a port stands in brackets
     #[argh(positional, arg_name = "host[:port]")]
-    pub target: Target,
+    pub(crate) target: Target,
     /// the server's NORAY_UDP_REGISTRAR_PORT (default: 8809)
     #[argh(option, arg_name = "port", default = "8809", from_str_fn(port))]
-    pub registrar_port: u16,
+    pub(crate) registrar_port: u16,
     /// the server's NORAY_UDP_RELAY_PORTS (default: 49152-51200)
     #[argh(option, arg_name = "ports", default = "(49_152..=51_200).collect()")]
-    pub relay_ports: PortList,
+    pub(crate) relay_ports: PortList,
     /// print JSON, at the end
     #[argh(switch)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 /// A server, as it was named.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
+pub(crate) struct Target {
     /// A name or an IP address, without brackets.
-    pub host: String,
+    pub(crate) host: String,
     /// Its TCP port for players.
-    pub port: u16,
+    pub(crate) port: u16,
 }
 
 impl FromStr for Target {

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::payload::LENGTH;
-use crate::clock;
-use crate::poller::Poller;
+use noray::operation::clock;
+use noray::shell::poller::Poller;
 
 /// Longer datagrams are cut: none of ours is.
 const MAX_DATAGRAM: usize = 512;

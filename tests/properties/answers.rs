@@ -1,8 +1,16 @@
 //! What `noray probe` makes of a server's bytes, whoever sent them.
 
-use noray::id::PrivateId;
-use noray::probe::answers::{Answer, MAX_SHOWN, RegistrarAnswer, shown};
-use noray::probe::payload::Token;
+use noray::core::id::PrivateId;
+
+#[path = "../../src/probe/answers.rs"]
+#[allow(dead_code, reason = "the probe uses all of it")]
+mod answers;
+#[path = "../../src/probe/payload.rs"]
+#[allow(dead_code, reason = "the probe uses all of it")]
+mod payload;
+
+use answers::{Answer, MAX_SHOWN, RegistrarAnswer, shown};
+use payload::Token;
 
 pub(crate) fn check(data: &[u8]) {
     for line in data.split(|byte| *byte == b'\n') {

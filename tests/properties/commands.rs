@@ -1,11 +1,11 @@
 //! A stream of bytes in segments of any size: lines, commands, and what the rules answer to three players.
 
 use noray::config::Config;
-use noray::hosts::Hosts;
-use noray::id::ConnectionId;
-use noray::orchestrator::{Asker, Intake, Outcome, handle_command};
-use noray::protocol::{Command, LineReader, LineTooLong, MAX_ECHOED_NAME, MAX_LINE, Reply};
-use noray::relay::{OwnAddresses, RelayPort, RelayTable};
+use noray::core::commands::{Asker, Intake, Outcome, handle_command};
+use noray::core::id::ConnectionId;
+use noray::core::players::Hosts;
+use noray::core::protocol::{Command, LineReader, LineTooLong, MAX_ECHOED_NAME, MAX_LINE, Reply};
+use noray::core::relay::{OwnAddresses, RelayPort, RelayTable};
 use noray::time::Timestamp;
 
 use crate::random::Repeatable;
@@ -115,7 +115,7 @@ impl Server {
 
     /// The same command with an OpenID in place of `{1}` or `{2}`.
     fn named(&self, command: &Command) -> Option<Command> {
-        let of = |id: &noray::id::OpenId| {
+        let of = |id: &noray::core::id::OpenId| {
             let player = id.as_str().strip_prefix('{')?.strip_suffix('}')?.parse().ok()?;
             Some(self.hosts.by_connection(ConnectionId(player))?.open_id.clone())
         };

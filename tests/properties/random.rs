@@ -1,6 +1,6 @@
 //! Bytes for ids, the same in every run.
 
-use noray::id::Random;
+use noray::core::id::Random;
 
 pub(crate) struct Repeatable(u8);
 

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
 use noray::config::Config;
-use noray::hosts::{Hosts, Registration};
-use noray::id::ConnectionId;
-use noray::registrar::{OK, Registrar, UNKNOWN, UNKNOWN_ANSWERS_PER_SECOND};
-use noray::relay::OwnAddresses;
+use noray::core::id::ConnectionId;
+use noray::core::players::{Hosts, Registration};
+use noray::core::registrar::{OK, Registrar, UNKNOWN, UNKNOWN_ANSWERS_PER_SECOND};
+use noray::core::relay::OwnAddresses;
 use noray::time::Timestamp;
 
 const OWN: [&str; 2] = ["192.0.2.9:8809", "192.0.2.9:50000"];

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
-use noray::id::ConnectionId;
-use noray::relay::{Latching, Limits, OwnAddresses, Party, RelayPort, RelayTable};
+use noray::core::id::ConnectionId;
+use noray::core::relay::{Latching, Limits, OwnAddresses, Party, RelayPort, RelayTable};
 use noray::time::Timestamp;
 
 use model::{Model, SECOND};

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use model::{Model, SECOND};
-use noray::id::ConnectionId;
-use noray::relay::{
+use noray::core::id::ConnectionId;
+use noray::core::relay::{
     Action, DropReason, Latching, Limits, OwnAddresses, Party, RelayPort, RelayTable,
 };
 use noray::time::Timestamp;

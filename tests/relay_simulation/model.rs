@@ -3,8 +3,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use noray::network::Network;
-use noray::relay::{Action, DropReason, Latching, Limits, RelayPort};
+use noray::core::relay::{Action, DropReason, Latching, Limits, RelayPort};
+use noray::limits::network::Network;
 
 pub(crate) const SECOND: u64 = 1_000_000_000;
 

@@ -14,8 +14,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use noray::config::Config;
-use noray::server::{Addresses, Server, ServerHandle};
-use noray::units::ByteSize;
+use noray::config::units::ByteSize;
+use noray::shell::server::{Addresses, Server, ServerHandle};
 use socket2::{Domain, SockRef, Socket, Type};
 
 /// How long a test waits for what must come. Only a failure takes so long.

@@ -1,0 +1,187 @@
+//! Owns no socket: what the UDP registrar answers to a datagram, and how often.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::core::id::MAX_PRIVATE_ID;
+use crate::core::players::{Hosts, Registration};
+use crate::core::relay::OwnAddresses;
+use crate::limits::token_bucket::TokenBucket;
+use crate::time::Timestamp;
+
+/// The answer to a PrivateID that is known.
+pub const OK: &[u8] = b"OK";
+
+/// The answer to a datagram that is no PrivateID.
+///
+/// Given only to a datagram that is longer: so the registrar never sends more than it got, and does not answer
+/// another registrar's answer.
+pub const UNKNOWN: &[u8] = b"Unknown host pid!";
+
+/// How many [`UNKNOWN`] answers go out per second, to all senders together. Honest players need them only
+/// after a restart of the server, when a late answer is as good as none.
+pub const UNKNOWN_ANSWERS_PER_SECOND: u64 = 100;
+
+/// What a datagram at the registrar leads to.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// What to send back to the source, if anything.
+    pub answer: Option<&'static [u8]>,
+    /// What it did to the players.
+    pub registration: Registration,
+    /// Whether it would have had an answer, had there not been too many.
+    pub is_limited: bool,
+}
+
+/// Answers the datagrams at the registrar's port.
+#[derive(Debug)]
+pub struct Registrar {
+    unknown_answers: TokenBucket,
+    own: OwnAddresses,
+}
+
+impl Registrar {
+    /// A registrar that refuses what comes from the server's `own` addresses.
+    pub fn new(own: OwnAddresses) -> Self {
+        Self { unknown_answers: TokenBucket::default(), own }
+    }
+
+    /// Replaces the server's own addresses: those of interfaces come and go.
+    pub fn set_own_addresses(&mut self, own: OwnAddresses) {
+        self.own = own;
+    }
+
+    /// Takes one datagram: a PrivateID stores `source` as its player's external address.
+    pub fn handle_datagram(
+        &mut self,
+        hosts: &mut Hosts,
+        source: SocketAddr,
+        payload: &[u8],
+        now: Timestamp,
+    ) -> Outcome {
+        if !self.own.allows(source) {
+            return Outcome {
+                answer: None,
+                registration: Registration::Unknown,
+                is_limited: false,
+            };
+        }
+        let private_id = payload.trim_ascii_end();
+        let registration = match std::str::from_utf8(private_id) {
+            Ok(private_id) if private_id.len() <= MAX_PRIVATE_ID => {
+                hosts.register_address(private_id, source, now)
+            }
+            Ok(_) | Err(_) => Registration::Unknown,
+        };
+        let (answer, is_limited) = match registration {
+            Registration::First(..) | Registration::Moved(..) | Registration::Repeated => {
+                (Some(OK), false)
+            }
+            Registration::TooManyMoves | Registration::Implausible(..) => (None, false),
+            Registration::Unknown if payload.len() <= UNKNOWN.len() => (None, false),
+            Registration::Unknown => match self.unknown_answer(now) {
+                None => (None, true),
+                answer => (answer, false),
+            },
+        };
+        Outcome { answer, registration, is_limited }
+    }
+
+    fn unknown_answer(&mut self, now: Timestamp) -> Option<&'static [u8]> {
+        const BURST: Duration = Duration::from_secs(1);
+        let allowed = self.unknown_answers.has_tokens(BURST, now);
+        if allowed {
+            self.unknown_answers.charge(1, UNKNOWN_ANSWERS_PER_SECOND, now);
+        }
+        allowed.then_some(UNKNOWN)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::id::testing::Seeded;
+    use crate::core::id::{Alphabet, ConnectionId, OpenIdScheme};
+    use crate::core::players::IdScheme;
+
+    const HERE: &str = "192.0.2.1:1000";
+
+    fn setup() -> (Registrar, Hosts, String) {
+        let alphabet: Alphabet = "abcd".parse().unwrap();
+        let scheme = IdScheme {
+            open: OpenIdScheme::characters(String::new(), alphabet.clone(), 8),
+            private_alphabet: alphabet,
+            private_length: 40,
+        };
+        let mut hosts = Hosts::new(scheme);
+        let home = std::net::IpAddr::from([192, 0, 2, 1]);
+        let host = hosts.register(ConnectionId(1), home, &mut Seeded::new(1)).unwrap();
+        let secret = host.private_id.reveal().to_owned();
+        let own = OwnAddresses::new(["192.0.2.9".parse().unwrap()], [8809]);
+        (Registrar::new(own), hosts, secret)
+    }
+
+    fn answer(
+        setup: &mut (Registrar, Hosts, String),
+        payload: &[u8],
+        source: &str,
+    ) -> Option<&'static [u8]> {
+        let source = source.parse().unwrap();
+        setup.0.handle_datagram(&mut setup.1, source, payload, Timestamp::START).answer
+    }
+
+    #[test]
+    fn a_private_id_is_ok_also_with_white_space_behind_it() {
+        let mut s = setup();
+        let secret = s.2.clone();
+        for end in ["", "\n", "\r\n", "  "] {
+            assert_eq!(answer(&mut s, (secret.clone() + end).as_bytes(), HERE), Some(OK));
+        }
+        let in_front = format!(" {secret}");
+        assert_eq!(answer(&mut s, in_front.as_bytes(), HERE), Some(UNKNOWN));
+    }
+
+    #[test]
+    fn an_unknown_id_is_answered_with_fewer_bytes_than_it_had_or_not_at_all() {
+        let mut s = setup();
+        for length in 0..60 {
+            let answer = answer(&mut s, &vec![b'x'; length], HERE);
+            assert_eq!(answer, (length > UNKNOWN.len()).then_some(UNKNOWN), "{length} bytes");
+        }
+        assert_eq!(answer(&mut s, &[0xff; 100], HERE), Some(UNKNOWN));
+        assert_eq!(answer(&mut s, UNKNOWN, HERE), None, "two registrars do not answer each other");
+    }
+
+    #[test]
+    fn unknown_ids_are_answered_at_a_bounded_rate() {
+        let mut s = setup();
+        let mut answered = 0;
+        for millis in 0..10_000 {
+            let now = Timestamp::START + Duration::from_millis(millis);
+            let source = HERE.parse().unwrap();
+            let outcome = s.0.handle_datagram(&mut s.1, source, &[b'x'; 100], now);
+            answered += u64::from(outcome.answer.is_some());
+            assert_ne!(outcome.answer.is_some(), outcome.is_limited);
+        }
+        let bound = UNKNOWN_ANSWERS_PER_SECOND;
+        assert!((10 * bound..=11 * bound + 1).contains(&answered), "{answered} in 10 s");
+        let secret = s.2.clone();
+        assert_eq!(
+            answer(&mut s, secret.as_bytes(), HERE),
+            Some(OK),
+            "players are not held up by it"
+        );
+    }
+
+    #[test]
+    fn impossible_sources_are_refused() {
+        let mut s = setup();
+        let secret = s.2.clone();
+        for source in
+            ["192.0.2.1:0", "192.0.2.9:8809", "0.0.0.0:5", "224.0.0.1:5", "255.255.255.255:9"]
+        {
+            assert_eq!(answer(&mut s, secret.as_bytes(), source), None, "{source}");
+        }
+        assert_eq!(answer(&mut s, secret.as_bytes(), "192.0.2.9:8810"), Some(OK));
+    }
+}

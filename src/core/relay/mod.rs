@@ -1,0 +1,243 @@
+//! Has no socket, no clock and no payload: the rules by which datagrams pass between the two players of a pair.
+//!
+//! - [`RelayTable`] decides what happens to a datagram and who gets which port,
+//! - [`Latch`] follows a player's address as it is seen at one port,
+//! - [`PortPool`] says which ports are free, reserved or in use.
+
+mod latch;
+mod pair;
+mod port_map;
+mod ports;
+mod table;
+
+use std::collections::HashSet;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+pub use latch::{
+    ANY_IP_WINDOW, Latch, SEAM, SEAMLESS_ATTEMPTS, SILENCE_BEFORE_LATCHING, TAKE_BACK_WINDOW,
+};
+pub use pair::UNHEARD_ALLOWANCE;
+pub use port_map::PortMap;
+pub use ports::PortPool;
+pub use table::{Freed, Introduction, NoRelay, Party, RelayTable};
+
+/// A UDP port of the server that carries one player's side of a pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RelayPort(pub u16);
+
+impl fmt::Display for RelayPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What is to be done with a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Send it on, unchanged.
+    Forward {
+        /// The port that it leaves from: the sender's own of the pair.
+        via: RelayPort,
+        /// Where the receiver was last seen.
+        to: SocketAddr,
+    },
+    /// Forget it, and count why.
+    Drop(DropReason),
+}
+
+/// Why a datagram was not relayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DropReason {
+    /// The port carries no pair.
+    NoPair,
+    /// The source is one that no player can have: port 0, a multicast address, one of the server's own sockets.
+    InvalidSource,
+    /// The source's IP is not that of the partner.
+    WrongIp,
+    /// The partner's IP with another port, while the one in place is in use.
+    WrongPort,
+    /// Neither player's UDP comes from where its connection does.
+    Unconfirmed,
+    /// The receiver has not been heard yet and has got its allowance.
+    ReceiverUnheard,
+    /// The receiver has been silent for the idle time.
+    ReceiverSilent,
+    /// The sender is over the rate of one direction of a pair.
+    PairBandwidth,
+    /// All relays together are over the server's rate.
+    GlobalBandwidth,
+    /// The pair is older than it may become.
+    LifetimeDuration,
+    /// The pair has carried more than it may in its life.
+    LifetimeTraffic,
+    /// The kernel's buffer for sending was full.
+    SendBufferFull,
+    /// The kernel refused to send: no route, too large for the receiver's address family, a firewall.
+    SendFailed,
+}
+
+impl DropReason {
+    /// All of them, each at the index `self as usize`.
+    pub const ALL: [Self; 13] = [
+        Self::NoPair,
+        Self::InvalidSource,
+        Self::WrongIp,
+        Self::WrongPort,
+        Self::Unconfirmed,
+        Self::ReceiverUnheard,
+        Self::ReceiverSilent,
+        Self::PairBandwidth,
+        Self::GlobalBandwidth,
+        Self::LifetimeDuration,
+        Self::LifetimeTraffic,
+        Self::SendBufferFull,
+        Self::SendFailed,
+    ];
+
+    /// The metric's label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::NoPair => "no-pair",
+            Self::InvalidSource => "invalid-source",
+            Self::WrongIp => "wrong-ip",
+            Self::WrongPort => "wrong-port",
+            Self::Unconfirmed => "unconfirmed",
+            Self::ReceiverUnheard => "receiver-unheard",
+            Self::ReceiverSilent => "receiver-silent",
+            Self::PairBandwidth => "pair-bandwidth",
+            Self::GlobalBandwidth => "global-bandwidth",
+            Self::LifetimeDuration => "lifetime-duration",
+            Self::LifetimeTraffic => "lifetime-traffic",
+            Self::SendBufferFull => "send-buffer-full",
+            Self::SendFailed => "send-failed",
+        }
+    }
+
+    /// The limit of its own that a relay has reached, if it was that.
+    pub const fn limit(self) -> Option<Limit> {
+        match self {
+            Self::PairBandwidth => Some(Limit::Bandwidth),
+            Self::LifetimeDuration => Some(Limit::Lifetime),
+            Self::LifetimeTraffic => Some(Limit::Traffic),
+            Self::NoPair
+            | Self::InvalidSource
+            | Self::WrongIp
+            | Self::WrongPort
+            | Self::Unconfirmed
+            | Self::ReceiverUnheard
+            | Self::ReceiverSilent
+            | Self::GlobalBandwidth
+            | Self::SendBufferFull
+            | Self::SendFailed => None,
+        }
+    }
+}
+
+/// A limit of one relay, of which its owner is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// Bytes per second in one direction.
+    Bandwidth,
+    /// Time since the introduction.
+    Lifetime,
+    /// Bytes in both directions since the introduction.
+    Traffic,
+}
+
+impl Limit {
+    /// The token on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Bandwidth => "bandwidth",
+            Self::Lifetime => "lifetime",
+            Self::Traffic => "traffic",
+        }
+    }
+}
+
+/// Which sources may become a player's address at a relay port (RFC 7362 calls this latching).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Latching {
+    /// The registered IP with any port ("restricted latching").
+    SameIp,
+    /// Also any IP, if it is the first that is heard and comes soon after the introduction.
+    Any,
+    /// Only the registered address.
+    Off,
+}
+
+/// What relays may carry. Rates and sizes count [`charge`]d bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes per second in each direction of each pair; at least 1.
+    pub pair_rate: u64,
+    /// Bytes per second of all relays together; at least 1.
+    pub global_rate: u64,
+    /// How long a burst at full rate may be: the depth of the token buckets.
+    pub burst: Duration,
+    /// How old a pair may become.
+    pub lifetime: Duration,
+    /// How many bytes a pair may carry in its life, both directions together.
+    pub lifetime_traffic: u64,
+    /// After how long without a forwarded datagram a pair is freed, and after how long a silent player is sent
+    /// nothing.
+    pub idle_timeout: Duration,
+    /// Which sources may become a player's address.
+    pub latching: Latching,
+    /// How many pairs one network may have asked for while few ports are left.
+    pub max_per_network: usize,
+}
+
+/// What a datagram with a payload of `length` bytes costs: with the 28 bytes of its IPv4 and UDP headers.
+pub const fn charge(length: usize) -> u64 {
+    length as u64 + 28
+}
+
+/// The addresses of the server's own UDP sockets, to which no relay may ever send.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnAddresses {
+    ips: HashSet<IpAddr>,
+    has_loopback: bool,
+    ports: HashSet<u16>,
+}
+
+impl OwnAddresses {
+    /// Every combination of the machine's `ips` and the server's UDP `ports`.
+    pub fn new(
+        ips: impl IntoIterator<Item = IpAddr>,
+        ports: impl IntoIterator<Item = u16>,
+    ) -> Self {
+        let (ips, ports) = (ips.into_iter().collect(), ports.into_iter().collect());
+        Self { ips, has_loopback: false, ports }
+    }
+
+    /// The same, and all of the loopback network: a server that is bound to every address has those too.
+    pub fn and_loopback(self) -> Self {
+        Self { has_loopback: true, ..self }
+    }
+
+    /// Whether `source` can be a player's address.
+    pub fn allows(&self, source: SocketAddr) -> bool {
+        let ip = source.ip();
+        let is_broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
+        let is_own_ip = self.ips.contains(&ip) || (self.has_loopback && ip.is_loopback());
+        let is_own = is_own_ip && self.ports.contains(&source.port());
+        source.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !is_broadcast && !is_own
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_stand_at_their_index_and_have_labels_of_their_own() {
+        let labels: HashSet<_> = DropReason::ALL.iter().map(|reason| reason.label()).collect();
+        assert_eq!(labels.len(), DropReason::ALL.len());
+        for (index, reason) in DropReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index);
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Binds nothing: which relay ports are free, which are reserved for whom.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use crate::core::id::ConnectionId;
+use crate::core::relay::RelayPort;
+
+/// The relay ports that carry no pair.
+///
+/// Free ports form a queue: the one that was freed longest ago is used next, so that stray datagrams of an old
+/// game do not meet a new one. A reservation keeps a port for a player until its first introduction, but
+/// promises nothing: when no port is free, the oldest one is taken back.
+#[derive(Debug, Default)]
+pub struct PortPool {
+    free: VecDeque<RelayPort>,
+    /// By age: the keys only grow.
+    reservations: BTreeMap<u64, (ConnectionId, RelayPort)>,
+    by_player: HashMap<ConnectionId, u64>,
+    next_reservation: u64,
+}
+
+impl PortPool {
+    /// All of `ports` are free, to be used in that order.
+    pub fn new(ports: impl IntoIterator<Item = RelayPort>) -> Self {
+        Self { free: ports.into_iter().collect(), ..Self::default() }
+    }
+
+    /// Reserves a free port for the player, if it has none and there is one.
+    pub fn reserve(&mut self, player: ConnectionId) {
+        if self.by_player.contains_key(&player) {
+            return;
+        }
+        let Some(port) = self.free.pop_front() else {
+            return;
+        };
+        self.reservations.insert(self.next_reservation, (player, port));
+        self.by_player.insert(player, self.next_reservation);
+        self.next_reservation += 1;
+    }
+
+    /// Gives up the player's reservation; its port goes to the end of the queue.
+    pub fn cancel(&mut self, player: ConnectionId) {
+        if let Some(port) = self.take_reservation(player) {
+            self.release(port);
+        }
+    }
+
+    /// A port for each of two players: its reserved one, else a free one, else the oldest reservation of others.
+    /// Both or none.
+    pub fn allocate(
+        &mut self,
+        first: ConnectionId,
+        second: ConnectionId,
+    ) -> Option<[RelayPort; 2]> {
+        if self.free.len() + self.reservations.len() < 2 {
+            return None;
+        }
+        // Both own reservations are taken before anyone's oldest: it must not be the second player's.
+        let reserved = [first, second].map(|player| self.take_reservation(player));
+        Some(reserved.map(|port| port.unwrap_or_else(|| self.take_any())))
+    }
+
+    /// Puts a port that carried a pair at the end of the queue.
+    pub fn release(&mut self, port: RelayPort) {
+        self.free.push_back(port);
+    }
+
+    /// How many ports are free.
+    pub fn free(&self) -> usize {
+        self.free.len()
+    }
+
+    /// How many ports are reserved.
+    pub fn reserved(&self) -> usize {
+        self.reservations.len()
+    }
+
+    /// Every port in the pool, free or reserved.
+    pub fn iter(&self) -> impl Iterator<Item = RelayPort> + '_ {
+        let reserved = self.reservations.values().map(|(_, port)| *port);
+        self.free.iter().copied().chain(reserved)
+    }
+
+    fn take_any(&mut self) -> RelayPort {
+        self.free.pop_front().unwrap_or_else(|| {
+            let (_, (player, port)) =
+                self.reservations.pop_first().expect("allocate made sure of two ports");
+            self.by_player.remove(&player);
+            port
+        })
+    }
+
+    fn take_reservation(&mut self, player: ConnectionId) -> Option<RelayPort> {
+        let reservation = self.by_player.remove(&player)?;
+        let (_, port) = self.reservations.remove(&reservation).expect("both maps name it");
+        Some(port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: ConnectionId = ConnectionId(1);
+    const B: ConnectionId = ConnectionId(2);
+    const C: ConnectionId = ConnectionId(3);
+
+    fn pool(count: u16) -> PortPool {
+        PortPool::new((1..=count).map(RelayPort))
+    }
+
+    fn ports(a: u16, b: u16) -> Option<[RelayPort; 2]> {
+        Some([RelayPort(a), RelayPort(b)])
+    }
+
+    #[test]
+    fn freed_ports_come_last() {
+        let mut pool = pool(4);
+        assert_eq!(pool.allocate(A, B), ports(1, 2));
+        pool.release(RelayPort(2));
+        pool.release(RelayPort(1));
+        assert_eq!(pool.allocate(A, B), ports(3, 4));
+        assert_eq!(pool.allocate(A, B), ports(2, 1));
+    }
+
+    #[test]
+    fn a_reservation_is_used_by_the_first_introduction_only() {
+        let mut pool = pool(6);
+        pool.reserve(A);
+        pool.reserve(A);
+        pool.reserve(B);
+        assert_eq!((pool.free(), pool.reserved()), (4, 2));
+        assert_eq!(pool.allocate(B, A), ports(2, 1));
+        assert_eq!(pool.allocate(B, A), ports(3, 4));
+    }
+
+    #[test]
+    fn the_oldest_reservation_is_taken_back_but_never_the_partners() {
+        let mut pool = pool(3);
+        for player in [B, C, A] {
+            pool.reserve(player);
+        }
+        assert_eq!(pool.allocate(A, B), ports(3, 1));
+        assert_eq!(pool.allocate(A, B), None, "one port is no pair");
+        assert_eq!(pool.reserved(), 1, "and a failed try takes nothing");
+        pool.release(RelayPort(1));
+        assert_eq!(pool.allocate(A, B), ports(1, 2), "C's is taken back");
+        pool.cancel(C);
+        assert_eq!((pool.free(), pool.reserved()), (0, 0), "C has nothing left to cancel");
+    }
+
+    #[test]
+    fn a_cancelled_reservation_goes_to_the_end_of_the_queue() {
+        let mut pool = pool(3);
+        pool.reserve(A);
+        pool.cancel(A);
+        assert_eq!(pool.allocate(A, B), ports(2, 3));
+        assert_eq!(pool.iter().collect::<Vec<_>>(), [RelayPort(1)]);
+    }
+}

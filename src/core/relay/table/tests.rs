@@ -1,0 +1,426 @@
+use super::*;
+use crate::core::relay::{Latching, UNHEARD_ALLOWANCE};
+
+const ALICE: ConnectionId = ConnectionId(1);
+const BOB: ConnectionId = ConnectionId(2);
+const CAROL: ConnectionId = ConnectionId(3);
+
+const ALICE_AT: &str = "198.51.100.1:1000";
+const BOB_AT: &str = "203.0.113.2:2000";
+/// Behind the same router as Bob.
+const CAROL_AT: &str = "203.0.113.2:3000";
+
+const LIMITS: Limits = Limits {
+    pair_rate: 1_000_000,
+    global_rate: 10_000_000,
+    burst: Duration::from_millis(100),
+    lifetime: Duration::from_secs(1000),
+    lifetime_traffic: 10_000_000,
+    idle_timeout: Duration::from_secs(30),
+    latching: Latching::SameIp,
+    max_per_network: 100,
+};
+
+/// A table with ports 1 to 6, and a clock.
+struct Play {
+    table: RelayTable,
+    now: Timestamp,
+}
+
+impl Play {
+    fn new(limits: Limits) -> Self {
+        let ports: Vec<RelayPort> = (1..=6).map(RelayPort).collect();
+        let own = OwnAddresses::new(["192.0.2.9".parse().unwrap()], 1..=6);
+        Self { table: RelayTable::new(limits, own, &ports), now: Timestamp::START }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now = self.now + time;
+    }
+
+    fn introduce(
+        &mut self,
+        asker: (ConnectionId, &str),
+        host: (ConnectionId, &str),
+    ) -> Result<(u16, u16), NoRelay> {
+        let party = |(player, address): (ConnectionId, &str)| {
+            let address: SocketAddr = address.parse().unwrap();
+            Party { player, address, connected_from: address.ip() }
+        };
+        let introduction = self.table.introduce(party(asker), party(host), self.now)?;
+        self.table.check_invariants();
+        Ok((introduction.asker.0, introduction.host.0))
+    }
+
+    /// What becomes of 100 bytes: `"via to"` or the reason to drop them.
+    fn send(&mut self, at: u16, source: &str) -> String {
+        self.send_bytes(at, source, 100)
+    }
+
+    fn send_bytes(&mut self, at: u16, source: &str, length: usize) -> String {
+        let source = source.parse().unwrap();
+        match self.table.handle_datagram(RelayPort(at), source, length, self.now) {
+            Action::Forward { via, to } => format!("{via} {to}"),
+            Action::Drop(reason) => reason.label().to_owned(),
+        }
+    }
+
+    fn sweep(&mut self) -> usize {
+        self.table.sweep(self.now);
+        let freed = std::iter::from_fn(|| self.table.poll_freed()).count();
+        self.table.check_invariants();
+        freed
+    }
+}
+
+/// Alice has asked for Bob: his port is 2, hers 1.
+fn introduced(limits: Limits) -> Play {
+    let mut play = Play::new(limits);
+    assert_eq!(play.introduce((ALICE, ALICE_AT), (BOB, BOB_AT)), Ok((1, 2)));
+    play
+}
+
+#[test]
+fn each_player_sees_the_other_at_one_port_and_can_answer_there() {
+    let mut play = introduced(LIMITS);
+    assert_eq!(play.send(2, ALICE_AT), format!("1 {BOB_AT}"));
+    assert_eq!(play.send(1, BOB_AT), format!("2 {ALICE_AT}"));
+}
+
+#[test]
+fn only_the_introduced_partner_may_send() {
+    let mut play = introduced(LIMITS);
+    play.introduce((CAROL, CAROL_AT), (ALICE, ALICE_AT)).unwrap();
+    assert_eq!(play.send(2, ALICE_AT), format!("1 {BOB_AT}"));
+    play.send(1, BOB_AT);
+    assert_eq!(play.send(2, "192.0.2.7:5"), "wrong-ip");
+    assert_eq!(play.send(2, BOB_AT), "wrong-ip", "the player itself is not its partner");
+    assert_eq!(play.send(1, CAROL_AT), "wrong-port", "introduced, but at another port");
+    assert_eq!(play.send(5, ALICE_AT), "no-pair", "a free port");
+    assert_eq!(play.send(0, ALICE_AT), "no-pair");
+    assert_eq!(play.send(60_000, ALICE_AT), "no-pair");
+    assert_eq!(play.send(2, "198.51.100.1:0"), "invalid-source");
+    assert_eq!(play.send(2, "192.0.2.9:3"), "invalid-source", "one of the server's own sockets");
+}
+
+#[test]
+fn a_partner_is_awaited_until_it_is_heard() {
+    let mut play = introduced(LIMITS);
+    assert_eq!(play.table.awaited(RelayPort(2)), Some(ALICE_AT.parse().unwrap()));
+    play.send(2, ALICE_AT);
+    assert_eq!(play.table.awaited(RelayPort(2)), None);
+    assert_eq!(play.table.awaited(RelayPort(1)), Some(BOB_AT.parse().unwrap()));
+    assert_eq!(play.table.awaited(RelayPort(3)), None);
+}
+
+#[test]
+fn a_reserved_port_takes_no_datagrams() {
+    let mut play = Play::new(LIMITS);
+    play.table.reserve(ALICE);
+    play.table.check_invariants();
+    assert_eq!(play.send(1, ALICE_AT), "no-pair");
+    play.table.handle_departure(ALICE);
+    play.table.check_invariants();
+    assert_eq!((play.table.ports().free(), play.table.ports().reserved()), (6, 0));
+}
+
+#[test]
+fn asking_again_gives_the_same_ports_whoever_asks() {
+    let mut play = introduced(LIMITS);
+    assert_eq!(play.introduce((ALICE, ALICE_AT), (BOB, BOB_AT)), Ok((1, 2)));
+    assert_eq!(play.introduce((BOB, BOB_AT), (ALICE, ALICE_AT)), Ok((2, 1)));
+    assert_eq!(play.table.pairs(), 1);
+}
+
+#[test]
+fn both_ports_or_none() {
+    let mut play = introduced(LIMITS);
+    play.introduce((ALICE, ALICE_AT), (CAROL, CAROL_AT)).unwrap();
+    play.table.reserve(ConnectionId(4));
+    assert_eq!(play.introduce((BOB, BOB_AT), (CAROL, CAROL_AT)), Ok((6, 5)), "4's is taken back");
+    let more = play.introduce((ConnectionId(4), ALICE_AT), (BOB, BOB_AT));
+    assert_eq!(more, Err(NoRelay::Exhausted));
+    assert_eq!(play.table.pairs(), 3);
+}
+
+#[test]
+fn asking_again_keeps_no_idle_pair() {
+    let mut play = introduced(LIMITS);
+    for _ in 0..30 {
+        assert_eq!(play.introduce((ALICE, ALICE_AT), (BOB, BOB_AT)), Ok((1, 2)));
+        play.pass(Duration::from_secs(1));
+    }
+    assert_eq!(play.introduce((ALICE, ALICE_AT), (BOB, BOB_AT)), Ok((3, 4)), "a new one");
+}
+
+#[test]
+fn relays_are_not_exhausted_while_idle_ones_wait_for_the_sweep() {
+    let mut play = introduced(LIMITS);
+    play.introduce((ALICE, ALICE_AT), (CAROL, CAROL_AT)).unwrap();
+    play.introduce((CAROL, CAROL_AT), (BOB, BOB_AT)).unwrap();
+    let fourth = (ConnectionId(4), ALICE_AT);
+    assert_eq!(play.introduce(fourth, (BOB, BOB_AT)), Err(NoRelay::Exhausted));
+    play.pass(Duration::from_secs(30));
+    assert_eq!(play.introduce(fourth, (BOB, BOB_AT)), Ok((1, 2)));
+    assert_eq!(play.table.pairs(), 1);
+}
+
+#[test]
+fn partners_behind_one_ip_are_never_mixed() {
+    let mut play = introduced(LIMITS);
+    let (carols, alices) = play.introduce((CAROL, CAROL_AT), (ALICE, ALICE_AT)).unwrap();
+    // Both routers map to other ports than the registrar saw; Bob's later once more.
+    for bob_at in ["203.0.113.2:2001", "203.0.113.2:2002"] {
+        assert_eq!(play.send(1, bob_at), format!("2 {ALICE_AT}"));
+        assert_eq!(play.send(alices, "203.0.113.2:3001"), format!("{carols} {ALICE_AT}"));
+        assert_eq!(play.send(2, ALICE_AT), format!("1 {bob_at}"));
+        assert_eq!(play.send(carols, ALICE_AT), format!("{alices} 203.0.113.2:3001"));
+        play.pass(Duration::from_secs(2));
+    }
+}
+
+#[test]
+fn an_address_not_heard_yet_gets_its_allowance_and_no_more() {
+    let mut play = introduced(LIMITS);
+    let fits = usize::try_from(UNHEARD_ALLOWANCE / charge(100)).unwrap();
+    for _ in 0..fits {
+        assert_eq!(play.send(2, ALICE_AT), format!("1 {BOB_AT}"));
+        play.pass(Duration::from_millis(1));
+    }
+    assert_eq!(play.send(2, ALICE_AT), "receiver-unheard");
+    play.send(1, BOB_AT);
+    for _ in 0..2 * fits {
+        assert_eq!(play.send(2, ALICE_AT), format!("1 {BOB_AT}"), "heard once is enough");
+        play.pass(Duration::from_millis(1));
+    }
+    let largest = usize::try_from(UNHEARD_ALLOWANCE - 28).unwrap();
+    let mut play = introduced(LIMITS);
+    assert_eq!(play.send_bytes(2, ALICE_AT, largest + 1), "receiver-unheard");
+    assert_eq!(play.send_bytes(2, ALICE_AT, largest), format!("1 {BOB_AT}"));
+}
+
+#[test]
+fn a_registration_does_not_renew_the_allowance() {
+    let mut play = introduced(LIMITS);
+    play.send_bytes(2, ALICE_AT, 65_000);
+    play.pass(Duration::from_secs(1));
+    play.table.handle_move(BOB, "192.0.2.50:5".parse().unwrap());
+    assert_eq!(play.send_bytes(2, ALICE_AT, 600), "receiver-unheard");
+    assert_eq!(play.send_bytes(2, ALICE_AT, 100), "1 192.0.2.50:5");
+}
+
+#[test]
+fn a_silent_player_is_sent_nothing() {
+    let mut play = introduced(LIMITS);
+    play.send(1, BOB_AT);
+    for _ in 0..29 {
+        play.pass(Duration::from_secs(1));
+        assert_eq!(play.send(2, ALICE_AT), format!("1 {BOB_AT}"));
+    }
+    play.pass(Duration::from_secs(1));
+    assert_eq!(play.send(2, ALICE_AT), "receiver-silent");
+    assert_eq!(play.send(1, BOB_AT), format!("2 {ALICE_AT}"));
+    assert_eq!(play.send(2, ALICE_AT), format!("1 {BOB_AT}"));
+}
+
+#[test]
+fn bandwidth_is_limited_per_direction_of_each_pair() {
+    let mut play = introduced(LIMITS);
+    play.send(1, BOB_AT);
+    play.send(2, ALICE_AT);
+    play.pass(Duration::from_secs(1));
+    assert_eq!(play.send_bytes(2, ALICE_AT, 65_000), format!("1 {BOB_AT}"));
+    assert_eq!(play.send_bytes(2, ALICE_AT, 65_000), format!("1 {BOB_AT}"), "a debt may be left");
+    assert_eq!(play.send(2, ALICE_AT), "pair-bandwidth");
+    assert_eq!(play.send(1, BOB_AT), format!("2 {ALICE_AT}"), "the other direction is free");
+    play.pass(Duration::from_millis(31));
+    assert_eq!(play.send(2, ALICE_AT), format!("1 {BOB_AT}"));
+}
+
+#[test]
+fn all_relays_together_are_limited() {
+    let mut play = introduced(Limits { global_rate: 100_000, ..LIMITS });
+    assert_eq!(play.send_bytes(2, ALICE_AT, 20_000), format!("1 {BOB_AT}"));
+    assert_eq!(play.send(1, BOB_AT), "global-bandwidth");
+    play.pass(Duration::from_millis(101));
+    assert_eq!(play.send(1, BOB_AT), format!("2 {ALICE_AT}"));
+}
+
+#[test]
+fn a_pair_past_its_lifetime_forwards_nothing_and_the_next_introduction_opens_a_new_one() {
+    for (limits, reason) in [
+        (Limits { lifetime: Duration::from_secs(10), ..LIMITS }, "lifetime-duration"),
+        (Limits { lifetime_traffic: 1000, ..LIMITS }, "lifetime-traffic"),
+    ] {
+        let mut play = introduced(limits);
+        for _ in 0..10 {
+            play.send(2, ALICE_AT);
+            play.send(1, BOB_AT);
+            play.pass(Duration::from_secs(1));
+        }
+        assert_eq!(play.send(2, ALICE_AT), reason);
+        assert_eq!(play.introduce((BOB, BOB_AT), (ALICE, ALICE_AT)), Ok((3, 4)), "FIFO of ports");
+        assert_eq!(play.send(2, ALICE_AT), "no-pair");
+        play.pass(Duration::from_secs(20));
+        let is_over_again = usize::from(reason == "lifetime-duration");
+        assert_eq!(play.sweep(), 1 + is_over_again, "the first was freed by the introduction");
+    }
+}
+
+#[test]
+fn a_pair_past_its_lifetime_is_swept_whatever_arrives() {
+    let mut play = introduced(Limits { lifetime: Duration::from_secs(10), ..LIMITS });
+    play.pass(Duration::from_secs(10));
+    play.send(2, ALICE_AT);
+    assert_eq!(play.sweep(), 1);
+}
+
+#[test]
+fn pairs_are_freed_when_nothing_was_forwarded_whoever_is_connected() {
+    let mut play = introduced(LIMITS);
+    play.table.handle_departure(ALICE);
+    play.table.handle_departure(BOB);
+    play.pass(Duration::from_secs(29));
+    assert_eq!(play.sweep(), 0);
+    assert_eq!(
+        play.send(2, ALICE_AT),
+        format!("1 {BOB_AT}"),
+        "games go on without their connection"
+    );
+    play.pass(Duration::from_secs(15));
+    assert_eq!(play.send(2, "192.0.2.7:5"), "wrong-ip");
+    play.pass(Duration::from_secs(15));
+    assert_eq!(play.sweep(), 1, "what was dropped keeps nothing alive");
+    assert_eq!(play.table.ports().free(), 6);
+}
+
+#[test]
+fn a_registration_from_elsewhere_moves_the_live_relays() {
+    let mut play = introduced(LIMITS);
+    play.introduce((CAROL, CAROL_AT), (BOB, BOB_AT)).unwrap();
+    play.send(1, BOB_AT);
+    play.table.handle_move(BOB, "192.0.2.50:5".parse().unwrap());
+    assert_eq!(play.send(2, ALICE_AT), "1 192.0.2.50:5");
+    assert_eq!(play.send(4, CAROL_AT), "3 192.0.2.50:5");
+    assert_eq!(play.send(1, BOB_AT), "wrong-ip", "the old address is a stranger's now");
+    assert_eq!(play.send(1, "192.0.2.50:6"), format!("2 {ALICE_AT}"));
+}
+
+/// Two servers with a pair each. Somebody has registered the players of each with the ports of the other as forged
+/// addresses, and forges one datagram; how often it is forwarded before it is dropped.
+fn rounds_between_two_servers(latching: Latching, connected_from: [&str; 2]) -> u64 {
+    const SERVERS: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
+    let mut tables = [0, 1].map(|server| {
+        let own = OwnAddresses::new([SERVERS[server].parse().unwrap()], 1..=2);
+        let limits = Limits { latching, ..LIMITS };
+        let mut table = RelayTable::new(limits, own, &[RelayPort(1), RelayPort(2)]);
+        // The host's datagrams leave from port 2 and come to port 1, on both servers.
+        let party = |player, port, connected_from: &str| Party {
+            player,
+            address: format!("{}:{port}", SERVERS[1 - server]).parse().unwrap(),
+            connected_from: connected_from.parse().unwrap(),
+        };
+        let [asker, host] = connected_from;
+        let (asker, host) = (party(ALICE, 2, asker), party(BOB, 1, host));
+        // They are at their own addresses at first, and then they forge those.
+        let at_home = |party: Party| {
+            let address = SocketAddr::new(party.connected_from, 4000);
+            Party { address, ..party }
+        };
+        table.introduce(at_home(asker), at_home(host), Timestamp::START).unwrap();
+        for party in [asker, host] {
+            table.handle_move(party.player, party.address);
+        }
+        let again = table.introduce(asker, host, Timestamp::START);
+        assert_eq!(again.is_err(), latching != Latching::Any, "{again:?}");
+        table
+    });
+    let (mut server, mut at, mut source) = (0, RelayPort(2), format!("{}:2", SERVERS[1]));
+    for round in 0..1000 {
+        let now = Timestamp::START + Duration::from_millis(round);
+        match tables[server].handle_datagram(at, source.parse().unwrap(), 100, now) {
+            Action::Forward { via, to } => {
+                source = format!("{}:{via}", SERVERS[server]);
+                server = 1 - server;
+                assert_eq!(to.ip().to_string(), SERVERS[server]);
+                at = RelayPort(to.port());
+            }
+            Action::Drop(reason) => {
+                assert_eq!(reason, DropReason::Unconfirmed);
+                return round;
+            }
+        }
+    }
+    1000
+}
+
+#[test]
+fn two_servers_are_not_led_to_send_to_each_other() {
+    let forgers = ["198.51.100.7", "198.51.100.8"];
+    assert_eq!(rounds_between_two_servers(Latching::SameIp, forgers), 0);
+    assert_eq!(rounds_between_two_servers(Latching::Off, forgers), 0);
+    // What would happen without the rule: on and on.
+    assert_eq!(rounds_between_two_servers(Latching::Any, forgers), 1000);
+}
+
+#[test]
+fn one_player_whose_connection_comes_from_its_own_ip_is_enough() {
+    let ip = |address: &str| address.parse::<SocketAddr>().unwrap().ip();
+    let mut play = introduced(LIMITS);
+    let elsewhere =
+        Party { player: CAROL, address: CAROL_AT.parse().unwrap(), connected_from: ip(ALICE_AT) };
+    let alice =
+        Party { player: ALICE, address: ALICE_AT.parse().unwrap(), connected_from: ip(ALICE_AT) };
+    let ports = play.table.introduce(elsewhere, alice, play.now).unwrap();
+    assert_eq!(play.send(ports.host.0, CAROL_AT), format!("{} {ALICE_AT}", ports.asker));
+    // Alice moves to another network than her connection's, and back.
+    play.table.handle_move(ALICE, BOB_AT.parse().unwrap());
+    assert_eq!(play.send(ports.host.0, CAROL_AT), "unconfirmed");
+    assert_eq!(play.send(ports.asker.0, BOB_AT), "unconfirmed");
+    play.table.handle_move(ALICE, ALICE_AT.parse().unwrap());
+    assert_eq!(play.send(ports.host.0, CAROL_AT), format!("{} {ALICE_AT}", ports.asker));
+}
+
+#[test]
+fn a_player_is_told_of_a_limit_once_a_minute() {
+    let mut play = introduced(LIMITS);
+    let at = RelayPort(2);
+    for (seconds, limit, told) in [
+        (0, Limit::Bandwidth, [Some(ALICE), None]),
+        (59, Limit::Bandwidth, [None, None]),
+        (59, Limit::Lifetime, [Some(ALICE), Some(BOB)]),
+        (60, Limit::Bandwidth, [Some(ALICE), None]),
+        (60, Limit::Traffic, [Some(ALICE), Some(BOB)]),
+        (61, Limit::Traffic, [None, None]),
+    ] {
+        let now = Timestamp::START + Duration::from_secs(seconds);
+        assert_eq!(play.table.poll_notices(at, limit, now), told, "{limit:?} at {seconds} s");
+    }
+    assert_eq!(play.table.poll_notices(RelayPort(5), Limit::Traffic, play.now), [None, None]);
+}
+
+#[test]
+fn when_ports_run_short_a_network_keeps_to_its_share() {
+    let limits = Limits { max_per_network: 2, ..LIMITS };
+    let ports: Vec<RelayPort> = (1..=20).map(RelayPort).collect();
+    let mut play = Play {
+        table: RelayTable::new(limits, OwnAddresses::default(), &ports),
+        now: Timestamp::START,
+    };
+    let host = (ConnectionId(1000), BOB_AT);
+    let (greedy, modest) = ("198.51.100.1:1000", "198.51.100.2:1000");
+    for id in 0..8 {
+        play.introduce((ConnectionId(id), greedy), host).expect("there is room for all");
+    }
+    assert_eq!(play.introduce((ConnectionId(8), greedy), host), Err(NoRelay::NetworkHasItsShare));
+    play.introduce((ConnectionId(9), modest), host).expect("another network has its share");
+    play.table.handle_departure(ConnectionId(0));
+    assert_eq!(
+        play.introduce((ConnectionId(8), greedy), host),
+        Err(NoRelay::NetworkHasItsShare),
+        "pairs count as long as they live, not as long as somebody is connected"
+    );
+    play.introduce((ConnectionId(3), greedy), host).expect("a live pair is no new one");
+    play.pass(limits.idle_timeout);
+    play.introduce((ConnectionId(8), greedy), host).expect("what is over counts no more");
+}

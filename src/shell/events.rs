@@ -1,0 +1,70 @@
+//! Handles nothing: the one way from other threads to the event loop, a bounded channel and a waker.
+
+use std::time::{Duration, Instant};
+
+use crate::config::Config;
+use crate::core::id::ConnectionId;
+use crate::core::protocol::{Command, CommandKind};
+use crate::limits::conduct::Misconduct;
+use crate::shell::connection::SharedConnection;
+use crate::shell::poller::Waker;
+use crossbeam_channel::{Receiver, Sender};
+
+/// What other threads tell the loop.
+pub(crate) enum Event {
+    /// A player has connected; its thread is about to read.
+    Connected(SharedConnection),
+    /// No thread could be had for that player.
+    Refused(ConnectionId),
+    /// A player sent a line.
+    Command { player: ConnectionId, command: Command, received: Instant },
+    /// A player sent a command that its rate does not allow.
+    TooFast { player: ConnectionId, kind: CommandKind, received: Instant },
+    /// A player's connection is to be closed; nothing more will come from it.
+    Misconduct(ConnectionId, Misconduct),
+    /// A player's connection has ended.
+    Disconnected(ConnectionId),
+    /// Somebody wants to know whether the loop turns.
+    Ping(Sender<()>),
+    /// Another configuration is in force; the sender is told when it is so.
+    Reload(Box<Config>, Sender<()>),
+    /// The server is to end once its relays are quiet.
+    Drain,
+    /// The server is to end.
+    Shutdown,
+    /// Nobody will connect any more.
+    AcceptorClosed,
+}
+
+/// The loop has ended; nobody listens any more.
+#[derive(Debug)]
+pub(crate) struct LoopGone;
+
+/// A channel that holds `size` events; each one posted also wakes the loop.
+pub(crate) fn channel(size: usize, waker: Waker) -> (EventSender, Receiver<Event>) {
+    let (channel, receiver) = crossbeam_channel::bounded(size);
+    (EventSender { channel, waker }, receiver)
+}
+
+/// Posts events to the loop and wakes it.
+#[derive(Clone)]
+pub(crate) struct EventSender {
+    channel: Sender<Event>,
+    waker: Waker,
+}
+
+impl EventSender {
+    /// Posts an event, waiting while the channel is full.
+    pub(crate) fn post(&self, event: Event) -> Result<(), LoopGone> {
+        self.channel.send(event).map_err(|_| LoopGone)?;
+        self.waker.wake();
+        Ok(())
+    }
+
+    /// Posts an event, waiting for at most `patience` while the channel is full.
+    pub(crate) fn post_within(&self, event: Event, patience: Duration) -> Result<(), LoopGone> {
+        self.channel.send_timeout(event, patience).map_err(|_| LoopGone)?;
+        self.waker.wake();
+        Ok(())
+    }
+}

@@ -1,0 +1,171 @@
+//! Touches no state but atomics: metrics and health for the person who runs the server.
+//!
+//! One request a connection, few connections at a time, each with a deadline: slow or hostile clients delay the
+//! next scrape and nothing else.
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::limits::bounds::Bound;
+use crate::operation::clock;
+use crate::operation::metrics::Metrics;
+use crate::shell::events::{Event, EventSender};
+use crate::shell::listener::Acceptor;
+
+const OK: &str = "200 OK";
+const UNAVAILABLE: &str = "503 Service Unavailable";
+
+/// How many requests are answered at once; further connections are closed.
+const MAX_REQUESTS: usize = 16;
+
+/// How long a client may take to ask, and for how long it may leave an answer unread.
+const DEADLINE: Duration = Duration::from_secs(2);
+
+/// How long a request may be, in bytes.
+const MAX_REQUEST: usize = 8 * 1024;
+
+/// How long the event loop may take to answer before it counts as stuck.
+const LOOP_ANSWER_TIME: Duration = Duration::from_secs(1);
+
+/// How long nothing is accepted after the system refused a connection.
+const COOL_DOWN: Duration = Duration::from_millis(100);
+
+/// What the endpoint serves from.
+pub(crate) struct Endpoint {
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) events: EventSender,
+    pub(crate) relay_ports: usize,
+}
+
+/// The body of the thread: answers until the socket is shut down.
+pub(crate) fn run(acceptor: &Acceptor, endpoint: &Endpoint) {
+    let active = AtomicUsize::new(0);
+    thread::scope(|requests| {
+        while let Some(accepted) = acceptor.accept() {
+            match accepted {
+                Ok((stream, _)) => {
+                    let request = ActiveRequest::new(&active);
+                    if active.load(Ordering::Relaxed) > MAX_REQUESTS {
+                        endpoint.metrics.bounds_reached[Bound::Requests as usize].add(1);
+                        continue;
+                    }
+                    let stream = Arc::new(stream);
+                    let own = Arc::clone(&stream);
+                    let serve = move || {
+                        let _until_it_ends = request;
+                        endpoint.serve(&own);
+                    };
+                    // Players may have all threads: then health and metrics matter most.
+                    if let Err(error) = thread::Builder::new().spawn_scoped(requests, serve) {
+                        log::debug!("no thread for an http request, others wait for it: {error}");
+                        endpoint.serve(&stream);
+                    }
+                }
+                Err(error) => {
+                    log::debug!("http connection not accepted: {error}");
+                    thread::park_timeout(COOL_DOWN);
+                }
+            }
+        }
+    });
+}
+
+/// One request under way, counted until it goes out of scope, however it ends.
+struct ActiveRequest<'a>(&'a AtomicUsize);
+
+impl<'a> ActiveRequest<'a> {
+    fn new(active: &'a AtomicUsize) -> Self {
+        active.fetch_add(1, Ordering::Relaxed);
+        Self(active)
+    }
+}
+
+impl Drop for ActiveRequest<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Endpoint {
+    fn serve(&self, stream: &TcpStream) {
+        if let Err(error) = self.try_to_serve(stream) {
+            log::debug!("http request failed: {error}");
+        }
+    }
+
+    fn try_to_serve(&self, mut stream: &TcpStream) -> io::Result<()> {
+        let deadline = clock::now() + DEADLINE;
+        stream.set_write_timeout(Some(DEADLINE))?;
+        let mut request = Vec::new();
+        while !is_complete(&request) && request.len() < MAX_REQUEST {
+            if read_some(stream, &mut request, deadline)? == 0 {
+                break;
+            }
+        }
+        let line = request.split(|byte| b"\r\n".contains(byte)).next().unwrap_or_default();
+        stream.write_all(&self.answer(line))
+    }
+
+    fn answer(&self, request_line: &[u8]) -> Vec<u8> {
+        let mut words = request_line.split(|byte| *byte == b' ');
+        let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
+        let is_get = [&b"GET"[..], b"HEAD"].contains(&method);
+        let (status, body) = match path {
+            b"/metrics" if is_get => (OK, self.metrics.text()),
+            b"/healthz" if is_get && self.does_loop_turn() => (OK, "ok\n".to_owned()),
+            b"/healthz" if is_get => (UNAVAILABLE, "the event loop does not answer\n".to_owned()),
+            b"/readyz" if is_get => match self.unreadiness() {
+                None => (OK, "ready\n".to_owned()),
+                Some(reason) => (UNAVAILABLE, format!("{reason}\n")),
+            },
+            _ => ("404 Not Found", "there are GET /metrics, /healthz and /readyz\n".to_owned()),
+        };
+        let length = body.len();
+        let shown = if method == b"HEAD" { "" } else { body.as_str() };
+        format!(
+            "HTTP/1.1 {status}\r\n\
+             Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n\
+             Content-Length: {length}\r\n\
+             Connection: close\r\n\r\n{shown}"
+        )
+        .into_bytes()
+    }
+
+    /// Why no new player should be sent here, if so.
+    fn unreadiness(&self) -> Option<&'static str> {
+        if self.metrics.is_draining.value() != 0 {
+            return Some("draining, the server is about to end");
+        }
+        (self.relay_ports < 2).then_some("no relay port could be bound")
+    }
+
+    fn does_loop_turn(&self) -> bool {
+        let (answer, answered) = crossbeam_channel::bounded(1);
+        self.events.post_within(Event::Ping(answer), LOOP_ANSWER_TIME).is_ok()
+            && answered.recv_timeout(LOOP_ANSWER_TIME).is_ok()
+    }
+}
+
+/// Whether the empty line has come that ends a request's head.
+fn is_complete(request: &[u8]) -> bool {
+    let ends_with = |end: &[u8]| request.windows(end.len()).any(|window| window == end);
+    ends_with(b"\r\n\r\n") || ends_with(b"\n\n")
+}
+
+/// Reads what is there, waiting until `deadline` at most.
+fn read_some(mut stream: &TcpStream, into: &mut Vec<u8>, deadline: Instant) -> io::Result<usize> {
+    let left = deadline.saturating_duration_since(clock::now());
+    if left.is_zero() {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    stream.set_read_timeout(Some(left))?;
+    let mut buffer = [0; 1024];
+    let length = stream.read(&mut buffer)?;
+    into.extend_from_slice(&buffer[..length]);
+    Ok(length)
+}
