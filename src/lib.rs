@@ -38,10 +38,11 @@
 //! | [`limits`] | how much strangers may use up |
 //! | [`config`] | what was configured, and every mistake with its place |
 //! | [`time`] | time as a number, without the time in which the process stood still |
+//! | [`label`] | enums with a fixed text for each variant: a metric's labels, tokens on the wire |
 //! | [`shell`] | sockets and threads: the event loop, the players' connections, HTTP, signals |
 //! | [`operation`] | what the operator sees: log, metrics, systemd, what the machine lacks |
 //!
-//! `core`, `limits`, `config` and `time` know no socket, no thread and no clock; a lint keeps them so. The binary adds
+//! `core`, `limits`, `config`, `time` and `label` know no socket, no thread and no clock; a lint keeps them so. The binary adds
 //! the command line and `noray probe`, which plays two players against a server elsewhere.
 //!
 //! # Invariants
@@ -76,6 +77,7 @@
 
 pub mod config;
 pub mod core;
+pub mod label;
 pub mod limits;
 pub mod operation;
 pub mod shell;

@@ -3,6 +3,7 @@
 
 mod support;
 
+use noray::label::Label;
 use std::net::{IpAddr, Ipv4Addr};
 
 use noray::config::Config;

@@ -1,6 +1,7 @@
 //! What the project promises of itself: the example file and the README agree with the program.
 
 use noray::config::{Config, Effective, KEYS, Sources};
+use noray::label::Label;
 
 const EXAMPLE: &str = include_str!("../noray.conf.example");
 const README: &str = include_str!("../README.md");
@@ -55,7 +56,7 @@ fn the_readme_lists_every_drop_reason_and_error_code() {
         assert!(README.contains(&format!("`{}`", reason.label())), "{reason:?}");
     }
     for code in noray::core::protocol::ErrorCode::ALL {
-        assert!(README.contains(&format!("`{}`", code.code())), "{code:?}");
+        assert!(README.contains(&format!("`{}`", code.label())), "{code:?}");
     }
 }
 
@@ -80,9 +81,9 @@ fn the_readme_lists_every_metric() {
 fn the_readme_lists_every_bound_with_what_counts_it() {
     let (_, bounds) = README.split_once("### Bounds").expect("the section");
     let (bounds, _) = bounds.split_once("###").expect("the next section");
-    let labels = noray::limits::bounds::Bound::ALL.map(|bound| bound.label());
-    let ends = noray::limits::conduct::Misconduct::ALL.map(|misconduct| misconduct.label());
-    for label in labels.into_iter().chain(ends) {
+    let labels = noray::limits::bounds::Bound::ALL.iter().map(|bound| bound.label());
+    let ends = noray::limits::conduct::Misconduct::ALL.iter().map(|misconduct| misconduct.label());
+    for label in labels.chain(ends) {
         assert!(bounds.contains(&format!("`{label}`")), "{label}");
     }
     for row in bounds.lines().filter(|line| line.starts_with("| ")) {

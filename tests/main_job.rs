@@ -2,6 +2,7 @@
 
 mod support;
 
+use noray::label::Label;
 use std::collections::HashMap;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};

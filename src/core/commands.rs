@@ -1,5 +1,6 @@
 //! Writes to nobody: what one command of a player leads to, as replies to players.
 
+use crate::label::Label;
 use std::net::IpAddr;
 
 use crate::core::id::{ConnectionId, OpenId, Random};
@@ -118,7 +119,7 @@ impl Failure {
 fn failed(asker: ConnectionId, kind: CommandKind, failure: Failure) -> Outcome {
     let Failure { error, bound } = failure;
     let replies = vec![(asker, Reply::Failed(kind, error))];
-    Outcome { replies, step: Step::Failed { code: error.code(), bound } }
+    Outcome { replies, step: Step::Failed { code: error.label(), bound } }
 }
 
 fn without_bound(asker: ConnectionId, reply: Reply, code: &'static str) -> Outcome {

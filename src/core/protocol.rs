@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use crate::core::id::{OpenId, PrivateId};
 use crate::core::relay::{Limit, RelayPort};
+use crate::label::{Label, labels};
 use crate::limits::conduct::Misconduct;
 
 /// The longest line that a player may send, in bytes without its `\n` or `\r\n`.
@@ -120,102 +121,53 @@ impl Command {
     }
 }
 
-/// The names of commands: a closed set, fit for a metric's label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CommandKind {
-    /// `register-host`
-    RegisterHost,
-    /// `connect`
-    Connect,
-    /// `connect-relay`
-    ConnectRelay,
-    /// `echo`
-    Echo,
-    /// Everything that is not a command.
-    Other,
-}
-
-impl CommandKind {
-    /// All of them, each at the index `self as usize`.
-    pub const ALL: [Self; 5] =
-        [Self::RegisterHost, Self::Connect, Self::ConnectRelay, Self::Echo, Self::Other];
-
-    /// The command's name on the wire; `other` for what has none.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::RegisterHost => "register-host",
-            Self::Connect => "connect",
-            Self::ConnectRelay => "connect-relay",
-            Self::Echo => "echo",
-            Self::Other => "other",
-        }
+labels! {
+    /// The names of commands: a closed set, fit for a metric's label.
+    pub enum CommandKind {
+        /// `register-host`
+        RegisterHost = "register-host",
+        /// `connect`
+        Connect = "connect",
+        /// `connect-relay`
+        ConnectRelay = "connect-relay",
+        /// `echo`
+        Echo = "echo",
+        /// Everything that is not a command.
+        Other = "other",
     }
 }
 
-/// Why a command failed: a token for programs and a sentence for people.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ErrorCode {
-    /// No connected host has that OpenID.
-    UnknownOid,
-    /// The asker has not sent `register-host`.
-    NotRegistered,
-    /// The asker has not registered its UDP address yet.
-    NoAddress,
-    /// The host has not registered its UDP address yet.
-    HostNoAddress,
-    /// The OpenID is the asker's own.
-    OwnOid,
-    /// No relay port is free, and none can be reclaimed.
-    RelaysExhausted,
-    /// No OpenID was given.
-    MissingOid,
-    /// One side is known by IPv4, the other by IPv6.
-    NoCommonFamily,
-    /// No unused OpenID was found.
-    IdsExhausted,
-    /// The server is about to end and begins nothing new.
-    Draining,
-    /// Too many commands of this player, too many wrong OpenIDs of its network, or too many introductions.
-    RateLimited,
-    /// Neither player's UDP comes from where its connection does, so both addresses may be forged.
-    Unconfirmed,
+labels! {
+    /// Why a command failed: a token for programs and a sentence for people.
+    pub enum ErrorCode {
+        /// No connected host has that OpenID.
+        UnknownOid = "unknown-oid",
+        /// The asker has not sent `register-host`.
+        NotRegistered = "not-registered",
+        /// The asker has not registered its UDP address yet.
+        NoAddress = "no-address",
+        /// The host has not registered its UDP address yet.
+        HostNoAddress = "host-no-address",
+        /// The OpenID is the asker's own.
+        OwnOid = "self",
+        /// No relay port is free, and none can be reclaimed.
+        RelaysExhausted = "relays-exhausted",
+        /// No OpenID was given.
+        MissingOid = "missing-oid",
+        /// One side is known by IPv4, the other by IPv6.
+        NoCommonFamily = "no-common-family",
+        /// No unused OpenID was found.
+        IdsExhausted = "ids-exhausted",
+        /// The server is about to end and begins nothing new.
+        Draining = "draining",
+        /// Too many commands of this player, too many wrong OpenIDs of its network, or too many introductions.
+        RateLimited = "rate-limited",
+        /// Neither player's UDP comes from where its connection does, so both addresses may be forged.
+        Unconfirmed = "unconfirmed",
+    }
 }
 
 impl ErrorCode {
-    /// All of them.
-    pub const ALL: [Self; 12] = [
-        Self::UnknownOid,
-        Self::NotRegistered,
-        Self::NoAddress,
-        Self::HostNoAddress,
-        Self::OwnOid,
-        Self::RelaysExhausted,
-        Self::MissingOid,
-        Self::NoCommonFamily,
-        Self::IdsExhausted,
-        Self::Draining,
-        Self::RateLimited,
-        Self::Unconfirmed,
-    ];
-
-    /// The token that programs act on.
-    pub const fn code(self) -> &'static str {
-        match self {
-            Self::UnknownOid => "unknown-oid",
-            Self::NotRegistered => "not-registered",
-            Self::NoAddress => "no-address",
-            Self::HostNoAddress => "host-no-address",
-            Self::OwnOid => "self",
-            Self::RelaysExhausted => "relays-exhausted",
-            Self::MissingOid => "missing-oid",
-            Self::NoCommonFamily => "no-common-family",
-            Self::IdsExhausted => "ids-exhausted",
-            Self::Draining => "draining",
-            Self::RateLimited => "rate-limited",
-            Self::Unconfirmed => "unconfirmed",
-        }
-    }
-
     /// What went wrong and what helps, for people.
     pub const fn detail(self) -> &'static str {
         match self {
@@ -276,7 +228,7 @@ impl Reply {
             Self::Echo(data) if data.is_empty() => "echo\n".to_owned(),
             Self::Echo(data) => format!("echo {data}\n"),
             Self::Failed(kind, error) => {
-                format!("{}-error {} {}\n", kind.name(), error.code(), error.detail())
+                format!("{}-error {} {}\n", kind.label(), error.label(), error.detail())
             }
             Self::UnknownCommand(name) => format!("error unknown-command {name}\n"),
             Self::NotUtf8 => "error not-utf8 the line was ignored\n".to_owned(),
@@ -284,7 +236,7 @@ impl Reply {
                 format!("error {} {}\n", misconduct.label(), misconduct.detail())
             }
             Self::ServerFull => "error server-full try again later\n".to_owned(),
-            Self::RelayLimit(limit) => format!("relay-limit {}\n", limit.name()),
+            Self::RelayLimit(limit) => format!("relay-limit {}\n", limit.label()),
         }
     }
 }
@@ -367,12 +319,5 @@ mod tests {
         assert_eq!(Command::parse(b"echo \xff"), Some(Command::NotUtf8));
         let long = "é".repeat(100);
         assert_eq!(Command::parse(long.as_bytes()), Some(Command::Unknown("é".repeat(64))));
-    }
-
-    #[test]
-    fn kinds_stand_at_their_index() {
-        for (index, kind) in CommandKind::ALL.into_iter().enumerate() {
-            assert_eq!(kind as usize, index);
-        }
     }
 }

@@ -3,6 +3,7 @@
 //! Honest players connect, register at once, and then send a line now and then. What goes beyond that by far costs a
 //! thread, a descriptor and the event loop's time, and ends here, before the event loop hears of it.
 
+use crate::label::labels;
 use std::time::Duration;
 
 use crate::limits::token_bucket::TokenBucket;
@@ -23,46 +24,25 @@ pub const COMMAND_BURST: Duration = Duration::from_secs(5);
 /// How many refusals are answered before the connection is closed; a command that passes makes up for one.
 pub const MAX_REFUSALS: u32 = 100;
 
-/// Why a connection is closed, besides that the player went away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Misconduct {
-    /// It was not registered within [`REGISTRATION_TIME`].
-    Unregistered,
-    /// A line was not complete within [`LINE_TIME`].
-    HalfLine,
-    /// A line was longer than [`MAX_LINE`](crate::core::protocol::MAX_LINE).
-    LineTooLong,
-    /// It went on sending commands after [`MAX_REFUSALS`] refusals.
-    TooManyCommands,
-    /// It did not read what it was sent.
-    SlowReader,
-    /// It is no fault of its own: nothing came back from its machine for too long.
-    Vanished,
+labels! {
+    /// Why a connection is closed, besides that the player went away.
+    pub enum Misconduct {
+        /// It was not registered within [`REGISTRATION_TIME`].
+        Unregistered = "unregistered",
+        /// A line was not complete within [`LINE_TIME`].
+        HalfLine = "half-line",
+        /// A line was longer than [`MAX_LINE`](crate::core::protocol::MAX_LINE).
+        LineTooLong = "line-too-long",
+        /// It went on sending commands after [`MAX_REFUSALS`] refusals.
+        TooManyCommands = "too-many-commands",
+        /// It did not read what it was sent.
+        SlowReader = "slow-reader",
+        /// It is no fault of its own: nothing came back from its machine for too long.
+        Vanished = "vanished",
+    }
 }
 
 impl Misconduct {
-    /// All of them, each at the index `self as usize`.
-    pub const ALL: [Self; 6] = [
-        Self::Unregistered,
-        Self::HalfLine,
-        Self::LineTooLong,
-        Self::TooManyCommands,
-        Self::SlowReader,
-        Self::Vanished,
-    ];
-
-    /// The metric's label.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Unregistered => "unregistered",
-            Self::HalfLine => "half-line",
-            Self::LineTooLong => "line-too-long",
-            Self::TooManyCommands => "too-many-commands",
-            Self::SlowReader => "slow-reader",
-            Self::Vanished => "vanished",
-        }
-    }
-
     /// What would have been right, for people.
     pub const fn detail(self) -> &'static str {
         match self {
@@ -138,13 +118,6 @@ mod tests {
 
     fn at(millis: u64) -> Timestamp {
         Timestamp::START + Duration::from_millis(millis)
-    }
-
-    #[test]
-    fn reasons_stand_at_their_index() {
-        for (index, misconduct) in Misconduct::ALL.into_iter().enumerate() {
-            assert_eq!(misconduct as usize, index);
-        }
     }
 
     #[test]

@@ -141,6 +141,7 @@ mod tests {
     use super::*;
     use noray::core::protocol::{CommandKind, ErrorCode, Reply};
     use noray::core::relay::{Limit, RelayPort};
+    use noray::label::Label;
     use noray::limits::conduct::Misconduct;
 
     fn failed(command: &str, code: &str, detail: &str) -> Answer {
@@ -187,8 +188,8 @@ mod tests {
             Reply::ServerFull,
             Reply::RelayLimit(Limit::Traffic),
         ];
-        let failures = ErrorCode::ALL.map(|code| Reply::Failed(CommandKind::Connect, code));
-        let ends = Misconduct::ALL.map(Reply::Misconduct);
+        let failures = ErrorCode::ALL.iter().map(|code| Reply::Failed(CommandKind::Connect, *code));
+        let ends = Misconduct::ALL.iter().map(|why| Reply::Misconduct(*why));
         for reply in replies.into_iter().chain(failures).chain(ends) {
             for line in reply.encode().lines() {
                 let answer = Answer::parse(line.as_bytes());

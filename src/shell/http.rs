@@ -50,7 +50,7 @@ pub(crate) fn run(acceptor: &Acceptor, endpoint: &Endpoint) {
                 Ok((stream, _)) => {
                     let request = ActiveRequest::new(&active);
                     if active.load(Ordering::Relaxed) > MAX_REQUESTS {
-                        endpoint.metrics.bounds_reached[Bound::Requests as usize].add(1);
+                        endpoint.metrics.bounds_reached.of(Bound::Requests).add(1);
                         continue;
                     }
                     let stream = Arc::new(stream);

@@ -191,7 +191,7 @@ impl ConnectionTable {
 
     fn note_size(&self, counts: &Counts) {
         self.metrics.tcp_connections.set(counts.connections);
-        self.metrics.table_entries[Table::ConnectedNetworks as usize].set(counts.by_network.len());
+        self.metrics.table_entries.of(Table::ConnectedNetworks).set(counts.by_network.len());
     }
 }
 
@@ -257,7 +257,7 @@ pub(crate) fn run(acceptor: &Acceptor, table: &Arc<ConnectionTable>, events: &Ev
                 Ok(permit) => permit,
                 Err(bound) => {
                     table.metrics.connections_refused.add_as_only_writer(1);
-                    table.metrics.bounds_reached[bound as usize].add_as_only_writer(1);
+                    table.metrics.bounds_reached.of(bound).add_as_only_writer(1);
                     refuse(stream);
                     continue;
                 }

@@ -263,7 +263,7 @@ impl Server {
         tell_start(&addresses, wanted.len(), open_files, caps);
         warn_of_shortcomings(&addresses, sockets.registrar_buffer(), caps);
 
-        metrics.relay_ports[PortState::Unbindable as usize].set(wanted.len() - relay_ports);
+        metrics.relay_ports.of(PortState::Unbindable).set(wanted.len() - relay_ports);
         // Twice the connections: each may have a command and its end under way.
         let channel_size = 2 * caps.connections + 64;
         let (event_loop, events) = EventLoop::new(

@@ -6,6 +6,7 @@ use noray::core::id::ConnectionId;
 use noray::core::players::Hosts;
 use noray::core::protocol::{Command, LineReader, LineTooLong, MAX_ECHOED_NAME, MAX_LINE, Reply};
 use noray::core::relay::{OwnAddresses, RelayPort, RelayTable};
+use noray::label::Label;
 use noray::time::Timestamp;
 
 use crate::random::Repeatable;
@@ -141,7 +142,7 @@ impl Server {
             let is_short = text.len() <= line.len() + 256 + 4 * MAX_ECHOED_NAME;
             assert!(is_short, "{} bytes for {}", text.len(), line.len());
             if let Reply::Failed(kind, _) = reply {
-                assert!(text.starts_with(&format!("{}-error ", kind.name())));
+                assert!(text.starts_with(&format!("{}-error ", kind.label())));
             }
             for player in 1..=3 {
                 let is_owner = *to == ConnectionId(player) && *command == Command::RegisterHost;

@@ -3,6 +3,7 @@
 
 mod model;
 
+use noray::label::Label;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -45,7 +46,7 @@ fn the_table_does_what_the_model_says() {
         dropped.iter_mut().zip(more_dropped).for_each(|(sum, more)| *sum += more);
     }
     println!("{forwarded} forwarded");
-    for (reason, count) in DropReason::ALL.into_iter().zip(dropped) {
+    for (reason, count) in DropReason::ALL.iter().zip(dropped) {
         println!("{count} dropped: {}", reason.label());
         let is_the_shells = matches!(reason, DropReason::SendBufferFull | DropReason::SendFailed);
         let is_whole = seeds.end - seeds.start == SEEDS;

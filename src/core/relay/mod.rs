@@ -10,6 +10,7 @@ mod port_map;
 mod ports;
 mod table;
 
+use crate::label::labels;
 use std::collections::HashSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -47,74 +48,39 @@ pub enum Action {
     Drop(DropReason),
 }
 
-/// Why a datagram was not relayed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DropReason {
-    /// The port carries no pair.
-    NoPair,
-    /// The source is one that no player can have: port 0, a multicast address, one of the server's own sockets.
-    InvalidSource,
-    /// The source's IP is not that of the partner.
-    WrongIp,
-    /// The partner's IP with another port, while the one in place is in use.
-    WrongPort,
-    /// Neither player's UDP comes from where its connection does.
-    Unconfirmed,
-    /// The receiver has not been heard yet and has got its allowance.
-    ReceiverUnheard,
-    /// The receiver has been silent for the idle time.
-    ReceiverSilent,
-    /// The sender is over the rate of one direction of a pair.
-    PairBandwidth,
-    /// All relays together are over the server's rate.
-    GlobalBandwidth,
-    /// The pair is older than it may become.
-    LifetimeDuration,
-    /// The pair has carried more than it may in its life.
-    LifetimeTraffic,
-    /// The kernel's buffer for sending was full.
-    SendBufferFull,
-    /// The kernel refused to send: no route, too large for the receiver's address family, a firewall.
-    SendFailed,
+labels! {
+    /// Why a datagram was not relayed.
+    pub enum DropReason {
+        /// The port carries no pair.
+        NoPair = "no-pair",
+        /// The source is one that no player can have: port 0, a multicast address, one of the server's own sockets.
+        InvalidSource = "invalid-source",
+        /// The source's IP is not that of the partner.
+        WrongIp = "wrong-ip",
+        /// The partner's IP with another port, while the one in place is in use.
+        WrongPort = "wrong-port",
+        /// Neither player's UDP comes from where its connection does.
+        Unconfirmed = "unconfirmed",
+        /// The receiver has not been heard yet and has got its allowance.
+        ReceiverUnheard = "receiver-unheard",
+        /// The receiver has been silent for the idle time.
+        ReceiverSilent = "receiver-silent",
+        /// The sender is over the rate of one direction of a pair.
+        PairBandwidth = "pair-bandwidth",
+        /// All relays together are over the server's rate.
+        GlobalBandwidth = "global-bandwidth",
+        /// The pair is older than it may become.
+        LifetimeDuration = "lifetime-duration",
+        /// The pair has carried more than it may in its life.
+        LifetimeTraffic = "lifetime-traffic",
+        /// The kernel's buffer for sending was full.
+        SendBufferFull = "send-buffer-full",
+        /// The kernel refused to send: no route, too large for the receiver's address family, a firewall.
+        SendFailed = "send-failed",
+    }
 }
 
 impl DropReason {
-    /// All of them, each at the index `self as usize`.
-    pub const ALL: [Self; 13] = [
-        Self::NoPair,
-        Self::InvalidSource,
-        Self::WrongIp,
-        Self::WrongPort,
-        Self::Unconfirmed,
-        Self::ReceiverUnheard,
-        Self::ReceiverSilent,
-        Self::PairBandwidth,
-        Self::GlobalBandwidth,
-        Self::LifetimeDuration,
-        Self::LifetimeTraffic,
-        Self::SendBufferFull,
-        Self::SendFailed,
-    ];
-
-    /// The metric's label.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::NoPair => "no-pair",
-            Self::InvalidSource => "invalid-source",
-            Self::WrongIp => "wrong-ip",
-            Self::WrongPort => "wrong-port",
-            Self::Unconfirmed => "unconfirmed",
-            Self::ReceiverUnheard => "receiver-unheard",
-            Self::ReceiverSilent => "receiver-silent",
-            Self::PairBandwidth => "pair-bandwidth",
-            Self::GlobalBandwidth => "global-bandwidth",
-            Self::LifetimeDuration => "lifetime-duration",
-            Self::LifetimeTraffic => "lifetime-traffic",
-            Self::SendBufferFull => "send-buffer-full",
-            Self::SendFailed => "send-failed",
-        }
-    }
-
     /// The limit of its own that a relay has reached, if it was that.
     pub const fn limit(self) -> Option<Limit> {
         match self {
@@ -135,25 +101,15 @@ impl DropReason {
     }
 }
 
-/// A limit of one relay, of which its owner is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limit {
-    /// Bytes per second in one direction.
-    Bandwidth,
-    /// Time since the introduction.
-    Lifetime,
-    /// Bytes in both directions since the introduction.
-    Traffic,
-}
-
-impl Limit {
-    /// The token on the wire.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Bandwidth => "bandwidth",
-            Self::Lifetime => "lifetime",
-            Self::Traffic => "traffic",
-        }
+labels! {
+    /// A limit of one relay, of which its owner is told.
+    pub enum Limit {
+        /// Bytes per second in one direction.
+        Bandwidth = "bandwidth",
+        /// Time since the introduction.
+        Lifetime = "lifetime",
+        /// Bytes in both directions since the introduction.
+        Traffic = "traffic",
     }
 }
 
@@ -225,19 +181,5 @@ impl OwnAddresses {
         let is_own_ip = self.ips.contains(&ip) || (self.has_loopback && ip.is_loopback());
         let is_own = is_own_ip && self.ports.contains(&source.port());
         source.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !is_broadcast && !is_own
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reasons_stand_at_their_index_and_have_labels_of_their_own() {
-        let labels: HashSet<_> = DropReason::ALL.iter().map(|reason| reason.label()).collect();
-        assert_eq!(labels.len(), DropReason::ALL.len());
-        for (index, reason) in DropReason::ALL.into_iter().enumerate() {
-            assert_eq!(reason as usize, index);
-        }
     }
 }

@@ -1,5 +1,6 @@
 //! Decides nothing: a datagram's way through the process. The page where its cost is.
 
+use crate::label::Label;
 use std::io;
 use std::net::SocketAddr;
 
@@ -94,7 +95,7 @@ impl EventLoop {
     }
 
     fn count_drop(&self, reason: DropReason) {
-        self.metrics.relay_drops[reason as usize].add_as_only_writer(1);
+        self.metrics.relay_drops.of(reason).add_as_only_writer(1);
     }
 
     #[cold]
@@ -110,7 +111,7 @@ impl EventLoop {
     fn tell_of_limit(&mut self, at: RelayPort, reason: DropReason) {
         if let Some(limit) = reason.limit() {
             for player in self.relays.poll_notices(at, limit, self.now).into_iter().flatten() {
-                log::debug!("relay {at}: {} limit, player {}", limit.name(), self.name_of(player));
+                log::debug!("relay {at}: {} limit, player {}", limit.label(), self.name_of(player));
                 self.tell(player, &Reply::RelayLimit(limit));
             }
         }
@@ -184,7 +185,7 @@ impl EventLoop {
             }
             Registration::TooManyMoves => {
                 self.metrics.registrar_fail.add_as_only_writer(1);
-                self.metrics.bounds_reached[Bound::Moves as usize].add_as_only_writer(1);
+                self.metrics.bounds_reached.of(Bound::Moves).add_as_only_writer(1);
             }
             Registration::Unknown => {
                 self.metrics.registrar_fail.add_as_only_writer(1);
@@ -192,7 +193,7 @@ impl EventLoop {
             }
         }
         if outcome.is_limited {
-            self.metrics.bounds_reached[Bound::UnknownAnswers as usize].add_as_only_writer(1);
+            self.metrics.bounds_reached.of(Bound::UnknownAnswers).add_as_only_writer(1);
         }
         if let Some(answer) = outcome.answer
             && let Sent::Failed(error) = self.sockets.send(SocketId::Registrar, answer, source)

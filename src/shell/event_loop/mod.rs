@@ -260,9 +260,9 @@ impl EventLoop {
         let (pairs, ports) = (self.relays.pairs(), self.relays.ports());
         self.metrics.active_hosts.set(self.hosts.len());
         self.metrics.relay_count.set(pairs);
-        self.metrics.relay_ports[PortState::InUse as usize].set(2 * pairs);
-        self.metrics.relay_ports[PortState::Free as usize].set(ports.free());
-        self.metrics.relay_ports[PortState::Reserved as usize].set(ports.reserved());
+        self.metrics.relay_ports.of(PortState::InUse).set(2 * pairs);
+        self.metrics.relay_ports.of(PortState::Free).set(ports.free());
+        self.metrics.relay_ports.of(PortState::Reserved).set(ports.reserved());
         let [open_ids, private_ids, guessing] = self.hosts.entries();
         let [partners, networks] = self.relays.entries();
         for (table, entries) in [
@@ -273,7 +273,7 @@ impl EventLoop {
             (Table::Partners, partners),
             (Table::RelayNetworks, networks),
         ] {
-            self.metrics.table_entries[table as usize].set(entries);
+            self.metrics.table_entries.of(table).set(entries);
         }
     }
 

@@ -1,5 +1,6 @@
 //! Decides nothing: what players and other threads tell the loop, and what it tells players.
 
+use crate::label::Label;
 use std::time::{Duration, Instant};
 
 use super::{EVENTS_PER_TURN, EventLoop, Flow};
@@ -35,7 +36,7 @@ impl EventLoop {
                 self.players.insert(connection.id, connection);
             }
             Event::Refused(player) => {
-                self.metrics.bounds_reached[Bound::Threads as usize].add_as_only_writer(1);
+                self.metrics.bounds_reached.of(Bound::Threads).add_as_only_writer(1);
                 self.tell(player, &Reply::ServerFull);
                 self.depart(player);
             }
@@ -43,8 +44,8 @@ impl EventLoop {
                 self.handle_command(player, &command, received);
             }
             Event::TooFast { player, kind, received } => {
-                self.metrics.command_exception[kind as usize].add_as_only_writer(1);
-                self.metrics.bounds_reached[Bound::Commands as usize].add_as_only_writer(1);
+                self.metrics.command_exception.of(kind).add_as_only_writer(1);
+                self.metrics.bounds_reached.of(Bound::Commands).add_as_only_writer(1);
                 self.tell(player, &Reply::Failed(kind, ErrorCode::RateLimited));
                 self.note_duration(kind, received);
             }
@@ -100,7 +101,7 @@ impl EventLoop {
 
     fn note_duration(&self, kind: CommandKind, received: Instant) {
         let took = clock::now().saturating_duration_since(received);
-        self.metrics.command_duration[kind as usize].observe_time(took);
+        self.metrics.command_duration.of(kind).observe_time(took);
     }
 
     fn note_step(&self, player: ConnectionId, command: &Command, step: &Step) {
@@ -120,11 +121,11 @@ impl EventLoop {
             }
             Step::Failed { code, bound } => {
                 let kind = command.kind();
-                self.metrics.command_exception[kind as usize].add_as_only_writer(1);
+                self.metrics.command_exception.of(kind).add_as_only_writer(1);
                 if let Some(bound) = bound {
-                    self.metrics.bounds_reached[*bound as usize].add_as_only_writer(1);
+                    self.metrics.bounds_reached.of(*bound).add_as_only_writer(1);
                 }
-                log::debug!("{} from {}: {code}", kind.name(), connection.peer);
+                log::debug!("{} from {}: {code}", kind.label(), connection.peer);
             }
         }
     }
@@ -149,7 +150,7 @@ impl EventLoop {
     }
 
     fn note_misconduct(&self, player: ConnectionId, misconduct: Misconduct) {
-        self.metrics.connections_closed[misconduct as usize].add_as_only_writer(1);
+        self.metrics.connections_closed.of(misconduct).add_as_only_writer(1);
         if let Some(connection) = self.players.get(&player) {
             log::debug!("{}: {}, closed", connection.peer, misconduct.label());
         }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::core::relay::{Latching, UNHEARD_ALLOWANCE};
+use crate::label::Label;
 
 const ALICE: ConnectionId = ConnectionId(1);
 const BOB: ConnectionId = ConnectionId(2);

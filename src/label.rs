@@ -1,0 +1,72 @@
+//! Enums in which each variant has a fixed text: a metric's label, or a token on the wire.
+//!
+//! [`labels!`] writes such an enum with its texts beside its variants. Two variants of one enum with the same text do
+//! not compile.
+
+/// One of a closed set of values, each with a text of its own.
+pub trait Label: Copy + 'static {
+    /// All of them, in the order in which they are declared.
+    const ALL: &'static [Self];
+
+    /// The text: lower case, words joined by hyphens.
+    fn label(self) -> &'static str;
+
+    /// The position in [`Self::ALL`].
+    fn index(self) -> usize;
+}
+
+/// Declares an enum whose variants are followed by their labels (`Variant = "label",`), and implements
+/// [`Label`] for it.
+macro_rules! labels {
+    (
+        $(#[$of_enum:meta])*
+        $vis:vis enum $name:ident { $($(#[$of_variant:meta])* $variant:ident = $label:literal,)+ }
+    ) => {
+        $(#[$of_enum])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        $vis enum $name { $($(#[$of_variant])* $variant,)+ }
+
+        impl $crate::label::Label for $name {
+            const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            fn label(self) -> &'static str {
+                match self { $(Self::$variant => $label,)+ }
+            }
+
+            fn index(self) -> usize {
+                self as usize
+            }
+        }
+
+        /// Never called. The compiler refuses the second of two equal patterns, so no two labels are equal.
+        #[deny(unreachable_patterns)]
+        const _: fn(&str) -> bool = |text| matches!(text, $($label)|+);
+    };
+}
+pub(crate) use labels;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    labels! {
+        /// Three.
+        enum Number {
+            /// 1
+            One = "one",
+            /// 2
+            Two = "two",
+            /// 23
+            TwentyThree = "twenty-three",
+        }
+    }
+
+    #[test]
+    fn each_stands_at_its_index_with_its_label() {
+        assert_eq!(Number::ALL, [Number::One, Number::Two, Number::TwentyThree]);
+        assert_eq!(Number::TwentyThree.label(), "twenty-three");
+        for (index, number) in Number::ALL.iter().enumerate() {
+            assert_eq!(number.index(), index);
+        }
+    }
+}

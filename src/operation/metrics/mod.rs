@@ -1,0 +1,175 @@
+//! What the server counts, and the page that shows it to Prometheus.
+//!
+//! Counting is cheap and takes no lock: every number is an atomic. Labels come from closed sets ([`Label`]): nothing
+//! that a stranger sends becomes one. The names of the existing server are kept, so that its dashboards go on working;
+//! new ones follow Prometheus's conventions.
+//!
+//! [`Label`]: crate::label::Label
+
+mod kernel;
+mod numbers;
+mod page;
+
+pub use numbers::{Bytes, Counter, Family, Gauge, Histogram, Scale, Seconds};
+
+use page::Page;
+
+use crate::core::protocol::CommandKind;
+use crate::core::relay::DropReason;
+use crate::label::labels;
+use crate::limits::bounds::Bound;
+use crate::limits::conduct::Misconduct;
+
+labels! {
+    /// What a configured relay port is doing.
+    pub enum PortState {
+        /// Nothing.
+        Free = "free",
+        /// Kept for a registered player's first introduction, and taken back if no other is free.
+        Reserved = "reserved",
+        /// It carries one side of a pair.
+        InUse = "in-use",
+        /// It could not be bound at start.
+        Unbindable = "unbindable",
+    }
+}
+
+labels! {
+    /// What the server keeps entries of, beside relay ports.
+    pub enum Table {
+        /// Connections that the event loop knows.
+        Players = "players",
+        /// Players by OpenID.
+        OpenIds = "oids",
+        /// Players by PrivateID.
+        PrivateIds = "pids",
+        /// Networks that have named wrong OpenIDs, or whose players have asked to `connect` unconfirmed.
+        GuessingNetworks = "guessing-networks",
+        /// Players that have pairs.
+        Partners = "partners",
+        /// Networks whose players have asked for the pairs.
+        RelayNetworks = "relay-networks",
+        /// Networks that connections come from.
+        ConnectedNetworks = "connected-networks",
+    }
+}
+
+/// Declares [`Metrics`]: each number with its help text above it and its name behind it, and for a [`Family`] the name
+/// of its label.
+macro_rules! metrics {
+    (
+        $(#[$of_struct:meta])*
+        pub struct Metrics {
+            $($(#[doc = $help:literal])+ pub $field:ident: $kind:ty = $name:literal $(by $label:literal)?,)+
+        }
+    ) => {
+        $(#[$of_struct])*
+        pub struct Metrics { $($(#[doc = $help])+ pub $field: $kind,)+ }
+
+        impl Metrics {
+            fn write(&self, page: &mut Page) {
+                $(page.metric($name, concat!($($help),+), &self.$field$(.by($label))?);)+
+            }
+        }
+    };
+}
+
+metrics! {
+    /// Everything that the server counts, in the order of the page.
+    #[derive(Debug, Default)]
+    pub struct Metrics {
+        /// Players connected by TCP.
+        pub tcp_connections: Gauge = "noray_tcp_connections",
+        /// Players that may be connected by TCP.
+        pub max_connections: Gauge = "noray_max_connections",
+        /// TCP connections refused because a cap was reached.
+        pub connections_refused: Counter = "noray_connections_refused_total",
+        /// TCP connections closed because of what the player did.
+        pub connections_closed: Family<Misconduct, Counter> = "noray_connections_closed_total" by "reason",
+        /// What was refused because a bound was reached.
+        pub bounds_reached: Family<Bound, Counter> = "noray_bounds_reached_total" by "bound",
+        /// Players that have registered.
+        pub active_hosts: Gauge = "noray_active_hosts",
+        /// Seconds from a command's arrival to its answer.
+        pub command_duration: Family<CommandKind, Histogram<Seconds>> = "noray_command_duration" by "command",
+        /// Commands that were answered with an error.
+        pub command_exception: Family<CommandKind, Counter> = "noray_command_exception" by "command",
+        /// Datagrams at the registrar that set a player's address.
+        pub registrar_success: Counter = "noray_remote_registrar_success",
+        /// Datagrams at the registrar that repeated a player's address.
+        pub registrar_repeat: Counter = "noray_remote_registrar_repeat",
+        /// Datagrams at the registrar that were no known PrivateID or had an impossible source.
+        pub registrar_fail: Counter = "noray_remote_registrar_fail",
+        /// Configured relay ports, by what they are doing.
+        pub relay_ports: Family<PortState, Gauge> = "noray_relay_ports" by "state",
+        /// Relayed pairs of players.
+        pub relay_count: Gauge = "noray_relay_count",
+        /// Relayed pairs freed because they were idle or past their lifetime.
+        pub relay_expired: Counter = "noray_relay_expired",
+        /// Payload bytes of relayed datagrams.
+        pub relay_size: Histogram<Bytes> = "noray_relay_size",
+        /// Seconds to relay a datagram, one of 1024 measured.
+        pub relay_duration: Histogram<Seconds> = "noray_relay_duration",
+        /// Datagrams that arrived at relay ports and were not relayed.
+        pub relay_drops: Family<DropReason, Counter> = "noray_relay_drop_count" by "reason",
+        /// Datagrams relayed.
+        pub relay_datagrams: Counter = "noray_relay_datagrams_total",
+        /// Payload bytes relayed.
+        pub relay_bytes: Counter = "noray_relay_bytes_total",
+        /// Errors when reading from UDP sockets.
+        pub receive_errors: Counter = "noray_receive_errors_total",
+        /// Seconds of work in a turn of the event loop.
+        pub turn_duration: Histogram<Seconds> = "noray_loop_turn_duration_seconds",
+        /// Entries in the server's tables.
+        pub table_entries: Family<Table, Gauge> = "noray_table_entries" by "table",
+        /// Log lines lost because they were too many, read too slowly or could not be written.
+        pub log_lines_lost: Counter = "noray_log_lines_lost_total",
+        /// 1 while the server is about to end.
+        pub is_draining: Gauge = "noray_draining",
+        /// 1 if the last reload changed nothing because the configuration was wrong.
+        pub has_reload_failed: Gauge = "noray_config_last_reload_failed",
+    }
+}
+
+impl Metrics {
+    /// Everything in Prometheus's text format, with what the kernel says of the process and the machine.
+    pub fn text(&self) -> String {
+        let mut page = Page::default();
+        self.write(&mut page);
+        page.head("noray_build_info", "gauge", "1, with the version as label.");
+        page.value("noray_build_info", concat!("version=\"", env!("CARGO_PKG_VERSION"), "\""), 1);
+        kernel::write_process(&mut page);
+        kernel::write_machine(&mut page);
+        page.into_text()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn histograms_count_up_to_their_bounds() {
+        let metrics = Metrics::default();
+        for size in [0, 32, 33, 1400, 65_507, 70_000] {
+            metrics.relay_size.observe(size);
+        }
+        metrics.relay_duration.observe_time(Duration::from_micros(2));
+        let text = metrics.text();
+        for line in [
+            "noray_relay_size_bucket{le=\"32\"} 2",
+            "noray_relay_size_bucket{le=\"64\"} 3",
+            "noray_relay_size_bucket{le=\"1472\"} 4",
+            "noray_relay_size_bucket{le=\"65536\"} 5",
+            "noray_relay_size_bucket{le=\"+Inf\"} 6",
+            "noray_relay_size_sum 136972",
+            "noray_relay_size_count 6",
+            "noray_relay_duration_bucket{le=\"0.0000025\"} 1",
+            "noray_relay_drop_count{reason=\"wrong-ip\"} 0",
+        ] {
+            assert!(text.lines().any(|shown| shown == line), "{line} in\n{text}");
+        }
+    }
+}
