@@ -8,11 +8,14 @@ use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use noray::core::id::{Alphabet, ConnectionId, OpenIdScheme, Random};
-use noray::core::players::{Hosts, IdScheme};
+use noray::core::id::{Alphabet, ConnectionId, IdScheme, OpenIdScheme, PlayerId, Random};
+use noray::core::players::Players;
 use noray::core::protocol::{Command, LineReader};
 use noray::core::registrar::Registrar;
-use noray::core::relay::{Action, Latching, Limits, OwnAddresses, Party, RelayPort, RelayTable};
+use noray::core::relay::{
+    Action, ClosedPair, Latching, OwnAddresses, Party, RelayPort, RelaySettings, RelayTable,
+};
+use noray::limits::relay::RelayLimits;
 use noray::operation::metrics::Metrics;
 use noray::time::Timestamp;
 
@@ -62,25 +65,26 @@ struct World {
     table: RelayTable,
     metrics: Metrics,
     arrivals: Vec<(RelayPort, SocketAddr)>,
+    closed: Vec<ClosedPair>,
     now: Timestamp,
 }
 
 impl World {
     fn empty() -> Self {
-        let limits = Limits {
+        let limits = RelayLimits {
             pair_rate: 1 << 40,
             global_rate: 1 << 40,
             burst: Duration::from_millis(100),
             lifetime: Duration::from_secs(1 << 30),
             lifetime_traffic: 1 << 50,
             idle_timeout: IDLE_TIMEOUT,
-            latching: Latching::SameIp,
             max_per_network: usize::MAX,
         };
+        let settings = RelaySettings { limits, latching: Latching::SameIp };
         let ports: Vec<RelayPort> = (1024..1024 + 2 * 16_384).map(RelayPort).collect();
-        let table = RelayTable::new(limits, OwnAddresses::default(), &ports);
+        let table = RelayTable::new(settings, OwnAddresses::default(), &ports);
         let metrics = Metrics::default();
-        Self { table, metrics, arrivals: Vec::new(), now: Timestamp::START }
+        Self { table, metrics, arrivals: Vec::new(), closed: Vec::new(), now: Timestamp::START }
     }
 
     fn of_pairs(pairs: u64) -> Self {
@@ -99,7 +103,8 @@ impl World {
 
     fn introduce(&mut self, asker: u64, host: u64) {
         let [asker, host] = [asker, host].map(party);
-        let ports = self.table.introduce(asker, host, self.now).expect("enough ports");
+        let ports =
+            self.table.introduce(asker, host, self.now, &mut self.closed).expect("enough ports");
         self.arrivals.extend([(ports.host, asker.address), (ports.asker, host.address)]);
     }
 
@@ -124,7 +129,8 @@ impl World {
         const COUNT: usize = 1000;
         let [asker, host] = [1 << 20, (1 << 20) + 1].map(party);
         for _ in 0..COUNT {
-            self.table.introduce(asker, host, self.now).expect("enough ports");
+            self.table.introduce(asker, host, self.now, &mut self.closed).expect("enough ports");
+            self.closed.clear();
             self.now = self.now + IDLE_TIMEOUT;
         }
         COUNT
@@ -142,7 +148,7 @@ impl World {
 
 fn party(player: u64) -> Party {
     let address = address(player);
-    Party { player: ConnectionId(player), address, connected_from: address.ip() }
+    Party { player: PlayerId(player), address, connected_from: address.ip() }
 }
 
 fn address(player: u64) -> SocketAddr {
@@ -165,20 +171,21 @@ fn report_registrar() {
         private_alphabet: alphabet,
         private_length: 128,
     };
-    let mut hosts = Hosts::new(scheme);
+    let mut players = Players::new(scheme);
     let mut random = Bytes(fastrand::Rng::with_seed(1));
     let secrets: Vec<String> = (0..10_000)
         .map(|id| {
             let home = address(id).ip();
-            let host = hosts.register(ConnectionId(id), home, &mut random).expect("enough ids");
-            host.private_id.reveal().to_owned()
+            players.connect(ConnectionId(id), home);
+            let player = players.register(ConnectionId(id), &mut random).expect("enough ids");
+            player.private_id.reveal().to_owned()
         })
         .collect();
     let mut registrar = Registrar::new(OwnAddresses::default());
     report("registrar: a known PrivateID among 10,000", || {
         for (id, secret) in (0..).zip(&secrets) {
             black_box(registrar.handle_datagram(
-                &mut hosts,
+                &mut players,
                 address(id),
                 secret.as_bytes(),
                 Timestamp::START,

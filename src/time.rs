@@ -4,11 +4,13 @@ use std::num::NonZeroU64;
 use std::ops::Add;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 /// Nanoseconds in which the server was running, counted from its start.
 ///
 /// Time in which the process stood still is left out (see [`RunningTime`]), so that differences of timestamps
 /// are idle times and silences that the players caused. 64 bits last for 584 years. An `Option` of it takes no more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Timestamp(NonZeroU64);
 
 impl Timestamp {

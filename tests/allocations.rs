@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use noray::config::Config;
-use noray::core::id::ConnectionId;
+use noray::core::id::PlayerId;
 use noray::core::relay::{Action, OwnAddresses, Party, RelayPort, RelayTable};
 use noray::time::Timestamp;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
@@ -36,16 +36,17 @@ fn a_relayed_datagram_allocates_nothing() {
 /// A host with a hundred clients, a million datagrams.
 fn in_the_rules() -> usize {
     let ports: Vec<RelayPort> = (20_000..20_200).map(RelayPort).collect();
-    let limits = Config { relay_max_per_ip: 100, ..Config::default() }.limits();
-    let mut table = RelayTable::new(limits, OwnAddresses::default(), &ports);
+    let settings = Config { relay_max_per_ip: 100, ..Config::default() }.relay_settings();
+    let mut table = RelayTable::new(settings, OwnAddresses::default(), &ports);
     let party = |player| {
         let address: SocketAddr = format!("192.0.2.1:{}", 1000 + player).parse().unwrap();
-        Party { player: ConnectionId(player), address, connected_from: address.ip() }
+        Party { player: PlayerId(player), address, connected_from: address.ip() }
     };
     let mut arrivals = Vec::new();
     for client in 1..=100 {
         let (client, host) = (party(client), party(0));
-        let introduction = table.introduce(client, host, Timestamp::START).unwrap();
+        let introduction =
+            table.introduce(client, host, Timestamp::START, &mut Vec::new()).unwrap();
         arrivals.extend([(introduction.host, client.address), (introduction.asker, host.address)]);
     }
     let mut is_refused = [false; 2];

@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use noray::config::Config;
-use noray::core::players::{INTRODUCTIONS, INTRODUCTIONS_PER_NETWORK, WRONG_OIDS};
-use noray::limits::budgets::Budget;
 use noray::limits::conduct::{COMMAND_BURST, COMMANDS_PER_SECOND, MAX_REFUSALS};
+use noray::limits::rates::{INTRODUCTIONS, INTRODUCTIONS_PER_NETWORK, WRONG_OPEN_IDS};
+use noray::limits::token_bucket::RateLimit;
 use support::{Line, Player, TestServer, config};
 
 #[test]
@@ -36,7 +36,7 @@ fn commands_over_the_rate_are_refused_and_then_the_connection_is_closed() {
 fn a_search_for_join_codes_is_slowed_down_for_the_whole_network_and_for_no_other() {
     let server = TestServer::start(&config());
     let host = Player::join(&server);
-    let budget = at_once(WRONG_OIDS);
+    let budget = at_once(WRONG_OPEN_IDS);
     let mut answered = 0;
     // Several connections, as the rate of one would end the search sooner.
     for round in 0..4 {
@@ -100,7 +100,7 @@ fn a_host_is_not_made_to_send_to_everybody_at_once() {
 }
 
 /// How much of it somebody may use up who has used up nothing for long.
-fn at_once(budget: Budget) -> usize {
+fn at_once(budget: RateLimit) -> usize {
     usize::try_from(budget.per_second * budget.burst.as_secs()).unwrap()
 }
 

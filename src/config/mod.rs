@@ -8,14 +8,14 @@ pub mod units;
 
 use std::fmt::{self, Write};
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use log::LevelFilter;
 
 use crate::config::units::{ByteSize, PortList, TimeSpan};
-use crate::core::id::{Alphabet, OpenIdScheme};
-use crate::core::players::IdScheme;
-use crate::core::relay::{Latching, Limits};
+use crate::core::Settings;
+use crate::core::id::{Alphabet, IdScheme, OpenIdScheme};
+use crate::core::relay::{Latching, RelaySettings};
+use crate::limits::relay::RelayLimits;
 
 pub use keys::{KEYS, Key};
 pub use reload::{Change, Reload};
@@ -94,23 +94,28 @@ impl Config {
         SocketAddr::new(self.udp_host, self.registrar_port)
     }
 
-    /// What relays may carry.
-    pub fn limits(&self) -> Limits {
-        Limits {
+    /// What the core is told.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            id_scheme: self.id_scheme(),
+            relay: self.relay_settings(),
+            sweep_interval: self.relay_cleanup_interval.0,
+            drain_timeout: self.drain_timeout.0,
+        }
+    }
+
+    /// What of the relays can be set.
+    pub fn relay_settings(&self) -> RelaySettings {
+        let limits = RelayLimits {
             pair_rate: self.relay_max_individual_traffic.0,
             global_rate: self.relay_max_global_traffic.0,
             burst: self.relay_traffic_interval.0,
             lifetime: self.relay_max_lifetime_duration.0,
             lifetime_traffic: self.relay_max_lifetime_traffic.0,
             idle_timeout: self.relay_timeout.0,
-            latching: self.relay_latching,
             max_per_network: self.relay_max_per_ip,
-        }
-    }
-
-    /// How often idle relays are looked for.
-    pub fn sweep_interval(&self) -> Duration {
-        self.relay_cleanup_interval.0
+        };
+        RelaySettings { limits, latching: self.relay_latching }
     }
 
     /// How the players' ids look.

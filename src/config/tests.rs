@@ -23,8 +23,8 @@ fn nothing_set_is_the_defaults() {
     assert_eq!(effective.set_values(), 0);
     assert_eq!(effective.config.registrar_address().to_string(), "0.0.0.0:8809");
     assert_eq!(effective.config.relay_ports.as_slice().len(), 2049);
-    assert_eq!(effective.config.limits().pair_rate, 131_072);
-    assert_eq!(effective.config.limits().lifetime_traffic, 4 << 30);
+    assert_eq!(effective.config.relay_settings().limits.pair_rate, 131_072);
+    assert_eq!(effective.config.relay_settings().limits.lifetime_traffic, 4 << 30);
 }
 
 #[test]

@@ -1,16 +1,29 @@
-//! Draws no randomness of its own: what the ids are and how random bytes become one.
+//! The ids of players and connections, and how random bytes become one.
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// One player's TCP connection, and so one player. Never used again within a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+use serde::{Deserialize, Serialize};
+
+/// One TCP connection of a player. Never used again within a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ConnectionId(pub u64);
 
+/// One registered player, whatever its connection. Never used again within a server's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PlayerId(pub u64);
+
+impl PlayerId {
+    /// Before all others, in order.
+    pub const MIN: Self = Self(u64::MIN);
+    /// After all others, in order.
+    pub const MAX: Self = Self(u64::MAX);
+}
+
 /// A player's public id: the join code that players share.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct OpenId(Arc<str>);
 
 impl OpenId {
@@ -36,8 +49,9 @@ pub const MAX_PRIVATE_ID: usize = 1024;
 
 /// A player's secret: who sends it to the registrar sets that player's external address.
 ///
-/// Invariant: it is never logged; `Debug` hides it, and there is no `Display`.
-#[derive(Clone, PartialEq, Eq, Hash)]
+/// Invariant: it is never logged; `Debug` hides it, and there is no `Display`. Serialized it is readable: only a
+/// snapshot does that, which goes to no disk.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PrivateId(Arc<str>);
 
 impl PrivateId {
@@ -179,6 +193,17 @@ impl OpenIdScheme {
         }
         OpenId::new(&text)
     }
+}
+
+/// How the ids of new players look.
+#[derive(Clone, Debug)]
+pub struct IdScheme {
+    /// The public ids.
+    pub open: OpenIdScheme,
+    /// The characters of the secret ids.
+    pub private_alphabet: Alphabet,
+    /// The length of the secret ids, in characters.
+    pub private_length: usize,
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
-//! Neither reads nor writes a socket: the TCP wire in both directions, bytes to [`Command`] and [`Reply`] to text.
+//! The players' TCP protocol in both directions: bytes to [`Command`]s, [`Reply`]s to text.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
 
 use crate::core::id::{OpenId, PrivateId};
-use crate::core::relay::{Limit, RelayPort};
+use crate::core::relay::{RelayLimit, RelayPort};
 use crate::label::{Label, labels};
 use crate::limits::conduct::Misconduct;
 
@@ -204,7 +204,8 @@ pub enum Reply {
     ConnectRelay(RelayPort),
     /// `echo DATA`.
     Echo(String),
-    /// `COMMAND-error CODE DETAIL`. Never a command's own name: stock clients would take it for an answer.
+    /// `COMMAND-error CODE DETAIL`, or `error CODE DETAIL` for what is no command. Never a command's own name: stock
+    /// clients would take it for an answer.
     Failed(CommandKind, ErrorCode),
     /// `error unknown-command NAME`.
     UnknownCommand(String),
@@ -215,7 +216,7 @@ pub enum Reply {
     /// `error server-full`, after which the connection ends.
     ServerFull,
     /// `relay-limit LIMIT`: a relay of this player's has reached it.
-    RelayLimit(Limit),
+    RelayLimit(RelayLimit),
 }
 
 impl Reply {
@@ -228,7 +229,12 @@ impl Reply {
             Self::Echo(data) if data.is_empty() => "echo\n".to_owned(),
             Self::Echo(data) => format!("echo {data}\n"),
             Self::Failed(kind, error) => {
-                format!("{}-error {} {}\n", kind.label(), error.label(), error.detail())
+                let (code, detail) = (error.label(), error.detail());
+                if *kind == CommandKind::Other {
+                    format!("error {code} {detail}\n")
+                } else {
+                    format!("{}-error {code} {detail}\n", kind.label())
+                }
             }
             Self::UnknownCommand(name) => format!("error unknown-command {name}\n"),
             Self::NotUtf8 => "error not-utf8 the line was ignored\n".to_owned(),

@@ -1,11 +1,12 @@
-//! Owns no socket: what the UDP registrar answers to a datagram, and how often.
+//! Answers the datagrams at the UDP registrar, where players show their external address.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use crate::core::id::MAX_PRIVATE_ID;
-use crate::core::players::{Hosts, Registration};
+use crate::core::players::{AddressRegistration, Players};
 use crate::core::relay::OwnAddresses;
+use crate::limits::bounds::Bound;
+use crate::limits::rates::UNKNOWN_ANSWERS;
 use crate::limits::token_bucket::TokenBucket;
 use crate::time::Timestamp;
 
@@ -18,22 +19,18 @@ pub const OK: &[u8] = b"OK";
 /// another registrar's answer.
 pub const UNKNOWN: &[u8] = b"Unknown host pid!";
 
-/// How many [`UNKNOWN`] answers go out per second, to all senders together. Honest players need them only
-/// after a restart of the server, when a late answer is as good as none.
-pub const UNKNOWN_ANSWERS_PER_SECOND: u64 = 100;
-
-/// What a datagram at the registrar leads to.
+/// What comes of a datagram at the registrar.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Outcome {
+pub struct Response {
+    /// What it did to the players.
+    pub registration: AddressRegistration,
     /// What to send back to the source, if anything.
     pub answer: Option<&'static [u8]>,
-    /// What it did to the players.
-    pub registration: Registration,
-    /// Whether it would have had an answer, had there not been too many.
-    pub is_limited: bool,
+    /// The bound that was reached, if one was.
+    pub bound: Option<Bound>,
 }
 
-/// Answers the datagrams at the registrar's port.
+/// Decides what a datagram at the registrar's port does, and how often strangers are answered.
 #[derive(Debug)]
 pub struct Registrar {
     unknown_answers: TokenBucket,
@@ -51,78 +48,81 @@ impl Registrar {
         self.own = own;
     }
 
+    /// How many answers strangers got lately.
+    pub fn unknown_answers(&self) -> TokenBucket {
+        self.unknown_answers
+    }
+
+    /// Goes on where another registrar stopped.
+    pub fn restore(&mut self, unknown_answers: TokenBucket) {
+        self.unknown_answers = unknown_answers;
+    }
+
     /// Takes one datagram: a PrivateID stores `source` as its player's external address.
     pub fn handle_datagram(
         &mut self,
-        hosts: &mut Hosts,
+        players: &mut Players,
         source: SocketAddr,
         payload: &[u8],
         now: Timestamp,
-    ) -> Outcome {
+    ) -> Response {
         if !self.own.allows(source) {
-            return Outcome {
-                answer: None,
-                registration: Registration::Unknown,
-                is_limited: false,
-            };
+            let registration = AddressRegistration::Unknown;
+            return Response { registration, answer: None, bound: None };
         }
         let private_id = payload.trim_ascii_end();
         let registration = match std::str::from_utf8(private_id) {
             Ok(private_id) if private_id.len() <= MAX_PRIVATE_ID => {
-                hosts.register_address(private_id, source, now)
+                players.register_address(private_id, source, now)
             }
-            Ok(_) | Err(_) => Registration::Unknown,
+            Ok(_) | Err(_) => AddressRegistration::Unknown,
         };
-        let (answer, is_limited) = match registration {
-            Registration::First(..) | Registration::Moved(..) | Registration::Repeated => {
-                (Some(OK), false)
+        let (answer, bound) = match registration {
+            AddressRegistration::First(..)
+            | AddressRegistration::Changed(..)
+            | AddressRegistration::Repeated => (Some(OK), None),
+            AddressRegistration::TooManyChanges => (None, Some(Bound::Moves)),
+            AddressRegistration::Unknown if payload.len() > UNKNOWN.len() => {
+                if self.unknown_answers.try_acquire(UNKNOWN_ANSWERS, now) {
+                    (Some(UNKNOWN), None)
+                } else {
+                    (None, Some(Bound::UnknownAnswers))
+                }
             }
-            Registration::TooManyMoves | Registration::Implausible(..) => (None, false),
-            Registration::Unknown if payload.len() <= UNKNOWN.len() => (None, false),
-            Registration::Unknown => match self.unknown_answer(now) {
-                None => (None, true),
-                answer => (answer, false),
-            },
+            AddressRegistration::Implausible(..) | AddressRegistration::Unknown => (None, None),
         };
-        Outcome { answer, registration, is_limited }
-    }
-
-    fn unknown_answer(&mut self, now: Timestamp) -> Option<&'static [u8]> {
-        const BURST: Duration = Duration::from_secs(1);
-        let allowed = self.unknown_answers.has_tokens(BURST, now);
-        if allowed {
-            self.unknown_answers.charge(1, UNKNOWN_ANSWERS_PER_SECOND, now);
-        }
-        allowed.then_some(UNKNOWN)
+        Response { registration, answer, bound }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::core::id::testing::Seeded;
-    use crate::core::id::{Alphabet, ConnectionId, OpenIdScheme};
-    use crate::core::players::IdScheme;
+    use crate::core::id::{Alphabet, ConnectionId, IdScheme, OpenIdScheme};
 
     const HERE: &str = "192.0.2.1:1000";
 
-    fn setup() -> (Registrar, Hosts, String) {
+    fn setup() -> (Registrar, Players, String) {
         let alphabet: Alphabet = "abcd".parse().unwrap();
         let scheme = IdScheme {
             open: OpenIdScheme::characters(String::new(), alphabet.clone(), 8),
             private_alphabet: alphabet,
             private_length: 40,
         };
-        let mut hosts = Hosts::new(scheme);
+        let mut players = Players::new(scheme);
         let home = std::net::IpAddr::from([192, 0, 2, 1]);
-        let host = hosts.register(ConnectionId(1), home, &mut Seeded::new(1)).unwrap();
+        players.connect(ConnectionId(1), home);
+        let host = players.register(ConnectionId(1), &mut Seeded::new(1)).unwrap();
         let secret = host.private_id.reveal().to_owned();
         let own = OwnAddresses::new(["192.0.2.9".parse().unwrap()], [8809]);
-        (Registrar::new(own), hosts, secret)
+        (Registrar::new(own), players, secret)
     }
 
     fn answer(
-        setup: &mut (Registrar, Hosts, String),
+        setup: &mut (Registrar, Players, String),
         payload: &[u8],
         source: &str,
     ) -> Option<&'static [u8]> {
@@ -159,11 +159,11 @@ mod tests {
         for millis in 0..10_000 {
             let now = Timestamp::START + Duration::from_millis(millis);
             let source = HERE.parse().unwrap();
-            let outcome = s.0.handle_datagram(&mut s.1, source, &[b'x'; 100], now);
-            answered += u64::from(outcome.answer.is_some());
-            assert_ne!(outcome.answer.is_some(), outcome.is_limited);
+            let response = s.0.handle_datagram(&mut s.1, source, &[b'x'; 100], now);
+            answered += u64::from(response.answer.is_some());
+            assert_ne!(response.answer.is_some(), response.bound == Some(Bound::UnknownAnswers));
         }
-        let bound = UNKNOWN_ANSWERS_PER_SECOND;
+        let bound = UNKNOWN_ANSWERS.per_second;
         assert!((10 * bound..=11 * bound + 1).contains(&answered), "{answered} in 10 s");
         let secret = s.2.clone();
         assert_eq!(

@@ -1,8 +1,19 @@
-//! How much strangers may use up.
+//! How much strangers may use up: rate limits, capacities, and their names in the metrics.
+//!
+//! | module | what it limits |
+//! |---|---|
+//! | [`bounds`] | names of the limits, each with a counter |
+//! | [`token_bucket`] | the one mechanism behind all rate limits |
+//! | [`network`], [`network_rate`] | whose an IP address is; a rate limit for each of them |
+//! | [`rates`] | the rate limits that are constants |
+//! | [`conduct`] | what a player may do on its connection |
+//! | [`relay`] | what relays may carry |
 
 pub mod bounds;
-pub mod budgets;
 pub mod conduct;
 pub mod network;
+pub mod network_rate;
+pub mod rates;
+pub mod relay;
 pub mod throttle;
 pub mod token_bucket;

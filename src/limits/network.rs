@@ -1,9 +1,11 @@
-//! Counts nothing: whose an IP address is, for limits that hold per owner.
+//! Whose an IP address is, for limits that each owner has for itself.
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use serde::{Deserialize, Serialize};
+
 /// One IPv4 address, or an IPv6 /64: the least that a customer gets, who can choose any address in it (RFC 6177).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Network(IpAddr);
 
 impl From<IpAddr> for Network {

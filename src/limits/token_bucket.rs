@@ -1,15 +1,26 @@
-//! Knows no relay: a token bucket, one number large.
+//! The token bucket behind every rate limit, one number large.
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::time::Timestamp;
+
+/// How often something may happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// So often a second on average; at least 1.
+    pub per_second: u64,
+    /// For how long it may have been saved up: so much time's worth may come at once.
+    pub burst: Duration,
+}
 
 /// A token bucket that remembers only when it will be full again.
 ///
 /// Rate and depth are the caller's at each call, so that limits can change while buckets live. The depth is given
 /// as the time in which an empty bucket fills. A sender passes while the bucket is not empty and may leave it in
 /// debt: one large datagram is never undeliverable, and the average holds all the same.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenBucket {
     full_at: Timestamp,
 }
@@ -29,6 +40,15 @@ impl TokenBucket {
     pub fn charge(&mut self, amount: u64, rate: u64, now: Timestamp) {
         let cost = amount.saturating_mul(NANOS_PER_SECOND).div_ceil(rate);
         self.full_at = Timestamp::from_nanos(self.full_at.max(now).as_nanos().saturating_add(cost));
+    }
+
+    /// Takes one, if anything is left; whether it did.
+    pub fn try_acquire(&mut self, limit: RateLimit, now: Timestamp) -> bool {
+        let is_allowed = self.has_tokens(limit.burst, now);
+        if is_allowed {
+            self.charge(1, limit.per_second, now);
+        }
+        is_allowed
     }
 }
 

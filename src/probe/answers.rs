@@ -140,7 +140,7 @@ fn is_printable(c: char) -> bool {
 mod tests {
     use super::*;
     use noray::core::protocol::{CommandKind, ErrorCode, Reply};
-    use noray::core::relay::{Limit, RelayPort};
+    use noray::core::relay::{RelayLimit, RelayPort};
     use noray::label::Label;
     use noray::limits::conduct::Misconduct;
 
@@ -186,7 +186,7 @@ mod tests {
             Reply::UnknownCommand("x".to_owned()),
             Reply::NotUtf8,
             Reply::ServerFull,
-            Reply::RelayLimit(Limit::Traffic),
+            Reply::RelayLimit(RelayLimit::Traffic),
         ];
         let failures = ErrorCode::ALL.iter().map(|code| Reply::Failed(CommandKind::Connect, *code));
         let ends = Misconduct::ALL.iter().map(|why| Reply::Misconduct(*why));

@@ -14,9 +14,10 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use crate::core::id::ConnectionId;
 use crate::core::protocol::Reply;
 use crate::limits::bounds::Bound;
-use crate::limits::budgets::{Budget, Budgets};
 use crate::limits::network::Network;
+use crate::limits::network_rate::NetworkRateLimiter;
 use crate::limits::throttle::Throttle;
+use crate::limits::token_bucket::RateLimit;
 use crate::operation::clock;
 use crate::operation::metrics::{Metrics, Table};
 use crate::shell::connection::{self, Connection};
@@ -96,8 +97,8 @@ impl Acceptor {
 
 /// How many new connections one IP may open: each comes with a burst of commands. As many at once as one IP may have, by
 /// default, and then those of players who come and go.
-pub(crate) const NEW_CONNECTIONS: Budget =
-    Budget { per_second: 50, burst: Duration::from_secs(21) };
+pub(crate) const NEW_CONNECTIONS: RateLimit =
+    RateLimit { per_second: 50, burst: Duration::from_secs(21) };
 
 /// How many connections there may be.
 #[derive(Clone, Copy, Debug)]
@@ -134,7 +135,7 @@ struct Counts {
     caps: Caps,
     connections: usize,
     by_network: HashMap<Network, OfNetwork>,
-    new: Budgets,
+    new: NetworkRateLimiter,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -146,7 +147,7 @@ struct OfNetwork {
 impl ConnectionTable {
     pub(crate) fn new(caps: Caps, metrics: Arc<Metrics>) -> Self {
         metrics.max_connections.set(caps.connections);
-        let new = Budgets::new(NEW_CONNECTIONS);
+        let new = NetworkRateLimiter::new(NEW_CONNECTIONS);
         let counts = Counts { caps, connections: 0, by_network: HashMap::new(), new };
         Self { counts: Mutex::new(counts), metrics }
     }
@@ -177,7 +178,7 @@ impl ConnectionTable {
         if of_network.unregistered >= caps.unregistered_per_ip {
             return Err(Bound::UnregisteredPerIp);
         }
-        if !counts.new.has_left(network, now) {
+        if !counts.new.has_tokens(network, now) {
             return Err(Bound::NewConnections);
         }
         counts.new.charge(network, now);

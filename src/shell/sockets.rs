@@ -56,6 +56,8 @@ pub(crate) enum Sent {
     Whole,
     /// The kernel's buffer is full, or the interface's queue.
     BufferFull,
+    /// The receiver's address family, or the path, takes no datagram of that size.
+    TooLarge,
     Failed(io::Error),
 }
 
@@ -208,6 +210,7 @@ impl Sockets {
         match sendto(socket, payload, SendFlags::empty(), &self.for_kernel(to)) {
             Ok(_) => Sent::Whole,
             Err(Errno::WOULDBLOCK | Errno::NOBUFS) => Sent::BufferFull,
+            Err(Errno::MSGSIZE) => Sent::TooLarge,
             Err(error) => Sent::Failed(error.into()),
         }
     }

@@ -5,7 +5,7 @@
 
 use std::net::{SocketAddr, UdpSocket};
 
-use noray::core::relay::charge;
+use noray::limits::relay::charge;
 use socket2::SockRef;
 
 use crate::lab::{Host, Lab, REGISTRAR_PORT, Router, lab};

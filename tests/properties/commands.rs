@@ -1,11 +1,17 @@
 //! A stream of bytes in segments of any size: lines, commands, and what the rules answer to three players.
 
+use std::net::IpAddr;
+use std::time::Duration;
+
 use noray::config::Config;
-use noray::core::commands::{Asker, Intake, Outcome, handle_command};
-use noray::core::id::ConnectionId;
-use noray::core::players::Hosts;
-use noray::core::protocol::{Command, LineReader, LineTooLong, MAX_ECHOED_NAME, MAX_LINE, Reply};
-use noray::core::relay::{OwnAddresses, RelayPort, RelayTable};
+use noray::core::effect::{Effect, Effects};
+use noray::core::id::{ConnectionId, OpenId};
+use noray::core::protocol::{
+    Command, CommandKind, LineReader, LineTooLong, MAX_ECHOED_NAME, MAX_LINE, Reply,
+};
+use noray::core::relay::{OwnAddresses, RelayPort};
+use noray::core::snapshot::Snapshot;
+use noray::core::{Core, Input};
 use noray::label::Label;
 use noray::time::Timestamp;
 
@@ -14,7 +20,10 @@ use crate::random::Repeatable;
 pub(crate) fn check(data: &[u8]) {
     let [size, intake, stream @ ..] = data else { return };
     let lines = lines_of(stream, usize::from(*size).max(1));
-    let mut server = Server::new(if intake % 8 == 0 { Intake::Draining } else { Intake::Open });
+    let mut server = Server::new();
+    if intake % 8 == 0 {
+        server.handle(Input::Drain);
+    }
     for line in &lines {
         assert!(line.len() <= MAX_LINE && !line.contains(&b'\n'));
         if let Some(command) = Command::parse(line) {
@@ -56,69 +65,77 @@ fn lines_of(stream: &[u8], size: usize) -> Vec<Vec<u8>> {
 }
 
 struct Server {
-    hosts: Hosts,
-    relays: RelayTable,
+    core: Core,
+    config: Config,
     random: Repeatable,
-    intake: Intake,
     now: Timestamp,
     asker: u64,
 }
 
+const PORTS: [RelayPort; 6] =
+    [RelayPort(1), RelayPort(2), RelayPort(3), RelayPort(4), RelayPort(5), RelayPort(6)];
+
 impl Server {
-    fn new(intake: Intake) -> Self {
-        let config = Config::default();
-        let ports: Vec<RelayPort> = (1..=6).map(RelayPort).collect();
-        let mut this = Self {
-            hosts: Hosts::new(config.id_scheme()),
-            relays: RelayTable::new(config.limits(), OwnAddresses::default(), &ports),
-            random: Repeatable::new(),
-            intake: Intake::Open,
-            now: Timestamp::START,
-            asker: 0,
-        };
-        // Two players that can be found as `{1}` and `{2}`; the third has to register by itself.
-        for player in [1, 2] {
-            this.handle(player, &Command::RegisterHost);
-            let pid = this.private_id(player).expect("it has registered");
-            let address = format!("192.0.2.{player}:4000").parse().expect("an address");
-            this.hosts.register_address(&pid, address, Timestamp::START);
-            this.relays.reserve(ConnectionId(player));
+    /// Two players that can be found as `{1}` and `{2}`; the third has to register by itself.
+    fn new() -> Self {
+        let (config, mut random, now) = (Config::default(), Repeatable::new(), Timestamp::START);
+        let own = OwnAddresses::default();
+        let core = Core::new(config.settings(), own, PORTS.to_vec(), &mut random, now);
+        let mut this = Self { core, config, random, now, asker: 0 };
+        let from = IpAddr::from([192, 0, 2, 1]);
+        for player in 1..=3 {
+            this.handle(Input::Connected(ConnectionId(player), from));
         }
-        this.intake = intake;
+        for player in [1, 2] {
+            this.handle(Input::Command(ConnectionId(player), &Command::RegisterHost));
+            let pid = this.private_id(player).expect("it has registered");
+            let source = format!("192.0.2.{player}:4000").parse().expect("an address");
+            this.handle(Input::Registration { source, payload: pid.as_bytes() });
+        }
         this
     }
 
     fn private_id(&self, player: u64) -> Option<String> {
-        Some(self.hosts.by_connection(ConnectionId(player))?.private_id.reveal().to_owned())
+        let player = self.core.players().by_connection(ConnectionId(player))?;
+        Some(player.private_id.reveal().to_owned())
     }
 
-    fn handle(&mut self, player: u64, command: &Command) -> Outcome {
-        let player = ConnectionId(player);
-        let connected_from = std::net::IpAddr::from([192, 0, 2, 1]);
-        let Self { hosts, relays, random, .. } = self;
-        let asker = Asker { player, connected_from };
-        handle_command(asker, command, self.intake, hosts, relays, random, self.now)
+    fn handle(&mut self, input: Input<'_>) -> Effects {
+        let mut effects = Effects::new();
+        self.core.handle(input, &mut self.random, self.now, &mut effects);
+        self.core.check_invariants();
+        effects
     }
 
     /// The three players take turns.
     fn take(&mut self, line: &[u8], command: &Command) {
         self.asker = self.asker % 3 + 1;
-        self.now = self.now + std::time::Duration::from_millis(50);
-        let outcome = self.handle(self.asker, command);
-        self.check(line, command, &outcome);
-        let named = self.named(command);
-        if let Some(command) = named {
-            let outcome = self.handle(self.asker, &command);
-            self.check(line, &command, &outcome);
+        self.now = self.now + Duration::from_millis(50);
+        for command in [Some(command.clone()), self.named(command)].into_iter().flatten() {
+            let effects = self.handle(Input::Command(ConnectionId(self.asker), &command));
+            self.check(line, &command, &effects);
         }
-        self.relays.check_invariants();
+        if line.len() % 16 == 7 {
+            self.hand_over();
+        }
+    }
+
+    /// Another process goes on with a core that knows as much.
+    fn hand_over(&mut self) {
+        let snapshot = self.core.snapshot(self.now);
+        let text = serde_json::to_vec(&snapshot).expect("it can be written");
+        let read: Snapshot = serde_json::from_slice(&text).expect("it can be read");
+        let own = OwnAddresses::default();
+        self.core = Core::restore(read, self.config.settings(), own, &PORTS).expect("it is right");
+        self.core.check_invariants();
+        assert_eq!(self.core.snapshot(self.now), snapshot);
     }
 
     /// The same command with an OpenID in place of `{1}` or `{2}`.
     fn named(&self, command: &Command) -> Option<Command> {
-        let of = |id: &noray::core::id::OpenId| {
+        let of = |id: &OpenId| {
             let player = id.as_str().strip_prefix('{')?.strip_suffix('}')?.parse().ok()?;
-            Some(self.hosts.by_connection(ConnectionId(player))?.open_id.clone())
+            Some(self.core.players().by_connection(ConnectionId(player))?.open_id.clone())
         };
         match command {
             Command::Connect(Some(id)) => Some(Command::Connect(Some(of(id)?))),
@@ -132,9 +149,16 @@ impl Server {
         }
     }
 
-    fn check(&self, line: &[u8], command: &Command, outcome: &Outcome) {
-        assert!((1..=2).contains(&outcome.replies.len()), "the asker hears, and at most the host");
-        for (to, reply) in &outcome.replies {
+    fn check(&self, line: &[u8], command: &Command, effects: &Effects) {
+        let replies: Vec<(ConnectionId, &Reply)> = effects
+            .iter()
+            .filter_map(|effect| match effect {
+                Effect::Tell(to, reply) => Some((*to, reply)),
+                _ => None,
+            })
+            .collect();
+        assert!((1..=2).contains(&replies.len()), "the asker hears, and at most the host");
+        for (to, reply) in replies {
             let text = reply.encode();
             let lines = if matches!(reply, Reply::SetIds(..)) { 2 } else { 1 };
             assert!(text.ends_with('\n'));
@@ -145,7 +169,7 @@ impl Server {
                 assert!(text.starts_with(&format!("{}-error ", kind.label())));
             }
             for player in 1..=3 {
-                let is_owner = *to == ConnectionId(player) && *command == Command::RegisterHost;
+                let is_owner = to == ConnectionId(player) && *command == Command::RegisterHost;
                 let pid = self.private_id(player).filter(|_| !is_owner);
                 assert!(pid.is_none_or(|pid| !text.contains(&pid)), "another's PrivateID");
             }

@@ -6,9 +6,10 @@ use std::time::Duration;
 use arbitrary::{Result, Unstructured};
 use noray::config::Config;
 use noray::core::id::ConnectionId;
-use noray::core::players::{Hosts, Registration};
-use noray::core::registrar::{OK, Registrar, UNKNOWN, UNKNOWN_ANSWERS_PER_SECOND};
+use noray::core::players::{AddressRegistration, Players};
+use noray::core::registrar::{OK, Registrar, UNKNOWN};
 use noray::core::relay::OwnAddresses;
+use noray::limits::rates::UNKNOWN_ANSWERS;
 use noray::time::Timestamp;
 
 const OWN: [&str; 2] = ["192.0.2.9:8809", "192.0.2.9:50000"];
@@ -36,14 +37,14 @@ pub(crate) fn check(data: &[u8]) {
 }
 
 fn play(input: &mut Unstructured<'_>) -> Result<()> {
-    let mut hosts = Hosts::new(Config::default().id_scheme());
+    let mut players = Players::new(Config::default().id_scheme());
     let mut random = Repeatable::new();
     let pids: Vec<String> = (0..2)
         .map(|player| {
             let home = std::net::IpAddr::from([198, 51, 100, 1]);
-            let host =
-                hosts.register(ConnectionId(player), home, &mut random).expect("ids are long");
-            host.private_id.reveal().to_owned()
+            players.connect(ConnectionId(player), home);
+            let player = players.register(ConnectionId(player), &mut random).expect("ids are long");
+            player.private_id.reveal().to_owned()
         })
         .collect();
     let own: Vec<SocketAddr> = OWN.iter().map(|text| text.parse().expect("one")).collect();
@@ -59,30 +60,34 @@ fn play(input: &mut Unstructured<'_>) -> Result<()> {
         let sources = if is_possible { &SOURCES[..3] } else { &SOURCES[3..] };
         let source: SocketAddr = input.choose(sources)?.parse().expect("an address");
         let (payload, owner) = payload(input, &pids)?;
-        let before = owner.and_then(|player| hosts.by_connection(ConnectionId(player))?.address);
-        let outcome = registrar.handle_datagram(&mut hosts, source, &payload, now);
+        let before = owner.and_then(|player| players.by_connection(ConnectionId(player))?.address);
+        let response = registrar.handle_datagram(&mut players, source, &payload, now);
 
-        let length = outcome.answer.map_or(0, <[u8]>::len);
+        let length = response.answer.map_or(0, <[u8]>::len);
         assert!(length <= payload.len(), "{length} bytes for {}", payload.len());
         let owner = owner.filter(|_| is_possible);
-        let after = owner.and_then(|player| hosts.by_connection(ConnectionId(player))?.address);
-        match outcome.registration {
-            Registration::First(player, _) => assert_eq!((Some(player.0), before), (owner, None)),
-            Registration::Moved(player, _) => {
+        let after = owner.and_then(|player| players.by_connection(ConnectionId(player))?.address);
+        match response.registration {
+            AddressRegistration::First(player, _) => {
+                assert_eq!((Some(player.0), before), (owner, None))
+            }
+            AddressRegistration::Changed(player, _) => {
                 assert!(Some(player.0) == owner && before.is_some_and(|at| at != source));
             }
-            Registration::Repeated => assert_eq!(before, Some(source)),
-            Registration::TooManyMoves => {
-                assert!(before.is_some_and(|at| at != source) && outcome.answer.is_none());
+            AddressRegistration::Repeated => assert_eq!(before, Some(source)),
+            AddressRegistration::TooManyChanges => {
+                assert!(before.is_some_and(|at| at != source) && response.answer.is_none());
                 assert_eq!(after, before);
                 continue;
             }
-            Registration::Unknown | Registration::Implausible(..) => assert_eq!(owner, None),
+            AddressRegistration::Unknown | AddressRegistration::Implausible(..) => {
+                assert_eq!(owner, None)
+            }
         }
         assert_eq!(after, owner.map(|_| source));
-        assert_eq!(owner.is_some(), outcome.answer == Some(OK));
-        unknown_answers += u64::from(outcome.answer == Some(UNKNOWN));
-        assert!(unknown_answers <= UNKNOWN_ANSWERS_PER_SECOND * (1000 + millis) / 1000 + 1);
+        assert_eq!(owner.is_some(), response.answer == Some(OK));
+        unknown_answers += u64::from(response.answer == Some(UNKNOWN));
+        assert!(unknown_answers <= UNKNOWN_ANSWERS.per_second * (1000 + millis) / 1000 + 1);
     }
     Ok(())
 }

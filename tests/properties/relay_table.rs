@@ -5,8 +5,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
-use noray::core::id::ConnectionId;
-use noray::core::relay::{Latching, Limits, OwnAddresses, Party, RelayPort, RelayTable};
+use noray::core::id::PlayerId;
+use noray::core::relay::{
+    ClosedPair, Latching, OwnAddresses, Party, RelayPort, RelaySettings, RelayTable,
+};
+use noray::limits::relay::RelayLimits;
 use noray::time::Timestamp;
 
 use model::{Model, SECOND};
@@ -56,8 +59,8 @@ struct World {
     now: u64,
 }
 
-fn limits(input: &mut Unstructured<'_>) -> Result<Limits> {
-    Ok(Limits {
+fn settings(input: &mut Unstructured<'_>) -> Result<RelaySettings> {
+    let limits = RelayLimits {
         // They divide a second's nanoseconds, so that model and table round alike: not at all.
         pair_rate: *input.choose(&[20_000, 1_000_000])?,
         global_rate: *input.choose(&[100_000, 100_000_000])?,
@@ -65,9 +68,10 @@ fn limits(input: &mut Unstructured<'_>) -> Result<Limits> {
         lifetime: Duration::from_secs(*input.choose(&[10, 600])?),
         lifetime_traffic: *input.choose(&[100_000, 10_000_000])?,
         idle_timeout: Duration::from_secs(*input.choose(&[1, 5, 30])?),
-        latching: *input.choose(&[Latching::SameIp, Latching::Any, Latching::Off])?,
         max_per_network: input.int_in_range(0..=3)?,
-    })
+    };
+    let latching = *input.choose(&[Latching::SameIp, Latching::Any, Latching::Off])?;
+    Ok(RelaySettings { limits, latching })
 }
 
 fn address(input: &mut Unstructured<'_>, among: usize) -> Result<SocketAddr> {
@@ -76,13 +80,13 @@ fn address(input: &mut Unstructured<'_>, among: usize) -> Result<SocketAddr> {
 
 impl World {
     fn new(input: &mut Unstructured<'_>) -> Result<Self> {
-        let limits = limits(input)?;
+        let settings = settings(input)?;
         let ports: Vec<u16> = (0..input.int_in_range(0..=9)?).map(|i| 50_000 + 2 * i).collect();
         let own_ip = "192.0.2.9".parse().expect("an address");
         let own = OwnAddresses::new([own_ip], ports.iter().copied());
         let relay_ports: Vec<RelayPort> = ports.iter().copied().map(RelayPort).collect();
-        let table = RelayTable::new(limits, own, &relay_ports);
-        let model = Model::new(limits, own_ip, &ports);
+        let table = RelayTable::new(settings, own, &relay_ports);
+        let model = Model::new(settings, own_ip, &ports);
         Ok(Self { table, model, ports, now: 0 })
     }
 
@@ -94,22 +98,23 @@ impl World {
         let player = input.int_in_range(0..=PLAYERS - 1)?;
         match input.int_in_range(0..=15)? {
             0 => {
-                self.table.reserve(ConnectionId(player));
+                self.table.reserve(PlayerId(player));
                 self.model.reserve(player);
             }
             1 => {
-                self.table.handle_departure(ConnectionId(player));
+                self.table.handle_departure(PlayerId(player));
                 self.model.leave(player);
             }
             2..=4 => self.introduce(player, input)?,
             5 => {
                 let address = address(input, PLAYERS_ADDRESSES)?;
-                self.table.handle_move(ConnectionId(player), address);
+                self.table.handle_address_change(PlayerId(player), address);
                 self.model.move_player(player, address);
             }
             6 => {
-                self.table.sweep(self.now());
-                self.note_freed();
+                let mut closed = Vec::new();
+                self.table.sweep(self.now(), &mut closed);
+                self.note_closed(closed);
                 self.model.check_swept(self.now);
             }
             7 => self.now += u64::from(input.arbitrary::<u16>()?) * SECOND / 1000,
@@ -133,20 +138,21 @@ impl World {
         };
         let (asker, host) = (party(player)?, party(other)?);
         let as_party = |(player, address, connected_from)| Party {
-            player: ConnectionId(player),
+            player: PlayerId(player),
             address,
             connected_from,
         };
-        let real = self.table.introduce(as_party(asker), as_party(host), self.now());
-        self.note_freed();
+        let mut closed = Vec::new();
+        let real = self.table.introduce(as_party(asker), as_party(host), self.now(), &mut closed);
+        self.note_closed(closed);
         let expected = self.model.introduce(asker, host, self.now);
         assert_eq!(real.ok().map(|ports| (ports.asker.0, ports.host.0)), expected, "introduction");
         Ok(())
     }
 
-    fn note_freed(&mut self) {
-        while let Some(freed) = self.table.poll_freed() {
-            self.model.free(freed.ports.map(|port| port.0), self.now);
+    fn note_closed(&mut self, closed: Vec<ClosedPair>) {
+        for pair in closed {
+            self.model.free(pair.ports.map(|port| port.0), self.now);
         }
     }
 

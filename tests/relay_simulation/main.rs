@@ -11,10 +11,12 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use model::{Model, SECOND};
-use noray::core::id::ConnectionId;
+use noray::core::id::PlayerId;
 use noray::core::relay::{
-    Action, DropReason, Latching, Limits, OwnAddresses, Party, RelayPort, RelayTable,
+    Action, ClosedPair, DropReason, Latching, OwnAddresses, Party, RelayPort, RelaySettings,
+    RelaySnapshot, RelayTable,
 };
+use noray::limits::relay::RelayLimits;
 use noray::time::Timestamp;
 
 const SEEDS: u64 = 200;
@@ -48,7 +50,10 @@ fn the_table_does_what_the_model_says() {
     println!("{forwarded} forwarded");
     for (reason, count) in DropReason::ALL.iter().zip(dropped) {
         println!("{count} dropped: {}", reason.label());
-        let is_the_shells = matches!(reason, DropReason::SendBufferFull | DropReason::SendFailed);
+        let is_the_shells = matches!(
+            reason,
+            DropReason::SendBufferFull | DropReason::TooLarge | DropReason::SendFailed
+        );
         let is_whole = seeds.end - seeds.start == SEEDS;
         assert!(count > 0 || is_the_shells || !is_whole, "{reason:?} never happened: a dull world");
     }
@@ -84,7 +89,7 @@ struct World {
     players: Vec<Player>,
     next_id: u64,
     next_mapping: u16,
-    latching: Latching,
+    settings: RelaySettings,
     ports: Vec<u16>,
     forwarded: u64,
     dropped: [u64; DropReason::ALL.len()],
@@ -97,28 +102,28 @@ impl World {
             .choice([Latching::SameIp, Latching::SameIp, Latching::Any, Latching::Off].iter())
             .unwrap();
         // Rates divide a second's nanoseconds, so that model and table round alike: not at all.
-        let limits = Limits {
+        let limits = RelayLimits {
             pair_rate: *random.choice([20_000, 100_000, 1_000_000].iter()).unwrap(),
             global_rate: *random.choice([100_000, 1_000_000, 100_000_000].iter()).unwrap(),
             burst: Duration::from_millis(random.u64(50..500)),
             lifetime: Duration::from_secs(random.u64(60..600)),
             lifetime_traffic: random.u64(200_000..4_000_000),
             idle_timeout: Duration::from_secs(random.u64(5..40)),
-            latching,
             max_per_network: random.usize(1..6),
         };
         let ports: Vec<u16> = (0..random.u16(6..16)).map(|index| 50_000 + 3 * index).collect();
         let relay_ports: Vec<RelayPort> = ports.iter().copied().map(RelayPort).collect();
+        let settings = RelaySettings { limits, latching };
         let own = OwnAddresses::new([OWN_IP], ports.iter().copied());
         Self {
             random,
             now: 0,
-            table: RelayTable::new(limits, own, &relay_ports),
-            model: Model::new(limits, OWN_IP, &ports),
+            table: RelayTable::new(settings, own, &relay_ports),
+            model: Model::new(settings, OWN_IP, &ports),
+            settings,
             players: Vec::new(),
             next_id: 0,
             next_mapping: 1024,
-            latching,
             ports,
             forwarded: 0,
             dropped: [0; DropReason::ALL.len()],
@@ -139,6 +144,7 @@ impl World {
             41..44 => self.handshake(),
             44..47 => self.hijack(),
             47..50 => self.move_seamlessly(),
+            50..52 => self.hand_over(),
             _ => self.play(),
         }
         self.table.check_invariants();
@@ -203,7 +209,7 @@ impl World {
         self.players.push(player);
         let index = self.players.len() - 1;
         self.players[index].registered = self.external(index, REGISTRAR);
-        self.table.reserve(ConnectionId(self.players[index].id));
+        self.table.reserve(PlayerId(self.players[index].id));
         self.model.reserve(self.players[index].id);
     }
 
@@ -213,7 +219,7 @@ impl World {
         };
         let player = &mut self.players[index];
         player.is_connected = false;
-        self.table.handle_departure(ConnectionId(player.id));
+        self.table.handle_departure(PlayerId(player.id));
         self.model.leave(player.id);
     }
 
@@ -228,23 +234,32 @@ impl World {
             let Player { id, registered, connected_from, .. } = self.players[index];
             (id, registered, connected_from)
         });
-        let party = |(id, address, connected_from)| Party {
-            player: ConnectionId(id),
-            address,
-            connected_from,
-        };
-        let real = self.table.introduce(party(asker), party(host), self.now());
+        let party =
+            |(id, address, connected_from)| Party { player: PlayerId(id), address, connected_from };
+        let mut closed = Vec::new();
+        let real = self.table.introduce(party(asker), party(host), self.now(), &mut closed);
         let real = real.ok().map(|ports| (ports.asker.0, ports.host.0));
-        self.note_freed();
+        self.note_closed(closed);
         let expected = self.model.introduce(asker, host, self.now);
         assert_eq!(real, expected, "introduction");
     }
 
     /// The model is told which pairs were freed in which order, and checks that each had to be.
-    fn note_freed(&mut self) {
-        while let Some(freed) = self.table.poll_freed() {
-            self.model.free(freed.ports.map(|port| port.0), self.now);
+    fn note_closed(&mut self, closed: Vec<ClosedPair>) {
+        for pair in closed {
+            self.model.free(pair.ports.map(|port| port.0), self.now);
         }
+    }
+
+    /// Another process goes on with the relays: what it was told is all there was to know.
+    fn hand_over(&mut self) {
+        let snapshot = self.table.snapshot();
+        let text = serde_json::to_vec(&snapshot).expect("it can be written");
+        let read: RelaySnapshot = serde_json::from_slice(&text).expect("it can be read");
+        let own = OwnAddresses::new([OWN_IP], self.ports.iter().copied());
+        let ports: Vec<RelayPort> = self.ports.iter().copied().map(RelayPort).collect();
+        self.table = RelayTable::restore(read, self.settings, own, &ports).expect("it is right");
+        assert_eq!(self.table.snapshot(), snapshot);
     }
 
     fn rebind(&mut self) {
@@ -264,13 +279,14 @@ impl World {
         let address = self.external(index, REGISTRAR);
         let player = &mut self.players[index];
         player.registered = address;
-        self.table.handle_move(ConnectionId(player.id), address);
+        self.table.handle_address_change(PlayerId(player.id), address);
         self.model.move_player(player.id, address);
     }
 
     fn sweep(&mut self) {
-        self.table.sweep(self.now());
-        self.note_freed();
+        let mut closed = Vec::new();
+        self.table.sweep(self.now(), &mut closed);
+        self.note_closed(closed);
         self.model.check_swept(self.now);
     }
 
@@ -339,7 +355,7 @@ impl World {
             return;
         };
         let (a_at, b_at) = (self.external(a, b_port), self.external(b, a_port));
-        if self.latching == Latching::Off
+        if self.settings.latching == Latching::Off
             && (a_at, b_at) != (self.players[a].registered, self.players[b].registered)
         {
             return;

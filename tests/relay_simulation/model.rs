@@ -3,14 +3,16 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use noray::core::relay::{Action, DropReason, Latching, Limits, RelayPort};
+use noray::core::relay::{Action, DropReason, Latching, RelayPort, RelaySettings};
 use noray::limits::network::Network;
+use noray::limits::relay::RelayLimits;
 
 pub(crate) const SECOND: u64 = 1_000_000_000;
 
 /// Everything is remembered; what the rules call state is looked up in the past.
 pub(crate) struct Model {
-    limits: Limits,
+    limits: RelayLimits,
+    latching: Latching,
     own_ip: IpAddr,
     own_ports: Vec<u16>,
     free: Vec<u16>,
@@ -62,25 +64,27 @@ struct Bucket {
 }
 
 impl Bucket {
-    fn new(rate: u64, limits: &Limits) -> Self {
+    fn new(rate: u64, limits: &RelayLimits) -> Self {
         Self { level: depth(rate, limits), filled: 0 }
     }
 
-    fn fill(&mut self, rate: u64, limits: &Limits, now: u64) {
+    fn fill(&mut self, rate: u64, limits: &RelayLimits, now: u64) {
         let more = i128::from(now - self.filled) * i128::from(rate);
         self.level = (self.level + more).min(depth(rate, limits));
         self.filled = now;
     }
 }
 
-fn depth(rate: u64, limits: &Limits) -> i128 {
+fn depth(rate: u64, limits: &RelayLimits) -> i128 {
     i128::try_from(limits.burst.as_nanos()).unwrap() * i128::from(rate)
 }
 
 impl Model {
-    pub(crate) fn new(limits: Limits, own_ip: IpAddr, ports: &[u16]) -> Self {
+    pub(crate) fn new(settings: RelaySettings, own_ip: IpAddr, ports: &[u16]) -> Self {
+        let RelaySettings { limits, latching } = settings;
         Self {
             limits,
+            latching,
             own_ip,
             own_ports: ports.to_vec(),
             free: ports.to_vec(),
@@ -113,7 +117,7 @@ impl Model {
         now: u64,
     ) -> Option<(u16, u16)> {
         let are_all_elsewhere = [asker, host].iter().all(|(_, at, from)| at.ip() != *from);
-        if are_all_elsewhere && self.limits.latching != Latching::Any {
+        if are_all_elsewhere && self.latching != Latching::Any {
             return None;
         }
         let players = [asker.0, host.0];
@@ -219,21 +223,19 @@ impl Model {
         let Some(index) = self.pairs.iter().position(|pair| pair.ports.contains(&at)) else {
             return Action::Drop(DropReason::NoPair);
         };
-        let limits = self.limits;
+        let (limits, latching) = (self.limits, self.latching);
         let is_possible = self.is_possible(source);
         let worn_out = self.is_worn_out(&self.pairs[index], now);
         let pair = &mut self.pairs[index];
         let to = usize::from(pair.ports[0] != at);
         let from = 1 - to;
         let introduced = pair.created;
-        if let Err(reason) =
-            pair.sides[from].hear(source, is_possible, limits.latching, introduced, now)
-        {
+        if let Err(reason) = pair.sides[from].hear(source, is_possible, latching, introduced, now) {
             return Action::Drop(reason);
         }
         let are_all_elsewhere =
             pair.sides.iter().zip(pair.connected_from).all(|(side, ip)| side.registered.ip() != ip);
-        if are_all_elsewhere && limits.latching != Latching::Any {
+        if are_all_elsewhere && latching != Latching::Any {
             return Action::Drop(DropReason::Unconfirmed);
         }
         let bytes = length as u64 + 28;

@@ -1,7 +1,9 @@
-//! Sends nothing: which address a player has at one relay port.
+//! Follows a player's address as it is seen at one relay port.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::core::relay::{DropReason, Latching, OwnAddresses};
 use crate::time::Timestamp;
@@ -15,27 +17,36 @@ pub const TAKE_BACK_WINDOW: Duration = Duration::from_secs(30);
 /// For how long after the introduction any IP may latch under [`Latching::Any`].
 pub const ANY_IP_WINDOW: Duration = Duration::from_secs(10);
 
-/// How closely a newcomer must follow the last datagram of the address in place to count as the same player
+/// How closely a candidate must follow the last datagram of the address in place to count as the same player
 /// behind a router that changed its mapping. Games send several times a second.
 pub const SEAM: Duration = Duration::from_millis(500);
 
-/// How many datagrams such a newcomer must have sent before it latches: a stream goes on, a neighbour tries.
+/// How many datagrams such a candidate must have sent before it latches: a stream goes on, a neighbour tries.
 pub const SEAMLESS_ATTEMPTS: u32 = 8;
 
-/// A player's address as seen at the port where it sends to its partner.
+/// The address to which a player is sent, learned from its datagrams at one port.
 ///
 /// Many routers, and nearly all of mobile networks, map each destination to another external port (RFC 4787:
 /// address- and port-dependent mapping), so the address that the registrar saw is only a first guess. Answers go
 /// where the player was last heard: *latching*, restricted to the registered IP (RFC 7362, section 5).
 ///
-/// An address that was silent for a while can lose its place to a neighbour behind the same router, so it may
-/// take it back at once. Except after a change without a seam, where the newcomer is the player itself behind a
-/// new mapping: it began within [`SEAM`] of the last datagram of the old address, went on with
-/// [`SEAMLESS_ATTEMPTS`], and nobody else had been turned away lately. Then the old mapping is dead, and whoever
-/// inherits its port is somebody else.
+/// The address in place is *unheard*, *live* or *silent* (see [`Presence`]). What a datagram from elsewhere does
+/// depends on that and on its source:
+///
+/// | in place | displaced source | other port of the same IP | another IP |
+/// |---|---|---|---|
+/// | *unheard* | - | takes the place | dropped (`wrong-ip`), or takes the place under [`Latching::Any`] |
+/// | *live* | takes its place back | dropped (`wrong-port`), noted as a candidate | dropped (`wrong-ip`) |
+/// | *silent* | takes its place back | takes the place | dropped (`wrong-ip`) |
+///
+/// Whoever takes the place is live, and whoever loses it is displaced. A displaced address may return, because a
+/// player that paused can lose its place to a neighbour behind the same router. There is one exception: a change
+/// without a seam, where the candidate began within [`SEAM`] of the old address's last datagram, went on with
+/// [`SEAMLESS_ATTEMPTS`], and nobody else had been turned away lately. Then the player itself has a new mapping, and
+/// whoever inherits the port of the old one is somebody else.
 ///
 /// Memory is allocated at the introduction and when an address loses its place.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Latch {
     current: SocketAddr,
     heard: Option<Timestamp>,
@@ -43,26 +54,26 @@ pub struct Latch {
     past: Box<Past>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Past {
     /// Always the player's, also while [`Latching::Any`] lets it send from another.
     registered_ip: IpAddr,
     introduced: Timestamp,
-    /// Who may take its place back. At most 16: each change of place takes a silence of
+    /// Addresses that may take their place back. At most 16: each change of place takes a silence of
     /// [`SILENCE_BEFORE_LATCHING`], and the right ends after [`TAKE_BACK_WINDOW`].
     displaced: Vec<Displaced>,
-    /// The last one that was turned away because the address in place was in use.
-    contender: Option<Contender>,
+    /// The last source that was turned away because the address in place was live.
+    candidate: Option<Candidate>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Displaced {
     address: SocketAddr,
     since: Timestamp,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Contender {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Candidate {
     address: SocketAddr,
     first_heard: Timestamp,
     last_heard: Timestamp,
@@ -71,10 +82,26 @@ struct Contender {
     is_alone: bool,
 }
 
-impl Displaced {
-    fn has_right(&self, now: Timestamp) -> bool {
-        now.since(self.since) <= TAKE_BACK_WINDOW
-    }
+/// How lately the address in place was heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Presence {
+    /// Never, since the introduction or the last registration.
+    Unheard,
+    /// Within [`SILENCE_BEFORE_LATCHING`].
+    Live,
+    /// Longer ago.
+    Silent,
+}
+
+/// Whose a source may be that is not the address in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Claim {
+    /// An address that lost its place within [`TAKE_BACK_WINDOW`].
+    Displaced,
+    /// The player's IP with another port.
+    SameIp,
+    /// Any other.
+    OtherIp,
 }
 
 impl Latch {
@@ -84,7 +111,7 @@ impl Latch {
             registered_ip: registered.ip(),
             introduced,
             displaced: Vec::new(),
-            contender: None,
+            candidate: None,
         };
         Self { current: registered, heard: None, past: Box::new(past) }
     }
@@ -104,7 +131,7 @@ impl Latch {
         *self = Self::new(registered, self.past.introduced);
     }
 
-    /// Takes a datagram's source: it is the player, perhaps at a new address, or it is turned away.
+    /// Learns from a datagram's source: it is the player, perhaps at a new address, or it is turned away.
     ///
     /// # Errors
     /// The reason to drop the datagram.
@@ -133,33 +160,80 @@ impl Latch {
         if !own.allows(source) {
             return Err(DropReason::InvalidSource);
         }
-        if self.takes_back(source, now) {
-            return Ok(());
+        match (self.claim(source, now), self.presence(now)) {
+            (Claim::Displaced, _) => self.past.displaced.clear(),
+            (Claim::SameIp, Presence::Unheard | Presence::Silent) if latching != Latching::Off => {
+                self.displace_current(source, now);
+            }
+            (Claim::OtherIp, Presence::Unheard)
+                if latching == Latching::Any && self.is_in_any_ip_window(now) =>
+            {
+                self.displace_current(source, now);
+            }
+            (Claim::SameIp, _) => {
+                self.note_candidate(source, now);
+                return Err(DropReason::WrongPort);
+            }
+            (Claim::OtherIp, _) => return Err(DropReason::WrongIp),
         }
-        let is_same_ip = [self.current.ip(), self.past.registered_ip].contains(&source.ip());
-        if self.may_latch(is_same_ip, latching, now) {
-            self.displace(source, now);
-            return Ok(());
-        }
-        if !is_same_ip {
-            return Err(DropReason::WrongIp);
-        }
-        self.note_contender(source, now);
-        Err(DropReason::WrongPort)
+        self.current = source;
+        self.heard = Some(now);
+        Ok(())
     }
 
-    fn note_contender(&mut self, source: SocketAddr, now: Timestamp) {
-        let goes_on = |contender: &Contender| {
-            let is_after_last = self.heard.is_none_or(|heard| contender.first_heard >= heard);
-            contender.address == source && is_after_last
+    fn presence(&self, now: Timestamp) -> Presence {
+        match self.heard {
+            None => Presence::Unheard,
+            Some(heard) if now.since(heard) < SILENCE_BEFORE_LATCHING => Presence::Live,
+            Some(_) => Presence::Silent,
+        }
+    }
+
+    fn claim(&self, source: SocketAddr, now: Timestamp) -> Claim {
+        if self.past.displaced.iter().any(|d| d.address == source && d.may_return(now)) {
+            Claim::Displaced
+        } else if [self.current.ip(), self.past.registered_ip].contains(&source.ip()) {
+            Claim::SameIp
+        } else {
+            Claim::OtherIp
+        }
+    }
+
+    fn is_in_any_ip_window(&self, now: Timestamp) -> bool {
+        now.since(self.past.introduced) <= ANY_IP_WINDOW
+    }
+
+    /// `source` takes the place; the address that had it may return, unless the change had no seam.
+    fn displace_current(&mut self, source: SocketAddr, now: Timestamp) {
+        self.past.displaced.retain(|displaced| displaced.may_return(now));
+        if !self.is_seamless(source) {
+            self.past.displaced.push(Displaced { address: self.current, since: now });
+        }
+    }
+
+    fn is_seamless(&self, source: SocketAddr) -> bool {
+        let (Some(candidate), Some(heard)) = (self.past.candidate, self.heard) else {
+            return false;
         };
-        self.past.contender = Some(match self.past.contender {
-            Some(contender) if goes_on(&contender) => Contender {
+        candidate.address == source
+            && candidate.is_alone
+            && candidate.attempts >= SEAMLESS_ATTEMPTS
+            && candidate.first_heard >= heard
+            && candidate.first_heard.since(heard) <= SEAM
+    }
+
+    fn note_candidate(&mut self, source: SocketAddr, now: Timestamp) {
+        let goes_on = |candidate: &Candidate| {
+            let is_after_last = self.heard.is_none_or(|heard| candidate.first_heard >= heard);
+            candidate.address == source && is_after_last
+        };
+        self.past.candidate = Some(match self.past.candidate {
+            Some(candidate) if goes_on(&candidate) => Candidate {
                 last_heard: now,
-                attempts: contender.attempts.saturating_add(1),
-                ..contender
+                attempts: candidate.attempts.saturating_add(1),
+                ..candidate
             },
-            earlier => Contender {
+            earlier => Candidate {
                 address: source,
                 first_heard: now,
                 last_heard: now,
@@ -168,47 +242,11 @@ impl Latch {
             },
         });
     }
+}
 
-    fn may_latch(&self, is_same_ip: bool, latching: Latching, now: Timestamp) -> bool {
-        let is_silent = self.heard.is_none_or(|heard| now.since(heard) >= SILENCE_BEFORE_LATCHING);
-        let is_first_heard =
-            self.heard.is_none() && now.since(self.past.introduced) <= ANY_IP_WINDOW;
-        match latching {
-            Latching::Off => false,
-            Latching::SameIp => is_same_ip && is_silent,
-            Latching::Any => (is_same_ip && is_silent) || is_first_heard,
-        }
-    }
-
-    /// If `source` was displaced a short while ago, it is in place again, and nobody else has that right.
-    fn takes_back(&mut self, source: SocketAddr, now: Timestamp) -> bool {
-        let is_back = self.past.displaced.iter().any(|d| d.address == source && d.has_right(now));
-        if is_back {
-            self.past.displaced.clear();
-            self.current = source;
-            self.heard = Some(now);
-        }
-        is_back
-    }
-
-    fn displace(&mut self, source: SocketAddr, now: Timestamp) {
-        self.past.displaced.retain(|d| d.has_right(now));
-        if !self.is_seamless(source) {
-            self.past.displaced.push(Displaced { address: self.current, since: now });
-        }
-        self.current = source;
-        self.heard = Some(now);
-    }
-
-    fn is_seamless(&self, source: SocketAddr) -> bool {
-        let (Some(contender), Some(heard)) = (self.past.contender, self.heard) else {
-            return false;
-        };
-        contender.address == source
-            && contender.is_alone
-            && contender.attempts >= SEAMLESS_ATTEMPTS
-            && contender.first_heard >= heard
-            && contender.first_heard.since(heard) <= SEAM
+impl Displaced {
+    fn may_return(&self, now: Timestamp) -> bool {
+        now.since(self.since) <= TAKE_BACK_WINDOW
     }
 }
 
@@ -223,10 +261,11 @@ mod tests {
 
     use DropReason::{InvalidSource, WrongIp, WrongPort};
 
-    type Step<'a> = (u64, &'a str, Result<(), DropReason>);
+    /// Milliseconds, source, and what comes of it.
+    type Heard<'a> = (u64, &'a str, Result<(), DropReason>);
 
-    /// Plays `steps` (milliseconds, source, result) against a latch introduced at 0; returns the last address.
-    fn play(latching: Latching, steps: &[Step<'_>]) -> String {
+    /// Plays `steps` against a latch introduced at 0; returns the last address.
+    fn play(latching: Latching, steps: &[Heard<'_>]) -> String {
         let mut latch = Latch::new(REGISTERED.parse().unwrap(), Timestamp::START);
         for (index, (millis, source, expected)) in steps.iter().enumerate() {
             let now = Timestamp::START + Duration::from_millis(*millis);
@@ -239,7 +278,7 @@ mod tests {
         latch.address().to_string()
     }
 
-    fn same_ip(steps: &[Step<'_>]) -> String {
+    fn same_ip(steps: &[Heard<'_>]) -> String {
         play(Latching::SameIp, steps)
     }
 
@@ -334,7 +373,7 @@ mod tests {
     }
 
     /// A player whose router changed its mapping at 0 sends on from `OTHER` every `gap` milliseconds, and latches.
-    fn moved_stream(gap: u64) -> Vec<Step<'static>> {
+    fn moved_stream(gap: u64) -> Vec<Heard<'static>> {
         let attempts = (1..).map(|n| n * gap).take_while(|millis| *millis < 2000);
         let refused = attempts.map(|millis| (millis, OTHER, Err(WrongPort)));
         [(0, REGISTERED, Ok(()))]

@@ -1,8 +1,8 @@
-//! Has no socket, no clock and no payload: the rules by which datagrams pass between the two players of a pair.
+//! The rules by which datagrams pass between the two players of a pair.
 //!
 //! - [`RelayTable`] decides what happens to a datagram and who gets which port,
 //! - [`Latch`] follows a player's address as it is seen at one port,
-//! - [`PortPool`] says which ports are free, reserved or in use.
+//! - [`PortPool`] knows which ports are free or reserved.
 
 mod latch;
 mod pair;
@@ -10,22 +10,24 @@ mod port_map;
 mod ports;
 mod table;
 
-use crate::label::labels;
 use std::collections::HashSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::label::labels;
+use crate::limits::relay::RelayLimits;
 
 pub use latch::{
     ANY_IP_WINDOW, Latch, SEAM, SEAMLESS_ATTEMPTS, SILENCE_BEFORE_LATCHING, TAKE_BACK_WINDOW,
 };
-pub use pair::UNHEARD_ALLOWANCE;
 pub use port_map::PortMap;
 pub use ports::PortPool;
-pub use table::{Freed, Introduction, NoRelay, Party, RelayTable};
+pub use table::{ClosedPair, Introduction, NoRelay, Party, RelaySnapshot, RelayTable};
 
 /// A UDP port of the server that carries one player's side of a pair.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RelayPort(pub u16);
 
 impl fmt::Display for RelayPort {
@@ -75,18 +77,20 @@ labels! {
         LifetimeTraffic = "lifetime-traffic",
         /// The kernel's buffer for sending was full.
         SendBufferFull = "send-buffer-full",
-        /// The kernel refused to send: no route, too large for the receiver's address family, a firewall.
+        /// The datagram is larger than the receiver's address family or its path takes.
+        TooLarge = "too-large",
+        /// The kernel refused to send: no route, a firewall.
         SendFailed = "send-failed",
     }
 }
 
 impl DropReason {
     /// The limit of its own that a relay has reached, if it was that.
-    pub const fn limit(self) -> Option<Limit> {
+    pub const fn limit(self) -> Option<RelayLimit> {
         match self {
-            Self::PairBandwidth => Some(Limit::Bandwidth),
-            Self::LifetimeDuration => Some(Limit::Lifetime),
-            Self::LifetimeTraffic => Some(Limit::Traffic),
+            Self::PairBandwidth => Some(RelayLimit::Bandwidth),
+            Self::LifetimeDuration => Some(RelayLimit::Lifetime),
+            Self::LifetimeTraffic => Some(RelayLimit::Traffic),
             Self::NoPair
             | Self::InvalidSource
             | Self::WrongIp
@@ -96,6 +100,7 @@ impl DropReason {
             | Self::ReceiverSilent
             | Self::GlobalBandwidth
             | Self::SendBufferFull
+            | Self::TooLarge
             | Self::SendFailed => None,
         }
     }
@@ -103,7 +108,7 @@ impl DropReason {
 
 labels! {
     /// A limit of one relay, of which its owner is told.
-    pub enum Limit {
+    pub enum RelayLimit {
         /// Bytes per second in one direction.
         Bandwidth = "bandwidth",
         /// Time since the introduction.
@@ -124,31 +129,13 @@ pub enum Latching {
     Off,
 }
 
-/// What relays may carry. Rates and sizes count [`charge`]d bytes.
+/// What of the relays can be set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Bytes per second in each direction of each pair; at least 1.
-    pub pair_rate: u64,
-    /// Bytes per second of all relays together; at least 1.
-    pub global_rate: u64,
-    /// How long a burst at full rate may be: the depth of the token buckets.
-    pub burst: Duration,
-    /// How old a pair may become.
-    pub lifetime: Duration,
-    /// How many bytes a pair may carry in its life, both directions together.
-    pub lifetime_traffic: u64,
-    /// After how long without a forwarded datagram a pair is freed, and after how long a silent player is sent
-    /// nothing.
-    pub idle_timeout: Duration,
+pub struct RelaySettings {
+    /// What they may carry.
+    pub limits: RelayLimits,
     /// Which sources may become a player's address.
     pub latching: Latching,
-    /// How many pairs one network may have asked for while few ports are left.
-    pub max_per_network: usize,
-}
-
-/// What a datagram with a payload of `length` bytes costs: with the 28 bytes of its IPv4 and UDP headers.
-pub const fn charge(length: usize) -> u64 {
-    length as u64 + 28
 }
 
 /// The addresses of the server's own UDP sockets, to which no relay may ever send.

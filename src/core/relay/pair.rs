@@ -1,19 +1,20 @@
-//! Knows no port but its own two: one pair of players, what it has carried, and whether it may carry more.
+//! One pair of players: where each is, what it has carried, and whether it may carry more.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::core::id::ConnectionId;
+use serde::{Deserialize, Serialize};
+
+use crate::core::id::PlayerId;
 use crate::core::relay::{
-    DropReason, Introduction, Latch, Latching, Limit, Limits, Party, RelayPort,
+    DropReason, Introduction, Latch, Latching, OwnAddresses, Party, RelayLimit, RelayPort,
+    RelaySettings,
 };
+use crate::label::Label;
 use crate::limits::network::Network;
+use crate::limits::relay::{RelayLimits, UNHEARD_ALLOWANCE};
 use crate::limits::token_bucket::TokenBucket;
 use crate::time::Timestamp;
-
-/// How many [charged](crate::core::relay::charge) bytes are sent to an address that was not heard yet. Enough for any
-/// handshake, and too little to be worth a forged registration (in the spirit of consent, RFC 7675).
-pub const UNHEARD_ALLOWANCE: u64 = 64 * 1024;
 
 /// How often a player is told of the same limit of the same pair.
 const NOTICE_INTERVAL: Duration = Duration::from_secs(60);
@@ -34,23 +35,24 @@ impl Role {
     }
 }
 
-/// Three cache lines with all that a datagram needs: among thousands of pairs, fetching them is the cost.
-#[derive(Debug)]
+/// Two players who may send to each other. All that a datagram needs lies in three cache lines: among thousands of
+/// pairs, fetching them is the cost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[repr(align(64))]
 pub(super) struct Pair {
     /// The asker's and the host's.
     pub(super) sides: [Side; 2],
     pub(super) life: Life,
-    /// Whether one of the players is: see [`Pair::refusal`].
+    /// Whether one of the players is confirmed: see [`Pair::refusal`].
     is_confirmed: bool,
     /// Who they are, in the same order.
     pub(super) people: Box<[Person; 2]>,
 }
 
-const _: () = assert!(size_of::<Option<Pair>>() == 192);
+const _: () = assert!(size_of::<Pair>() <= 3 * 64);
 
 /// How long a pair has been there, and what it has carried.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Life {
     pub(super) created: Timestamp,
     /// When a datagram was last forwarded; at first, when the two were introduced.
@@ -60,7 +62,7 @@ pub(super) struct Life {
 }
 
 /// One player's end of a pair.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Side {
     /// Where the player is, as seen at the partner's port.
     pub(super) latch: Latch,
@@ -74,9 +76,9 @@ pub(super) struct Side {
 }
 
 /// One player of a pair.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Person {
-    pub(super) player: ConnectionId,
+    pub(super) player: PlayerId,
     /// Where its connection comes from.
     connected_from: IpAddr,
     /// Whether its registered address is there too.
@@ -102,13 +104,23 @@ impl Pair {
         pair
     }
 
-    /// Whose network the pair counts against.
+    /// The asker and the host.
+    pub(super) fn players(&self) -> [PlayerId; 2] {
+        self.people.each_ref().map(|person| person.player)
+    }
+
+    /// The asker's and the host's.
+    pub(super) fn ports(&self) -> [RelayPort; 2] {
+        self.sides.each_ref().map(|side| side.port)
+    }
+
+    /// The network that the pair counts against.
     pub(super) fn network(&self) -> Network {
         self.people[Role::Asker as usize].connected_from.into()
     }
 
-    /// The player registered another address.
-    pub(super) fn handle_move(&mut self, player: ConnectionId, address: SocketAddr) {
+    /// The player has registered another address.
+    pub(super) fn handle_address_change(&mut self, player: PlayerId, address: SocketAddr) {
         for (side, person) in self.sides.iter_mut().zip(&mut *self.people) {
             if person.player == player {
                 side.latch.reset(address);
@@ -122,17 +134,66 @@ impl Pair {
         self.is_confirmed = self.people.iter().any(|person| person.is_confirmed);
     }
 
-    /// Why nothing may pass between these two: the UDP of neither comes from where its connection does.
+    /// Learns from a datagram at the port of `owner`: its source is the partner, perhaps at a new address.
+    ///
+    /// # Errors
+    /// The reason to drop a datagram from anybody else.
+    pub(super) fn learn(
+        &mut self,
+        owner: Role,
+        source: SocketAddr,
+        latching: Latching,
+        own: &OwnAddresses,
+        now: Timestamp,
+    ) -> Result<(), DropReason> {
+        self.sides[owner.other() as usize].latch.accept(source, latching, own, now)
+    }
+
+    /// Why a datagram of `cost` may not pass to `owner`, if so.
+    pub(super) fn refusal(
+        &self,
+        owner: Role,
+        cost: u64,
+        settings: &RelaySettings,
+        now: Timestamp,
+    ) -> Option<DropReason> {
+        let limits = &settings.limits;
+        let [receiver, sender] = [owner, owner.other()].map(|role| &self.sides[role as usize]);
+        self.refusal_of_unconfirmed(settings.latching)
+            .or_else(|| self.life.refusal(limits, now))
+            .or_else(|| receiver.refusal_to_receive(cost, limits, now))
+            .or_else(|| sender.refusal_to_send(limits, now))
+    }
+
+    /// Two players may be relayed if the UDP of one comes from where its connection does.
     ///
     /// A registration's source can be forged, a connection's cannot. If both players' addresses were another relay's,
-    /// the two relays would send one datagram to each other for ever. Who has no connection from there cannot do that.
-    pub(super) fn refusal(&self, limits: &Limits) -> Option<DropReason> {
-        let is_refused = !self.is_confirmed && limits.latching != Latching::Any;
+    /// the two relays would send one datagram to each other for ever. Nobody has a connection from there.
+    fn refusal_of_unconfirmed(&self, latching: Latching) -> Option<DropReason> {
+        let is_refused = !self.is_confirmed && latching != Latching::Any;
         is_refused.then_some(DropReason::Unconfirmed)
     }
 
+    /// Charges a datagram of `cost` that passes to `owner`; where it goes, and from which port.
+    pub(super) fn charge(
+        &mut self,
+        owner: Role,
+        cost: u64,
+        limits: &RelayLimits,
+        now: Timestamp,
+    ) -> (RelayPort, SocketAddr) {
+        let (receiver, sender) = receiver_and_sender(&mut self.sides, owner);
+        sender.bucket.charge(cost, limits.pair_rate, now);
+        if receiver.latch.heard().is_none() {
+            receiver.sent_unheard += u32::try_from(cost).expect("it was within the allowance");
+        }
+        self.life.forwarded = now;
+        self.life.traffic += cost;
+        (sender.port, receiver.latch.address())
+    }
+
     /// The pair's ports, as the player who asks now sees them: either may have asked first.
-    pub(super) fn introduction(&self, asker: ConnectionId) -> Introduction {
+    pub(super) fn introduction(&self, asker: PlayerId) -> Introduction {
         let [first, second] = &self.sides;
         let is_reversed = self.people[Role::Asker as usize].player != asker;
         let (asker, host) = if is_reversed { (second, first) } else { (first, second) };
@@ -141,20 +202,20 @@ impl Pair {
 }
 
 impl Life {
-    pub(super) fn refusal(&self, limits: &Limits, now: Timestamp) -> Option<DropReason> {
+    fn refusal(&self, limits: &RelayLimits, now: Timestamp) -> Option<DropReason> {
         if now.since(self.created) >= limits.lifetime {
             return Some(DropReason::LifetimeDuration);
         }
         (self.traffic >= limits.lifetime_traffic).then_some(DropReason::LifetimeTraffic)
     }
 
-    pub(super) fn is_over(&self, limits: &Limits, now: Timestamp) -> bool {
+    pub(super) fn is_over(&self, limits: &RelayLimits, now: Timestamp) -> bool {
         now.since(self.forwarded) >= limits.idle_timeout || self.refusal(limits, now).is_some()
     }
 }
 
 /// A datagram at the port of `owner` goes to it, and comes from the other.
-pub(super) fn receiver_and_sender(sides: &mut [Side; 2], owner: Role) -> (&mut Side, &mut Side) {
+fn receiver_and_sender(sides: &mut [Side; 2], owner: Role) -> (&mut Side, &mut Side) {
     let [asker, host] = sides;
     match owner {
         Role::Asker => (asker, host),
@@ -173,10 +234,10 @@ impl Side {
     }
 
     /// Why the player may not be sent `cost` more bytes at the address where it was last seen.
-    pub(super) fn refusal_to_receive(
+    fn refusal_to_receive(
         &self,
         cost: u64,
-        limits: &Limits,
+        limits: &RelayLimits,
         now: Timestamp,
     ) -> Option<DropReason> {
         match self.latch.heard() {
@@ -189,7 +250,7 @@ impl Side {
     }
 
     /// Why the player may not send just now.
-    pub(super) fn refusal_to_send(&self, limits: &Limits, now: Timestamp) -> Option<DropReason> {
+    fn refusal_to_send(&self, limits: &RelayLimits, now: Timestamp) -> Option<DropReason> {
         (!self.bucket.has_tokens(limits.burst, now)).then_some(DropReason::PairBandwidth)
     }
 }
@@ -200,8 +261,9 @@ impl Person {
         Self { player, connected_from, is_confirmed: party.is_confirmed(), told: [None; 3] }
     }
 
-    pub(super) fn tell(&mut self, limit: Limit, now: Timestamp) -> Option<ConnectionId> {
-        let told = &mut self.told[limit as usize];
+    /// The player, unless it was told of that limit of this pair within [`NOTICE_INTERVAL`].
+    pub(super) fn due_notice(&mut self, limit: RelayLimit, now: Timestamp) -> Option<PlayerId> {
+        let told = &mut self.told[limit.index()];
         if told.is_some_and(|at| now.since(at) < NOTICE_INTERVAL) {
             return None;
         }

@@ -1,8 +1,10 @@
-//! Binds nothing: which relay ports are free, which are reserved for whom.
+//! Knows which relay ports are free and which are reserved, and for whom.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use crate::core::id::ConnectionId;
+use serde::{Deserialize, Serialize};
+
+use crate::core::id::PlayerId;
 use crate::core::relay::RelayPort;
 
 /// The relay ports that carry no pair.
@@ -14,9 +16,16 @@ use crate::core::relay::RelayPort;
 pub struct PortPool {
     free: VecDeque<RelayPort>,
     /// By age: the keys only grow.
-    reservations: BTreeMap<u64, (ConnectionId, RelayPort)>,
-    by_player: HashMap<ConnectionId, u64>,
+    reservations: BTreeMap<u64, (PlayerId, RelayPort)>,
+    by_player: HashMap<PlayerId, u64>,
     next_reservation: u64,
+}
+
+/// The free ports in their order, and the reservations, the oldest first.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolSnapshot {
+    free: Vec<RelayPort>,
+    reserved: Vec<(PlayerId, RelayPort)>,
 }
 
 impl PortPool {
@@ -26,20 +35,24 @@ impl PortPool {
     }
 
     /// Reserves a free port for the player, if it has none and there is one.
-    pub fn reserve(&mut self, player: ConnectionId) {
+    pub fn reserve(&mut self, player: PlayerId) {
         if self.by_player.contains_key(&player) {
             return;
         }
         let Some(port) = self.free.pop_front() else {
             return;
         };
+        self.insert_reservation(player, port);
+    }
+
+    fn insert_reservation(&mut self, player: PlayerId, port: RelayPort) {
         self.reservations.insert(self.next_reservation, (player, port));
         self.by_player.insert(player, self.next_reservation);
         self.next_reservation += 1;
     }
 
     /// Gives up the player's reservation; its port goes to the end of the queue.
-    pub fn cancel(&mut self, player: ConnectionId) {
+    pub fn cancel(&mut self, player: PlayerId) {
         if let Some(port) = self.take_reservation(player) {
             self.release(port);
         }
@@ -47,11 +60,7 @@ impl PortPool {
 
     /// A port for each of two players: its reserved one, else a free one, else the oldest reservation of others.
     /// Both or none.
-    pub fn allocate(
-        &mut self,
-        first: ConnectionId,
-        second: ConnectionId,
-    ) -> Option<[RelayPort; 2]> {
+    pub fn allocate(&mut self, first: PlayerId, second: PlayerId) -> Option<[RelayPort; 2]> {
         if self.free.len() + self.reservations.len() < 2 {
             return None;
         }
@@ -63,6 +72,31 @@ impl PortPool {
     /// Puts a port that carried a pair at the end of the queue.
     pub fn release(&mut self, port: RelayPort) {
         self.free.push_back(port);
+    }
+
+    /// What another process needs to go on with this pool.
+    pub fn snapshot(&self) -> PoolSnapshot {
+        PoolSnapshot {
+            free: self.free.iter().copied().collect(),
+            reserved: self.reservations.values().copied().collect(),
+        }
+    }
+
+    /// Goes on with a snapshot's ports, each of which must pass `claim`; then come those of `ports` that pass it.
+    pub fn restore(
+        snapshot: PoolSnapshot,
+        ports: &[RelayPort],
+        mut claim: impl FnMut(RelayPort) -> bool,
+    ) -> Self {
+        let mut pool = Self::default();
+        for (player, port) in snapshot.reserved {
+            if !pool.by_player.contains_key(&player) && claim(port) {
+                pool.insert_reservation(player, port);
+            }
+        }
+        pool.free =
+            snapshot.free.iter().chain(ports).copied().filter(|port| claim(*port)).collect();
+        pool
     }
 
     /// How many ports are free.
@@ -90,7 +124,7 @@ impl PortPool {
         })
     }
 
-    fn take_reservation(&mut self, player: ConnectionId) -> Option<RelayPort> {
+    fn take_reservation(&mut self, player: PlayerId) -> Option<RelayPort> {
         let reservation = self.by_player.remove(&player)?;
         let (_, port) = self.reservations.remove(&reservation).expect("both maps name it");
         Some(port)
@@ -101,9 +135,9 @@ impl PortPool {
 mod tests {
     use super::*;
 
-    const A: ConnectionId = ConnectionId(1);
-    const B: ConnectionId = ConnectionId(2);
-    const C: ConnectionId = ConnectionId(3);
+    const A: PlayerId = PlayerId(1);
+    const B: PlayerId = PlayerId(2);
+    const C: PlayerId = PlayerId(3);
 
     fn pool(count: u16) -> PortPool {
         PortPool::new((1..=count).map(RelayPort))

@@ -1,4 +1,4 @@
-//! Owns no socket and sees no payload: which pairs exist, and what becomes of a datagram at one of their ports.
+//! Decides which pairs exist, and what becomes of a datagram at one of their ports.
 //!
 //! ```text
 //! client C (port 50002)  --to 50001-->    noray  --from 50002-->  host H (port 50001)
@@ -9,16 +9,20 @@
 //! player, and leaves from the sender's port: each sees the other at one address and can answer there. A
 //! datagram's way is found by the port alone, so its cost does not grow with the number of pairs.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::core::id::ConnectionId;
-use crate::core::relay::pair::{Pair, Role, receiver_and_sender};
+use serde::{Deserialize, Serialize};
+
+use crate::core::id::PlayerId;
+use crate::core::relay::pair::{Pair, Role};
 use crate::core::relay::{
-    Action, DropReason, Latching, Limit, Limits, OwnAddresses, PortMap, PortPool, RelayPort, charge,
+    Action, DropReason, Latching, OwnAddresses, PortMap, PortPool, RelayLimit, RelayPort,
+    RelaySettings, ports,
 };
 use crate::limits::network::Network;
+use crate::limits::relay::charge;
 use crate::limits::token_bucket::TokenBucket;
 use crate::time::Timestamp;
 
@@ -29,7 +33,7 @@ const SWEEP_ON_DEMAND_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug)]
 pub struct Party {
     /// Who it is.
-    pub player: ConnectionId,
+    pub player: PlayerId,
     /// Where the registrar saw it.
     pub address: SocketAddr,
     /// Where its connection comes from, which cannot be forged.
@@ -42,7 +46,7 @@ impl Party {
         self.connected_from == self.address.ip()
     }
 
-    /// Whom its relays count against.
+    /// The network that its relays count against.
     pub fn network(&self) -> Network {
         self.connected_from.into()
     }
@@ -70,9 +74,9 @@ pub enum NoRelay {
     Unconfirmed,
 }
 
-/// A pair that was freed.
+/// A pair that is over and has given its ports back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Freed {
+pub struct ClosedPair {
     /// Its ports.
     pub ports: [RelayPort; 2],
     /// [`charge`]d bytes that it carried, both directions together.
@@ -84,7 +88,7 @@ pub struct Freed {
 /// Invariant: every port is in exactly one place: free, reserved, or one side of one pair.
 #[derive(Debug)]
 pub struct RelayTable {
-    limits: Limits,
+    settings: RelaySettings,
     own: OwnAddresses,
     ports: PortPool,
     slots: PortMap<Slot>,
@@ -92,12 +96,12 @@ pub struct RelayTable {
     size: usize,
     pairs: Vec<Option<Pair>>,
     vacant: Vec<PairIndex>,
-    partners: HashMap<ConnectionId, HashMap<ConnectionId, PairIndex>>,
+    /// Each pair twice: by either player first.
+    by_players: BTreeMap<(PlayerId, PlayerId), PairIndex>,
     /// How many pairs each network has asked for, whether its players are still connected or not.
     by_network: HashMap<Network, usize>,
     all_traffic: TokenBucket,
     last_sweep: Timestamp,
-    freed: VecDeque<Freed>,
 }
 
 type PairIndex = u32;
@@ -109,22 +113,30 @@ struct Slot {
     owner: Role,
 }
 
+/// All that is to be known of the relays, for another process to go on with.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelaySnapshot {
+    ports: ports::PoolSnapshot,
+    pairs: Vec<Pair>,
+    all_traffic: TokenBucket,
+    last_sweep: Timestamp,
+}
+
 impl RelayTable {
     /// No pairs; `ports` are all free, to be used in that order.
-    pub fn new(limits: Limits, own: OwnAddresses, ports: &[RelayPort]) -> Self {
+    pub fn new(settings: RelaySettings, own: OwnAddresses, ports: &[RelayPort]) -> Self {
         Self {
-            limits,
+            settings,
             own,
             ports: PortPool::new(ports.iter().copied()),
             slots: PortMap::new(ports.iter().copied()),
             size: ports.len(),
             pairs: Vec::new(),
             vacant: Vec::new(),
-            partners: HashMap::new(),
+            by_players: BTreeMap::new(),
             by_network: HashMap::new(),
             all_traffic: TokenBucket::default(),
             last_sweep: Timestamp::START,
-            freed: VecDeque::new(),
         }
     }
 
@@ -133,16 +145,17 @@ impl RelayTable {
         self.own = own;
     }
 
-    /// Replaces the limits, for the pairs that there are too. Nobody owes what was too much by the old ones.
-    pub fn set_limits(&mut self, limits: Limits) {
-        self.limits = limits;
+    /// Replaces the settings, for the pairs that there are too. Debts by the old rates are forgotten.
+    pub fn set_settings(&mut self, settings: RelaySettings) {
+        self.settings = settings;
         self.all_traffic = TokenBucket::default();
         for side in self.pairs.iter_mut().flatten().flat_map(|pair| &mut pair.sides) {
             side.bucket = TokenBucket::default();
         }
     }
 
-    /// Decides about a datagram with a payload of `length` bytes that arrived at the port `at`.
+    /// Decides about a datagram with a payload of `length` bytes that arrived at the port `at`: learns where its
+    /// sender is, checks whether it may pass, and charges it.
     pub fn handle_datagram(
         &mut self,
         at: RelayPort,
@@ -150,37 +163,27 @@ impl RelayTable {
         length: usize,
         now: Timestamp,
     ) -> Action {
-        let Some(slot) = self.slots.get(at).copied() else {
+        let Some(Slot { pair, owner }) = self.slots.get(at).copied() else {
             return Action::Drop(DropReason::NoPair);
         };
-        let pair = self.pairs[slot.pair as usize].as_mut().expect("a slot names a pair");
-        let limits = &self.limits;
+        let pair = self.pairs[pair as usize].as_mut().expect("a slot names a pair");
         let cost = charge(length);
-
-        let refusal = pair.refusal(limits).or_else(|| pair.life.refusal(limits, now));
-        let (receiver, sender) = receiver_and_sender(&mut pair.sides, slot.owner);
-        if let Err(reason) = sender.latch.accept(source, limits.latching, &self.own, now) {
+        if let Err(reason) = pair.learn(owner, source, self.settings.latching, &self.own, now) {
             return Action::Drop(reason);
         }
-        let refusal = refusal
-            .or_else(|| receiver.refusal_to_receive(cost, limits, now))
-            .or_else(|| sender.refusal_to_send(limits, now))
-            .or_else(|| refusal_of_all(&self.all_traffic, limits, now));
-        if let Some(reason) = refusal {
+        if let Some(reason) = pair.refusal(owner, cost, &self.settings, now) {
             return Action::Drop(reason);
         }
-
+        let limits = &self.settings.limits;
+        if !self.all_traffic.has_tokens(limits.burst, now) {
+            return Action::Drop(DropReason::GlobalBandwidth);
+        }
         self.all_traffic.charge(cost, limits.global_rate, now);
-        sender.bucket.charge(cost, limits.pair_rate, now);
-        if receiver.latch.heard().is_none() {
-            receiver.sent_unheard += u32::try_from(cost).expect("it was within the allowance");
-        }
-        pair.life.forwarded = now;
-        pair.life.traffic += cost;
-        Action::Forward { via: sender.port, to: receiver.latch.address() }
+        let (via, to) = pair.charge(owner, cost, limits, now);
+        Action::Forward { via, to }
     }
 
-    /// Opens a pair for the two, or finds the one they have. Pairs that are over are freed if their ports are
+    /// Opens a pair for the two, or finds the one they have. Pairs that are over are `closed` if their ports are
     /// needed. The pair counts against the asker's network as long as it lives.
     ///
     /// # Errors
@@ -190,24 +193,25 @@ impl RelayTable {
         asker: Party,
         host: Party,
         now: Timestamp,
+        closed: &mut Vec<ClosedPair>,
     ) -> Result<Introduction, NoRelay> {
         if self.must_be_confirmed() && !asker.is_confirmed() && !host.is_confirmed() {
             return Err(NoRelay::Unconfirmed);
         }
         if let Some(index) = self.find(asker.player, host.player) {
-            let pair = self.pairs[index as usize].as_ref().expect("partners name a pair");
-            if !pair.life.is_over(&self.limits, now) {
+            let pair = self.pairs[index as usize].as_ref().expect("the index names a pair");
+            if !pair.life.is_over(&self.settings.limits, now) {
                 return Ok(pair.introduction(asker.player));
             }
-            self.free(index);
+            closed.push(self.close(index));
         }
         if self.has_its_share(asker.network()) {
-            self.sweep_on_demand(now);
+            self.sweep_on_demand(now, closed);
             if self.has_its_share(asker.network()) {
                 return Err(NoRelay::NetworkHasItsShare);
             }
         }
-        let ports = self.allocate(asker.player, host.player, now)?;
+        let ports = self.allocate(asker.player, host.player, now, closed)?;
         self.insert(Pair::new([asker, host], ports, now));
         let [asker, host] = ports;
         Ok(Introduction { asker, host, is_new: true })
@@ -215,27 +219,28 @@ impl RelayTable {
 
     fn allocate(
         &mut self,
-        asker: ConnectionId,
-        host: ConnectionId,
+        asker: PlayerId,
+        host: PlayerId,
         now: Timestamp,
+        closed: &mut Vec<ClosedPair>,
     ) -> Result<[RelayPort; 2], NoRelay> {
         if let Some(ports) = self.ports.allocate(asker, host) {
             return Ok(ports);
         }
-        self.sweep_on_demand(now);
+        self.sweep_on_demand(now, closed);
         self.ports.allocate(asker, host).ok_or(NoRelay::Exhausted)
     }
 
-    fn sweep_on_demand(&mut self, now: Timestamp) {
+    fn sweep_on_demand(&mut self, now: Timestamp, closed: &mut Vec<ClosedPair>) {
         if now.since(self.last_sweep) >= SWEEP_ON_DEMAND_INTERVAL {
-            self.sweep(now);
+            self.sweep(now, closed);
         }
     }
 
     /// Whether players whose UDP comes from elsewhere than their connection are under suspicion: unless carriers with
     /// several IPs are to be served.
     pub fn must_be_confirmed(&self) -> bool {
-        self.limits.latching != Latching::Any
+        self.settings.latching != Latching::Any
     }
 
     /// Whether more than three quarters of the ports carry pairs.
@@ -246,68 +251,64 @@ impl RelayTable {
     /// Whether few ports are left, and players of the network have asked for as many as it may then have.
     fn has_its_share(&self, network: Network) -> bool {
         let pairs = self.by_network.get(&network).copied().unwrap_or(0);
-        self.is_scarce() && pairs >= self.limits.max_per_network
+        self.is_scarce() && pairs >= self.settings.limits.max_per_network
     }
 
     /// A player registered its address for the first time: a port is reserved for it, if one is free.
-    pub fn reserve(&mut self, player: ConnectionId) {
+    pub fn reserve(&mut self, player: PlayerId) {
         self.ports.reserve(player);
     }
 
     /// A player registered another address: its pairs follow.
-    pub fn handle_move(&mut self, player: ConnectionId, address: SocketAddr) {
-        for index in self.partners.get(&player).into_iter().flat_map(HashMap::values) {
-            let pair = self.pairs[*index as usize].as_mut().expect("partners name a pair");
-            pair.handle_move(player, address);
+    pub fn handle_address_change(&mut self, player: PlayerId, address: SocketAddr) {
+        for (_, index) in self.by_players.range((player, PlayerId::MIN)..=(player, PlayerId::MAX)) {
+            let pair = self.pairs[*index as usize].as_mut().expect("the index names a pair");
+            pair.handle_address_change(player, address);
         }
     }
 
     /// A player's connection ended: its reservation ends, its pairs live on until they are idle.
-    pub fn handle_departure(&mut self, player: ConnectionId) {
+    pub fn handle_departure(&mut self, player: PlayerId) {
         self.ports.cancel(player);
     }
 
-    /// Frees the pairs over which nothing was forwarded for the idle time and those past their lifetime.
-    pub fn sweep(&mut self, now: Timestamp) {
+    /// Closes the pairs over which nothing was forwarded for the idle time and those past their lifetime.
+    pub fn sweep(&mut self, now: Timestamp, closed: &mut Vec<ClosedPair>) {
         self.last_sweep = now;
         for index in 0..self.pairs.len() {
             let pair = self.pairs[index].as_ref();
-            if pair.is_some_and(|pair| pair.life.is_over(&self.limits, now)) {
-                self.free(PairIndex::try_from(index).expect("there are at most 65536 ports"));
+            if pair.is_some_and(|pair| pair.life.is_over(&self.settings.limits, now)) {
+                let index = PairIndex::try_from(index).expect("there are at most 65536 ports");
+                closed.push(self.close(index));
             }
         }
     }
 
-    /// A pair that was freed since the last call, the earliest first.
-    pub fn poll_freed(&mut self) -> Option<Freed> {
-        self.freed.pop_front()
-    }
-
-    /// Whom to tell that the pair at `at` has reached `limit`: each player once a minute.
+    /// The players that are due to hear that the pair at `at` has reached `limit`: each once a minute.
     ///
-    /// Of bandwidth the sender is told, whose datagrams were too many; of the others both.
-    pub fn poll_notices(
+    /// Of bandwidth the sender hears, whose datagrams were too many; of the others both.
+    pub fn due_notices(
         &mut self,
         at: RelayPort,
-        limit: Limit,
+        limit: RelayLimit,
         now: Timestamp,
-    ) -> [Option<ConnectionId>; 2] {
-        let Some(slot) = self.slots.get(at).copied() else {
+    ) -> [Option<PlayerId>; 2] {
+        let Some(Slot { pair, owner }) = self.slots.get(at).copied() else {
             return [None, None];
         };
-        let pair = self.pairs[slot.pair as usize].as_mut().expect("a slot names a pair");
-        let mut tell = |role: Role| pair.people[role as usize].tell(limit, now);
+        let pair = self.pairs[pair as usize].as_mut().expect("a slot names a pair");
+        let mut notice = |role: Role| pair.people[role as usize].due_notice(limit, now);
         match limit {
-            Limit::Bandwidth => [tell(slot.owner.other()), None],
-            Limit::Lifetime | Limit::Traffic => [tell(slot.owner.other()), tell(slot.owner)],
+            RelayLimit::Bandwidth => [notice(owner.other()), None],
+            RelayLimit::Lifetime | RelayLimit::Traffic => [notice(owner.other()), notice(owner)],
         }
     }
 
     /// The registered address of the player who may send to `at`, if it was not heard there yet.
     pub fn awaited(&self, at: RelayPort) -> Option<SocketAddr> {
-        let slot = self.slots.get(at)?;
-        let pair = self.pairs[slot.pair as usize].as_ref().expect("a slot names a pair");
-        let sender = &pair.sides[slot.owner.other() as usize];
+        let Slot { pair, owner } = *self.slots.get(at)?;
+        let pair = self.pairs[pair as usize].as_ref().expect("a slot names a pair");
+        let sender = &pair.sides[owner.other() as usize];
         sender.latch.heard().is_none().then(|| sender.latch.address())
     }
 
@@ -322,10 +323,14 @@ impl RelayTable {
         self.pairs.len() - self.vacant.len()
     }
 
-    /// How many entries the tables beside pairs and ports have: players that have partners, and networks that have
-    /// asked.
-    pub fn entries(&self) -> [usize; 2] {
-        [self.partners.len(), self.by_network.len()]
+    /// How many entries there are by which a pair is found by its players.
+    pub fn partners(&self) -> usize {
+        self.by_players.len()
+    }
+
+    /// How many networks have asked for the pairs.
+    pub fn networks(&self) -> usize {
+        self.by_network.len()
     }
 
     /// The ports that carry no pair.
@@ -333,8 +338,8 @@ impl RelayTable {
         &self.ports
     }
 
-    fn find(&self, one: ConnectionId, other: ConnectionId) -> Option<PairIndex> {
-        self.partners.get(&one)?.get(&other).copied()
+    fn find(&self, one: PlayerId, other: PlayerId) -> Option<PairIndex> {
+        self.by_players.get(&(one, other)).copied()
     }
 
     fn insert(&mut self, pair: Pair) {
@@ -346,34 +351,66 @@ impl RelayTable {
         self.slots.insert(a.port, Slot { pair: index, owner: Role::Asker });
         self.slots.insert(b.port, Slot { pair: index, owner: Role::Host });
         *self.by_network.entry(pair.network()).or_default() += 1;
-        let [a, b] = &*pair.people;
-        self.partners.entry(a.player).or_default().insert(b.player, index);
-        self.partners.entry(b.player).or_default().insert(a.player, index);
+        let [a, b] = pair.players();
+        self.by_players.insert((a, b), index);
+        self.by_players.insert((b, a), index);
         self.pairs[index as usize] = Some(pair);
     }
 
-    fn free(&mut self, index: PairIndex) {
-        let pair = self.pairs[index as usize].take().expect("only a pair is freed");
+    fn close(&mut self, index: PairIndex) -> ClosedPair {
+        let pair = self.pairs[index as usize].take().expect("only a pair is closed");
         self.vacant.push(index);
-        let [a, b] = &*pair.people;
-        for (player, partner) in [(a.player, b.player), (b.player, a.player)] {
-            let partners = self.partners.get_mut(&player).expect("each side has a partner");
-            partners.remove(&partner);
-            if partners.is_empty() {
-                self.partners.remove(&player);
-            }
-        }
+        let [a, b] = pair.players();
+        self.by_players.remove(&(a, b));
+        self.by_players.remove(&(b, a));
         let count = self.by_network.get_mut(&pair.network()).expect("each pair is counted");
         *count -= 1;
         if *count == 0 {
             self.by_network.remove(&pair.network());
         }
-        let ports = pair.sides.each_ref().map(|side| side.port);
+        let ports = pair.ports();
         for port in ports {
             self.slots.remove(port);
             self.ports.release(port);
         }
-        self.freed.push_back(Freed { ports, traffic: pair.life.traffic });
+        ClosedPair { ports, traffic: pair.life.traffic }
+    }
+
+    /// What another process needs to go on with these pairs.
+    pub fn snapshot(&self) -> RelaySnapshot {
+        RelaySnapshot {
+            ports: self.ports.snapshot(),
+            pairs: self.pairs.iter().flatten().cloned().collect(),
+            all_traffic: self.all_traffic,
+            last_sweep: self.last_sweep,
+        }
+    }
+
+    /// Goes on with the pairs of a snapshot. `ports` are those that can be used now: what the snapshot has beyond
+    /// them is given up, what it does not know is free.
+    ///
+    /// # Errors
+    /// What is wrong with the snapshot, if two pairs have one port or a pair's port is not among `ports`.
+    pub fn restore(
+        snapshot: RelaySnapshot,
+        settings: RelaySettings,
+        own: OwnAddresses,
+        ports: &[RelayPort],
+    ) -> Result<Self, String> {
+        let mut table = Self::new(settings, own, ports);
+        let mut unused: BTreeSet<RelayPort> = ports.iter().copied().collect();
+        for pair in snapshot.pairs {
+            for port in pair.ports() {
+                if !unused.remove(&port) {
+                    return Err(format!("port {port} is missing, or has two pairs"));
+                }
+            }
+            table.insert(pair);
+        }
+        table.ports = PortPool::restore(snapshot.ports, ports, |port| unused.remove(&port));
+        table.all_traffic = snapshot.all_traffic;
+        table.last_sweep = snapshot.last_sweep;
+        Ok(table)
     }
 
     /// Checks what must always hold, for tests and simulations.
@@ -396,25 +433,16 @@ impl RelayTable {
                 let slot = self.slots.get(side.port).expect("the port of a pair has a slot");
                 assert_eq!((slot.pair, slot.owner), (index, owner), "slot of port {}", side.port);
             }
-            let [a, b] = &*pair.people;
-            assert_ne!(a.player, b.player, "two different players");
-            assert_eq!(self.find(a.player, b.player), Some(index));
-            assert_eq!(self.find(b.player, a.player), Some(index));
+            let [a, b] = pair.players();
+            assert_ne!(a, b, "two different players");
+            assert_eq!(self.find(a, b), Some(index));
+            assert_eq!(self.find(b, a), Some(index));
         }
-        let known: usize = self.partners.values().map(HashMap::len).sum();
-        assert_eq!(known, 2 * self.pairs(), "nobody is partner in a pair that is gone");
+        assert_eq!(self.by_players.len(), 2 * self.pairs(), "nobody has a pair that is gone");
         assert_eq!(self.slots.count(), 2 * self.pairs(), "no slot without a pair");
         assert_eq!(self.by_network.values().sum::<usize>(), self.pairs(), "each pair counts once");
         assert_eq!(seen.len(), self.size, "no port is lost");
     }
-}
-
-fn refusal_of_all(
-    all_traffic: &TokenBucket,
-    limits: &Limits,
-    now: Timestamp,
-) -> Option<DropReason> {
-    (!all_traffic.has_tokens(limits.burst, now)).then_some(DropReason::GlobalBandwidth)
 }
 
 #[cfg(test)]

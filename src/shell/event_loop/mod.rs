@@ -1,10 +1,12 @@
-//! Decides nothing by itself: takes what happens, asks the rules, and does what they say.
+//! The event loop: it passes each input to the core and carries out the effects.
 //!
-//! One thread, the sole owner of players, relays and all UDP sockets. It waits only in `poll`. This page has its
-//! turn and its deadlines, `datagrams` what comes by UDP, `players` what comes by TCP and from other threads.
+//! One thread, the sole owner of the core, of all UDP sockets, and of what is written to players. It waits only in
+//! `poll`. This page has its turn and its deadlines; `datagrams` is what comes by UDP, `events` what comes from other
+//! threads, `effects` what is done, counted and logged.
 
 mod datagrams;
-mod players;
+mod effects;
+mod events;
 
 use std::collections::HashMap;
 use std::io;
@@ -14,23 +16,23 @@ use std::time::Duration;
 use crossbeam_channel::Receiver;
 
 use crate::config::Config;
-use crate::core::drain::Drain;
-use crate::core::id::{ConnectionId, Random};
-use crate::core::players::Hosts;
-use crate::core::registrar::Registrar;
-use crate::core::relay::{OwnAddresses, RelayTable};
-use crate::limits::throttle::Throttle;
+use crate::core::deadlines::Deadlines;
+use crate::core::effect::Effects;
+use crate::core::id::ConnectionId;
+use crate::core::relay::OwnAddresses;
+use crate::core::{Core, Input};
 use crate::operation::clock;
-use crate::operation::logging::STEP;
-use crate::operation::metrics::{Metrics, PortState, Table};
-use crate::operation::os;
+use crate::operation::metrics::Metrics;
+use crate::operation::os::KernelRandom;
 use crate::operation::supervisor::Supervisor;
 use crate::shell::connection::SharedConnection;
-use crate::shell::events::{self, Event, EventSender};
+use crate::shell::events::{Event, EventSender, channel};
 use crate::shell::listener::Acceptor;
 use crate::shell::poller::{MAX_READY, Poller};
 use crate::shell::sockets::{SocketId, Sockets};
 use crate::time::{RunningTime, Timestamp};
+
+use effects::Warnings;
 
 /// How many events from other threads are taken per turn: a crowd that leaves must not stall the relays.
 const EVENTS_PER_TURN: usize = 64;
@@ -38,17 +40,23 @@ const EVENTS_PER_TURN: usize = 64;
 /// The largest UDP payload is smaller by some bytes.
 const LARGEST_DATAGRAM: usize = 65_536;
 
-/// While there are relays the loop wakes this often, so that time in which it stood still can be told.
+/// While there are pairs the loop wakes this often, so that time in which it stood still can be told.
 const STANDING_STILL_WATCH: Duration = Duration::from_secs(1);
-
-/// One datagram in so many has its time taken.
-const TIMED_DATAGRAMS: u64 = 1024;
 
 /// Whether the loop goes on.
 #[derive(Debug, PartialEq, Eq)]
 enum Flow {
     Continue,
     Stop,
+}
+
+/// What the loop itself does by the clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Task {
+    /// Waking, see [`STANDING_STILL_WATCH`].
+    Wake,
+    /// Telling the supervisor that the loop turns. The loop does it itself: one that is stuck is restarted.
+    Beat,
 }
 
 pub(crate) struct EventLoop {
@@ -60,38 +68,19 @@ pub(crate) struct EventLoop {
     readable: Vec<SocketId>,
     turn: u64,
     buffer: Vec<u8>,
-    players: HashMap<ConnectionId, SharedConnection>,
-    hosts: Hosts,
-    registrar: Registrar,
-    relays: RelayTable,
-    random: os::KernelRandom,
+    connections: HashMap<ConnectionId, SharedConnection>,
+    core: Core,
+    /// Empty between inputs.
+    effects: Effects,
+    random: KernelRandom,
     metrics: Arc<Metrics>,
     time: RunningTime,
     now: Timestamp,
-    next_sweep: Timestamp,
-    sweep_interval: Duration,
-    /// See [`STANDING_STILL_WATCH`].
-    next_watch: Timestamp,
-    drain_timeout: Duration,
-    /// Once the server is to end.
-    drain: Option<Drain>,
+    deadlines: Deadlines<Task, 2>,
     supervisor: Supervisor,
-    /// When the supervisor is told next that the loop turns. The loop tells it itself: one that is stuck is
-    /// restarted.
-    next_beat: Timestamp,
     /// Datagrams at relay ports, to take the time of some.
     arrivals: u64,
     warnings: Warnings,
-}
-
-#[derive(Default)]
-struct Warnings {
-    send: Throttle,
-    receive: Throttle,
-    wrong_ip: Throttle,
-    unconfirmed: Throttle,
-    implausible: Throttle,
-    limits: [Throttle; datagrams::LIMIT_KEYS.len()],
 }
 
 impl EventLoop {
@@ -108,49 +97,45 @@ impl EventLoop {
     ) -> io::Result<(Self, EventSender)> {
         let poller = Poller::new()?;
         sockets.register(&poller)?;
-        let (sender, channel) = events::channel(channel_size, poller.waker());
-        let mut random = os::KernelRandom::default();
-        let mut ports = sockets.relay_ports().to_vec();
-        random.shuffle(&mut ports);
+        let (sender, channel) = channel(channel_size, poller.waker());
         let own = sockets.own_addresses().unwrap_or_else(|error| {
             log::warn!(
                 "the machine's addresses cannot be read, a relay may be led to its own: {error}"
             );
             OwnAddresses::default()
         });
-        let now = Timestamp::START;
+        let (mut random, now) = (KernelRandom::default(), Timestamp::START);
+        let ports = sockets.relay_ports().to_vec();
+        let core = Core::new(config.settings(), own, ports, &mut random, now);
         let event_loop = Self {
             poller,
             channel,
             acceptor,
+            sockets,
             readable: Vec::with_capacity(MAX_READY),
             turn: 0,
             buffer: vec![0; LARGEST_DATAGRAM],
-            players: HashMap::new(),
-            hosts: Hosts::new(config.id_scheme()),
-            registrar: Registrar::new(own.clone()),
-            relays: RelayTable::new(config.limits(), own, &ports),
-            sockets,
+            connections: HashMap::new(),
+            core,
+            effects: Effects::new(),
             random,
             metrics,
             time: RunningTime::new(clock::now()),
             now,
-            next_sweep: now + config.sweep_interval(),
-            sweep_interval: config.sweep_interval(),
-            next_watch: now,
-            drain_timeout: config.drain_timeout.0,
-            drain: None,
+            deadlines: Deadlines::default(),
             supervisor: Supervisor::default(),
-            next_beat: now,
             arrivals: 0,
             warnings: Warnings::default(),
         };
-        event_loop.note_levels();
+        event_loop.record_levels();
         Ok((event_loop, sender))
     }
 
     /// Tells `supervisor` how the server does.
     pub(crate) fn set_supervisor(&mut self, supervisor: Supervisor) {
+        if supervisor.beat_interval().is_some() {
+            self.deadlines.set(Task::Beat, self.now);
+        }
         self.supervisor = supervisor;
     }
 
@@ -160,8 +145,8 @@ impl EventLoop {
     /// If `poll` itself fails, which leaves nothing to go on with.
     pub(crate) fn run(mut self) -> io::Result<()> {
         while self.run_once()? == Flow::Continue {}
-        for player in self.players.values() {
-            player.disconnect();
+        for connection in self.connections.values() {
+            connection.disconnect();
         }
         Ok(())
     }
@@ -173,7 +158,7 @@ impl EventLoop {
         let flow = self.handle_events();
         self.handle_datagrams();
         self.handle_deadlines();
-        self.note_turn();
+        self.record_turn();
         Ok(flow)
     }
 
@@ -194,90 +179,45 @@ impl EventLoop {
     }
 
     fn next_deadline(&self) -> Timestamp {
-        let mut next = self.next_sweep;
-        if self.relays.pairs() > 0 {
-            next = next.min(self.next_watch);
-        }
-        if self.supervisor.beat_interval().is_some() {
-            next = next.min(self.next_beat);
-        }
-        if let Some(drain) = &self.drain {
-            next = next.min(drain.next_look());
-        }
-        next
+        let of_core = self.core.next_deadline();
+        self.deadlines.next().map_or(of_core, |own| own.min(of_core))
     }
 
     fn handle_deadlines(&mut self) {
-        if self.now >= self.next_watch {
-            self.next_watch = self.now + STANDING_STILL_WATCH;
+        if self.now >= self.core.next_deadline() {
+            self.handle(Input::Deadline);
         }
-        if self.now >= self.next_sweep {
-            self.next_sweep = self.now + self.sweep_interval;
-            self.relays.sweep(self.now);
-            self.hosts.forget_networks(self.now);
-            self.note_freed();
-            self.refresh_own_addresses();
-        }
-        if let Some(interval) = self.supervisor.beat_interval()
-            && self.now >= self.next_beat
-        {
-            self.next_beat = self.now + interval;
-            self.supervisor.beat(self.hosts.len(), self.relays.pairs());
-        }
-        if let Some(drain) = &mut self.drain
-            && self.now >= drain.next_look()
-            && drain.is_over(self.relays.last_forwarded(), self.now)
-        {
-            self.acceptor.close();
-        }
-    }
-
-    /// Interfaces come and go under a server that is bound to all of them.
-    fn refresh_own_addresses(&mut self) {
-        if !self.sockets.registrar_address().ip().is_unspecified() {
-            return;
-        }
-        match self.sockets.own_addresses() {
-            Ok(own) => {
-                self.registrar.set_own_addresses(own.clone());
-                self.relays.set_own_addresses(own);
+        while let Some(task) = self.deadlines.take_due(self.now) {
+            match task {
+                Task::Wake => self.watch_for_standing_still(),
+                Task::Beat => self.beat(),
             }
-            Err(error) => log::debug!("the machine's addresses cannot be read: {error}"),
         }
     }
 
-    fn note_freed(&mut self) {
-        while let Some(freed) = self.relays.poll_freed() {
-            self.metrics.relay_expired.add_as_only_writer(1);
-            let [one, other] = freed.ports;
-            log::info!(target: STEP, "relay {one}+{other}: freed after {} bytes", freed.traffic);
-        }
-        self.note_levels();
+    /// Passes an input to the core and carries out what comes of it.
+    fn handle(&mut self, input: Input<'_>) {
+        self.core.handle(input, &mut self.random, self.now, &mut self.effects);
+        self.carry_out_effects();
+        self.watch_for_standing_still();
+        self.record_levels();
     }
 
-    /// Brings the levels among the metrics up to date; for wherever a player or a relay came or went.
-    fn note_levels(&self) {
-        let (pairs, ports) = (self.relays.pairs(), self.relays.ports());
-        self.metrics.active_hosts.set(self.hosts.len());
-        self.metrics.relay_count.set(pairs);
-        self.metrics.relay_ports.of(PortState::InUse).set(2 * pairs);
-        self.metrics.relay_ports.of(PortState::Free).set(ports.free());
-        self.metrics.relay_ports.of(PortState::Reserved).set(ports.reserved());
-        let [open_ids, private_ids, guessing] = self.hosts.entries();
-        let [partners, networks] = self.relays.entries();
-        for (table, entries) in [
-            (Table::Players, self.players.len()),
-            (Table::OpenIds, open_ids),
-            (Table::PrivateIds, private_ids),
-            (Table::GuessingNetworks, guessing),
-            (Table::Partners, partners),
-            (Table::RelayNetworks, networks),
-        ] {
-            self.metrics.table_entries.of(table).set(entries);
+    fn watch_for_standing_still(&mut self) {
+        if self.core.levels().pairs > 0 {
+            self.deadlines.set_earlier(Task::Wake, self.now + STANDING_STILL_WATCH);
         }
     }
 
-    fn note_turn(&mut self) {
+    fn beat(&mut self) {
+        if let Some(interval) = self.supervisor.beat_interval() {
+            self.deadlines.set(Task::Beat, self.now + interval);
+            let levels = self.core.levels();
+            self.supervisor.beat(levels.players, levels.pairs);
+        }
+    }
+
+    fn record_turn(&mut self) {
         let took = clock::now().saturating_duration_since(self.time.last_reading());
         self.metrics.turn_duration.observe_time(took);
     }

@@ -1,26 +1,30 @@
 use super::*;
-use crate::core::relay::{Latching, UNHEARD_ALLOWANCE};
+use crate::core::relay::Latching;
 use crate::label::Label;
+use crate::limits::relay::{RelayLimits, UNHEARD_ALLOWANCE};
 
-const ALICE: ConnectionId = ConnectionId(1);
-const BOB: ConnectionId = ConnectionId(2);
-const CAROL: ConnectionId = ConnectionId(3);
+const ALICE: PlayerId = PlayerId(1);
+const BOB: PlayerId = PlayerId(2);
+const CAROL: PlayerId = PlayerId(3);
 
 const ALICE_AT: &str = "198.51.100.1:1000";
 const BOB_AT: &str = "203.0.113.2:2000";
 /// Behind the same router as Bob.
 const CAROL_AT: &str = "203.0.113.2:3000";
 
-const LIMITS: Limits = Limits {
+const LIMITS: RelayLimits = RelayLimits {
     pair_rate: 1_000_000,
     global_rate: 10_000_000,
     burst: Duration::from_millis(100),
     lifetime: Duration::from_secs(1000),
     lifetime_traffic: 10_000_000,
     idle_timeout: Duration::from_secs(30),
-    latching: Latching::SameIp,
     max_per_network: 100,
 };
+
+fn same_ip(limits: RelayLimits) -> RelaySettings {
+    RelaySettings { limits, latching: Latching::SameIp }
+}
 
 /// A table with ports 1 to 6, and a clock.
 struct Play {
@@ -29,10 +33,10 @@ struct Play {
 }
 
 impl Play {
-    fn new(limits: Limits) -> Self {
+    fn new(limits: RelayLimits) -> Self {
         let ports: Vec<RelayPort> = (1..=6).map(RelayPort).collect();
         let own = OwnAddresses::new(["192.0.2.9".parse().unwrap()], 1..=6);
-        Self { table: RelayTable::new(limits, own, &ports), now: Timestamp::START }
+        Self { table: RelayTable::new(same_ip(limits), own, &ports), now: Timestamp::START }
     }
 
     fn pass(&mut self, time: Duration) {
@@ -41,14 +45,15 @@ impl Play {
 
     fn introduce(
         &mut self,
-        asker: (ConnectionId, &str),
-        host: (ConnectionId, &str),
+        asker: (PlayerId, &str),
+        host: (PlayerId, &str),
     ) -> Result<(u16, u16), NoRelay> {
-        let party = |(player, address): (ConnectionId, &str)| {
+        let party = |(player, address): (PlayerId, &str)| {
             let address: SocketAddr = address.parse().unwrap();
             Party { player, address, connected_from: address.ip() }
         };
-        let introduction = self.table.introduce(party(asker), party(host), self.now)?;
+        let introduction =
+            self.table.introduce(party(asker), party(host), self.now, &mut Vec::new())?;
         self.table.check_invariants();
         Ok((introduction.asker.0, introduction.host.0))
     }
@@ -67,15 +72,15 @@ impl Play {
     }
 
     fn sweep(&mut self) -> usize {
-        self.table.sweep(self.now);
-        let freed = std::iter::from_fn(|| self.table.poll_freed()).count();
+        let mut closed = Vec::new();
+        self.table.sweep(self.now, &mut closed);
         self.table.check_invariants();
-        freed
+        closed.len()
     }
 }
 
 /// Alice has asked for Bob: his port is 2, hers 1.
-fn introduced(limits: Limits) -> Play {
+fn introduced(limits: RelayLimits) -> Play {
     let mut play = Play::new(limits);
     assert_eq!(play.introduce((ALICE, ALICE_AT), (BOB, BOB_AT)), Ok((1, 2)));
     play
@@ -137,9 +142,9 @@ fn asking_again_gives_the_same_ports_whoever_asks() {
 fn both_ports_or_none() {
     let mut play = introduced(LIMITS);
     play.introduce((ALICE, ALICE_AT), (CAROL, CAROL_AT)).unwrap();
-    play.table.reserve(ConnectionId(4));
+    play.table.reserve(PlayerId(4));
     assert_eq!(play.introduce((BOB, BOB_AT), (CAROL, CAROL_AT)), Ok((6, 5)), "4's is taken back");
-    let more = play.introduce((ConnectionId(4), ALICE_AT), (BOB, BOB_AT));
+    let more = play.introduce((PlayerId(4), ALICE_AT), (BOB, BOB_AT));
     assert_eq!(more, Err(NoRelay::Exhausted));
     assert_eq!(play.table.pairs(), 3);
 }
@@ -159,7 +164,7 @@ fn relays_are_not_exhausted_while_idle_ones_wait_for_the_sweep() {
     let mut play = introduced(LIMITS);
     play.introduce((ALICE, ALICE_AT), (CAROL, CAROL_AT)).unwrap();
     play.introduce((CAROL, CAROL_AT), (BOB, BOB_AT)).unwrap();
-    let fourth = (ConnectionId(4), ALICE_AT);
+    let fourth = (PlayerId(4), ALICE_AT);
     assert_eq!(play.introduce(fourth, (BOB, BOB_AT)), Err(NoRelay::Exhausted));
     play.pass(Duration::from_secs(30));
     assert_eq!(play.introduce(fourth, (BOB, BOB_AT)), Ok((1, 2)));
@@ -205,7 +210,7 @@ fn a_registration_does_not_renew_the_allowance() {
     let mut play = introduced(LIMITS);
     play.send_bytes(2, ALICE_AT, 65_000);
     play.pass(Duration::from_secs(1));
-    play.table.handle_move(BOB, "192.0.2.50:5".parse().unwrap());
+    play.table.handle_address_change(BOB, "192.0.2.50:5".parse().unwrap());
     assert_eq!(play.send_bytes(2, ALICE_AT, 600), "receiver-unheard");
     assert_eq!(play.send_bytes(2, ALICE_AT, 100), "1 192.0.2.50:5");
 }
@@ -240,7 +245,7 @@ fn bandwidth_is_limited_per_direction_of_each_pair() {
 
 #[test]
 fn all_relays_together_are_limited() {
-    let mut play = introduced(Limits { global_rate: 100_000, ..LIMITS });
+    let mut play = introduced(RelayLimits { global_rate: 100_000, ..LIMITS });
     assert_eq!(play.send_bytes(2, ALICE_AT, 20_000), format!("1 {BOB_AT}"));
     assert_eq!(play.send(1, BOB_AT), "global-bandwidth");
     play.pass(Duration::from_millis(101));
@@ -250,8 +255,8 @@ fn all_relays_together_are_limited() {
 #[test]
 fn a_pair_past_its_lifetime_forwards_nothing_and_the_next_introduction_opens_a_new_one() {
     for (limits, reason) in [
-        (Limits { lifetime: Duration::from_secs(10), ..LIMITS }, "lifetime-duration"),
-        (Limits { lifetime_traffic: 1000, ..LIMITS }, "lifetime-traffic"),
+        (RelayLimits { lifetime: Duration::from_secs(10), ..LIMITS }, "lifetime-duration"),
+        (RelayLimits { lifetime_traffic: 1000, ..LIMITS }, "lifetime-traffic"),
     ] {
         let mut play = introduced(limits);
         for _ in 0..10 {
@@ -264,13 +269,13 @@ fn a_pair_past_its_lifetime_forwards_nothing_and_the_next_introduction_opens_a_n
         assert_eq!(play.send(2, ALICE_AT), "no-pair");
         play.pass(Duration::from_secs(20));
         let is_over_again = usize::from(reason == "lifetime-duration");
-        assert_eq!(play.sweep(), 1 + is_over_again, "the first was freed by the introduction");
+        assert_eq!(play.sweep(), is_over_again, "the first was closed by the introduction");
     }
 }
 
 #[test]
 fn a_pair_past_its_lifetime_is_swept_whatever_arrives() {
-    let mut play = introduced(Limits { lifetime: Duration::from_secs(10), ..LIMITS });
+    let mut play = introduced(RelayLimits { lifetime: Duration::from_secs(10), ..LIMITS });
     play.pass(Duration::from_secs(10));
     play.send(2, ALICE_AT);
     assert_eq!(play.sweep(), 1);
@@ -300,7 +305,7 @@ fn a_registration_from_elsewhere_moves_the_live_relays() {
     let mut play = introduced(LIMITS);
     play.introduce((CAROL, CAROL_AT), (BOB, BOB_AT)).unwrap();
     play.send(1, BOB_AT);
-    play.table.handle_move(BOB, "192.0.2.50:5".parse().unwrap());
+    play.table.handle_address_change(BOB, "192.0.2.50:5".parse().unwrap());
     assert_eq!(play.send(2, ALICE_AT), "1 192.0.2.50:5");
     assert_eq!(play.send(4, CAROL_AT), "3 192.0.2.50:5");
     assert_eq!(play.send(1, BOB_AT), "wrong-ip", "the old address is a stranger's now");
@@ -313,8 +318,8 @@ fn rounds_between_two_servers(latching: Latching, connected_from: [&str; 2]) -> 
     const SERVERS: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
     let mut tables = [0, 1].map(|server| {
         let own = OwnAddresses::new([SERVERS[server].parse().unwrap()], 1..=2);
-        let limits = Limits { latching, ..LIMITS };
-        let mut table = RelayTable::new(limits, own, &[RelayPort(1), RelayPort(2)]);
+        let settings = RelaySettings { limits: LIMITS, latching };
+        let mut table = RelayTable::new(settings, own, &[RelayPort(1), RelayPort(2)]);
         // The host's datagrams leave from port 2 and come to port 1, on both servers.
         let party = |player, port, connected_from: &str| Party {
             player,
@@ -328,11 +333,11 @@ fn rounds_between_two_servers(latching: Latching, connected_from: [&str; 2]) -> 
             let address = SocketAddr::new(party.connected_from, 4000);
             Party { address, ..party }
         };
-        table.introduce(at_home(asker), at_home(host), Timestamp::START).unwrap();
+        table.introduce(at_home(asker), at_home(host), Timestamp::START, &mut Vec::new()).unwrap();
         for party in [asker, host] {
-            table.handle_move(party.player, party.address);
+            table.handle_address_change(party.player, party.address);
         }
-        let again = table.introduce(asker, host, Timestamp::START);
+        let again = table.introduce(asker, host, Timestamp::START, &mut Vec::new());
         assert_eq!(again.is_err(), latching != Latching::Any, "{again:?}");
         table
     });
@@ -372,13 +377,13 @@ fn one_player_whose_connection_comes_from_its_own_ip_is_enough() {
         Party { player: CAROL, address: CAROL_AT.parse().unwrap(), connected_from: ip(ALICE_AT) };
     let alice =
         Party { player: ALICE, address: ALICE_AT.parse().unwrap(), connected_from: ip(ALICE_AT) };
-    let ports = play.table.introduce(elsewhere, alice, play.now).unwrap();
+    let ports = play.table.introduce(elsewhere, alice, play.now, &mut Vec::new()).unwrap();
     assert_eq!(play.send(ports.host.0, CAROL_AT), format!("{} {ALICE_AT}", ports.asker));
     // Alice moves to another network than her connection's, and back.
-    play.table.handle_move(ALICE, BOB_AT.parse().unwrap());
+    play.table.handle_address_change(ALICE, BOB_AT.parse().unwrap());
     assert_eq!(play.send(ports.host.0, CAROL_AT), "unconfirmed");
     assert_eq!(play.send(ports.asker.0, BOB_AT), "unconfirmed");
-    play.table.handle_move(ALICE, ALICE_AT.parse().unwrap());
+    play.table.handle_address_change(ALICE, ALICE_AT.parse().unwrap());
     assert_eq!(play.send(ports.host.0, CAROL_AT), format!("{} {ALICE_AT}", ports.asker));
 }
 
@@ -387,41 +392,41 @@ fn a_player_is_told_of_a_limit_once_a_minute() {
     let mut play = introduced(LIMITS);
     let at = RelayPort(2);
     for (seconds, limit, told) in [
-        (0, Limit::Bandwidth, [Some(ALICE), None]),
-        (59, Limit::Bandwidth, [None, None]),
-        (59, Limit::Lifetime, [Some(ALICE), Some(BOB)]),
-        (60, Limit::Bandwidth, [Some(ALICE), None]),
-        (60, Limit::Traffic, [Some(ALICE), Some(BOB)]),
-        (61, Limit::Traffic, [None, None]),
+        (0, RelayLimit::Bandwidth, [Some(ALICE), None]),
+        (59, RelayLimit::Bandwidth, [None, None]),
+        (59, RelayLimit::Lifetime, [Some(ALICE), Some(BOB)]),
+        (60, RelayLimit::Bandwidth, [Some(ALICE), None]),
+        (60, RelayLimit::Traffic, [Some(ALICE), Some(BOB)]),
+        (61, RelayLimit::Traffic, [None, None]),
     ] {
         let now = Timestamp::START + Duration::from_secs(seconds);
-        assert_eq!(play.table.poll_notices(at, limit, now), told, "{limit:?} at {seconds} s");
+        assert_eq!(play.table.due_notices(at, limit, now), told, "{limit:?} at {seconds} s");
     }
-    assert_eq!(play.table.poll_notices(RelayPort(5), Limit::Traffic, play.now), [None, None]);
+    assert_eq!(play.table.due_notices(RelayPort(5), RelayLimit::Traffic, play.now), [None, None]);
 }
 
 #[test]
 fn when_ports_run_short_a_network_keeps_to_its_share() {
-    let limits = Limits { max_per_network: 2, ..LIMITS };
+    let limits = RelayLimits { max_per_network: 2, ..LIMITS };
     let ports: Vec<RelayPort> = (1..=20).map(RelayPort).collect();
     let mut play = Play {
-        table: RelayTable::new(limits, OwnAddresses::default(), &ports),
+        table: RelayTable::new(same_ip(limits), OwnAddresses::default(), &ports),
         now: Timestamp::START,
     };
-    let host = (ConnectionId(1000), BOB_AT);
+    let host = (PlayerId(1000), BOB_AT);
     let (greedy, modest) = ("198.51.100.1:1000", "198.51.100.2:1000");
     for id in 0..8 {
-        play.introduce((ConnectionId(id), greedy), host).expect("there is room for all");
+        play.introduce((PlayerId(id), greedy), host).expect("there is room for all");
     }
-    assert_eq!(play.introduce((ConnectionId(8), greedy), host), Err(NoRelay::NetworkHasItsShare));
-    play.introduce((ConnectionId(9), modest), host).expect("another network has its share");
-    play.table.handle_departure(ConnectionId(0));
+    assert_eq!(play.introduce((PlayerId(8), greedy), host), Err(NoRelay::NetworkHasItsShare));
+    play.introduce((PlayerId(9), modest), host).expect("another network has its share");
+    play.table.handle_departure(PlayerId(0));
     assert_eq!(
-        play.introduce((ConnectionId(8), greedy), host),
+        play.introduce((PlayerId(8), greedy), host),
         Err(NoRelay::NetworkHasItsShare),
         "pairs count as long as they live, not as long as somebody is connected"
     );
-    play.introduce((ConnectionId(3), greedy), host).expect("a live pair is no new one");
+    play.introduce((PlayerId(3), greedy), host).expect("a live pair is no new one");
     play.pass(limits.idle_timeout);
-    play.introduce((ConnectionId(8), greedy), host).expect("what is over counts no more");
+    play.introduce((PlayerId(8), greedy), host).expect("what is over counts no more");
 }

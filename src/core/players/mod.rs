@@ -1,0 +1,533 @@
+//! Knows who is connected and who has registered, and finds each in one look-up.
+
+mod snapshot;
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::core::id::{ConnectionId, IdScheme, OpenId, PlayerId, PrivateId, Random};
+use crate::core::relay::Party;
+use crate::limits::bounds::Bound;
+use crate::limits::network::Network;
+use crate::limits::network_rate::NetworkRateLimiter;
+use crate::limits::rates::{
+    ADDRESS_CHANGES, INTRODUCTIONS, INTRODUCTIONS_PER_NETWORK, UNCONFIRMED_CONNECTS, WRONG_OPEN_IDS,
+};
+use crate::limits::token_bucket::TokenBucket;
+use crate::time::Timestamp;
+
+pub use snapshot::PlayersSnapshot;
+
+/// How often a random id may turn out to be taken before the search is given up.
+pub const MAX_DRAWS: usize = 100;
+
+/// Ports below this are those of services, and no router's external ports.
+const FIRST_PLAYERS_PORT: u16 = 1024;
+
+/// A TCP connection that the core was told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connection {
+    /// Where it comes from, which cannot be forged.
+    pub from: IpAddr,
+    /// The player that registered on it.
+    pub player: Option<PlayerId>,
+}
+
+/// One registered player. Every player is a host in the protocol's words, clients too.
+#[derive(Clone, Debug)]
+pub struct Player {
+    /// Who it is, apart from its connection.
+    pub id: PlayerId,
+    /// Where it is told things.
+    pub connection: ConnectionId,
+    /// Where that connection comes from.
+    pub connected_from: IpAddr,
+    /// The join code.
+    pub open_id: OpenId,
+    /// The secret that the registrar takes.
+    pub private_id: PrivateId,
+    /// The player's external address, once the registrar has seen it.
+    pub address: Option<SocketAddr>,
+    /// How many players have been introduced to it lately, in all and by network.
+    introductions: TokenBucket,
+    introductions_by_network: NetworkRateLimiter,
+    /// How often its address has changed lately.
+    address_changes: TokenBucket,
+}
+
+impl Player {
+    /// The player as one side of an introduction, if its address is known.
+    pub fn as_party(&self) -> Option<Party> {
+        let address = self.address?;
+        Some(Party { player: self.id, address, connected_from: self.connected_from })
+    }
+
+    /// Whether the player's UDP can come from `source`. From the same network as its connection: yes. From another, only
+    /// if that could be a player's on the internet: a forged source must not make the server speak with services, or
+    /// with machines that only the server can reach.
+    fn can_be_at(&self, source: SocketAddr) -> bool {
+        let [own, other] = [self.connected_from, source.ip()].map(Network::from);
+        let is_reachable = other.is_public() || !own.is_public();
+        own == other || (is_reachable && source.port() >= FIRST_PLAYERS_PORT)
+    }
+}
+
+/// Why a host was not found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotFound {
+    /// No connected host has that OpenID.
+    Unknown,
+    /// Too many wrong OpenIDs came from that network to be told whether this one is right.
+    TooManyGuesses,
+}
+
+/// No unused id was found in [`MAX_DRAWS`] draws.
+#[derive(Debug, PartialEq, Eq)]
+pub struct IdsExhausted;
+
+/// What a datagram at the registrar did to the players' addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AddressRegistration {
+    /// The player's first address.
+    First(PlayerId, OpenId),
+    /// Another address than before took its place.
+    Changed(PlayerId, OpenId),
+    /// The same address again.
+    Repeated,
+    /// Another address, too soon after others: nothing has changed.
+    TooManyChanges,
+    /// An address where that player, whose connection comes from that IP, cannot be: most likely forged.
+    Implausible(OpenId, IpAddr),
+    /// Nobody has that PrivateID, or nobody can have that address.
+    Unknown,
+}
+
+/// Everybody who is connected, and the players among them.
+///
+/// Invariant: all maps name the same players; OpenIDs are unique among them.
+///
+/// How long a look-up takes tells nothing of how much of a guessed PrivateID is right: the whole of it goes through a hash
+/// with a random key, and is compared only with ids whose hash agrees with its own in part, which nobody can aim at.
+#[derive(Debug)]
+pub struct Players {
+    scheme: IdScheme,
+    next_id: PlayerId,
+    connections: HashMap<ConnectionId, Connection>,
+    players: HashMap<PlayerId, Player>,
+    by_open_id: HashMap<OpenId, PlayerId>,
+    by_private_id: HashMap<PrivateId, PlayerId>,
+    wrong_open_ids: NetworkRateLimiter,
+    unconfirmed_connects: NetworkRateLimiter,
+}
+
+impl Players {
+    /// Nobody yet.
+    pub fn new(scheme: IdScheme) -> Self {
+        Self {
+            scheme,
+            next_id: PlayerId::MIN,
+            connections: HashMap::new(),
+            players: HashMap::new(),
+            by_open_id: HashMap::new(),
+            by_private_id: HashMap::new(),
+            wrong_open_ids: NetworkRateLimiter::new(WRONG_OPEN_IDS),
+            unconfirmed_connects: NetworkRateLimiter::new(UNCONFIRMED_CONNECTS),
+        }
+    }
+
+    /// How the ids of players that register from now on look.
+    pub fn set_scheme(&mut self, scheme: IdScheme) {
+        self.scheme = scheme;
+    }
+
+    /// A connection was accepted.
+    pub fn connect(&mut self, connection: ConnectionId, from: IpAddr) {
+        self.connections.insert(connection, Connection { from, player: None });
+    }
+
+    /// A connection has ended; the player that was on it, whose ids nobody has any more.
+    pub fn disconnect(&mut self, connection: ConnectionId) -> Option<Player> {
+        let player = self.players.remove(&self.connections.remove(&connection)?.player?)?;
+        self.by_open_id.remove(&player.open_id);
+        self.by_private_id.remove(&player.private_id);
+        Some(player)
+    }
+
+    /// Gives the player on a connection ids, or the same ones again.
+    ///
+    /// # Errors
+    /// [`IdsExhausted`] if the OpenIDs are so short that chance found none that is free.
+    ///
+    /// # Panics
+    /// If there is no such connection.
+    pub fn register(
+        &mut self,
+        connection: ConnectionId,
+        random: &mut impl Random,
+    ) -> Result<&Player, IdsExhausted> {
+        let known = self.connections[&connection];
+        let id = match known.player {
+            Some(id) => id,
+            None => {
+                let player = self.new_player(connection, known.from, random)?;
+                self.insert(player)
+            }
+        };
+        Ok(&self.players[&id])
+    }
+
+    fn new_player(
+        &self,
+        connection: ConnectionId,
+        connected_from: IpAddr,
+        random: &mut impl Random,
+    ) -> Result<Player, IdsExhausted> {
+        let open_id = (0..MAX_DRAWS)
+            .map(|_| self.scheme.open.sample(random))
+            .find(|id| !self.by_open_id.contains_key(id))
+            .ok_or(IdsExhausted)?;
+        let private_id = (0..MAX_DRAWS)
+            .map(|_| self.scheme.private_alphabet.sample(self.scheme.private_length, random))
+            .find(|text| !self.by_private_id.contains_key(text.as_str()))
+            .ok_or(IdsExhausted)?;
+        Ok(Player {
+            id: self.next_id,
+            connection,
+            connected_from,
+            open_id,
+            private_id: PrivateId::new(&private_id),
+            address: None,
+            introductions: TokenBucket::default(),
+            introductions_by_network: NetworkRateLimiter::new(INTRODUCTIONS_PER_NETWORK),
+            address_changes: TokenBucket::default(),
+        })
+    }
+
+    fn insert(&mut self, player: Player) -> PlayerId {
+        let id = player.id;
+        self.next_id = self.next_id.max(PlayerId(id.0 + 1));
+        let connection = Connection { from: player.connected_from, player: Some(id) };
+        self.connections.insert(player.connection, connection);
+        self.by_open_id.insert(player.open_id.clone(), id);
+        self.by_private_id.insert(player.private_id.clone(), id);
+        self.players.insert(id, player);
+        id
+    }
+
+    /// Notes `source` as the external address of the player with that PrivateID.
+    pub fn register_address(
+        &mut self,
+        private_id: &str,
+        source: SocketAddr,
+        now: Timestamp,
+    ) -> AddressRegistration {
+        let Some(id) = self.by_private_id.get(private_id) else {
+            return AddressRegistration::Unknown;
+        };
+        let player = self.players.get_mut(id).expect("the maps name the same players");
+        if !player.can_be_at(source) {
+            return AddressRegistration::Implausible(player.open_id.clone(), player.connected_from);
+        }
+        let is_first = player.address.is_none();
+        if player.address == Some(source) {
+            return AddressRegistration::Repeated;
+        }
+        if !is_first && !player.address_changes.try_acquire(ADDRESS_CHANGES, now) {
+            return AddressRegistration::TooManyChanges;
+        }
+        player.address = Some(source);
+        let open_id = player.open_id.clone();
+        if is_first {
+            AddressRegistration::First(*id, open_id)
+        } else {
+            AddressRegistration::Changed(*id, open_id)
+        }
+    }
+
+    /// The connection, if the core was told of it and not of its end.
+    pub fn connection(&self, connection: ConnectionId) -> Option<Connection> {
+        self.connections.get(&connection).copied()
+    }
+
+    /// The player on a connection, if it has registered.
+    pub fn by_connection(&self, connection: ConnectionId) -> Option<&Player> {
+        self.players.get(&self.connections.get(&connection)?.player?)
+    }
+
+    /// A registered player.
+    pub fn by_id(&self, player: PlayerId) -> Option<&Player> {
+        self.players.get(&player)
+    }
+
+    /// The connected player with that OpenID, for somebody in `network` who asks for it.
+    ///
+    /// # Errors
+    /// If there is none, or the network has named too many wrong ones.
+    pub fn find(
+        &mut self,
+        open_id: &OpenId,
+        network: Network,
+        now: Timestamp,
+    ) -> Result<&Player, NotFound> {
+        if !self.wrong_open_ids.has_tokens(network, now) {
+            return Err(NotFound::TooManyGuesses);
+        }
+        let Some(player) = self.by_open_id.get(open_id) else {
+            self.wrong_open_ids.charge(network, now);
+            return Err(NotFound::Unknown);
+        };
+        Ok(&self.players[player])
+    }
+
+    /// Checks that a player of `network` may be introduced to the host.
+    ///
+    /// # Errors
+    /// The bound that is reached.
+    pub fn check_introduction(
+        &self,
+        host: PlayerId,
+        network: Network,
+        now: Timestamp,
+    ) -> Result<(), Bound> {
+        let host = &self.players[&host];
+        if !host.introductions_by_network.has_tokens(network, now) {
+            return Err(Bound::IntroductionsPerIp);
+        }
+        let has_left = host.introductions.has_tokens(INTRODUCTIONS.burst, now);
+        if has_left { Ok(()) } else { Err(Bound::Introductions) }
+    }
+
+    /// A player of `network` is introduced to the host.
+    pub fn record_introduction(&mut self, host: PlayerId, network: Network, now: Timestamp) {
+        if let Some(host) = self.players.get_mut(&host) {
+            host.introductions_by_network.charge(network, now);
+            host.introductions.charge(1, INTRODUCTIONS.per_second, now);
+        }
+    }
+
+    /// Counts one more `connect` with an address that may be forged, of a player of `network`.
+    ///
+    /// # Errors
+    /// The bound that is reached; then nothing is counted.
+    pub fn connect_unconfirmed(&mut self, network: Network, now: Timestamp) -> Result<(), Bound> {
+        let is_allowed = self.unconfirmed_connects.try_acquire(network, now);
+        if is_allowed { Ok(()) } else { Err(Bound::UnconfirmedConnects) }
+    }
+
+    /// Forgets the networks that have used up nothing lately.
+    pub fn forget_networks(&mut self, now: Timestamp) {
+        self.wrong_open_ids.forget_idle(now);
+        self.unconfirmed_connects.forget_idle(now);
+    }
+
+    /// How many connections there are.
+    pub fn connections(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// How many networks have named wrong OpenIDs or have unconfirmed players.
+    pub fn networks(&self) -> usize {
+        self.wrong_open_ids.len() + self.unconfirmed_connects.len()
+    }
+
+    /// How many OpenIDs are in use.
+    pub fn open_ids(&self) -> usize {
+        self.by_open_id.len()
+    }
+
+    /// How many PrivateIDs are in use.
+    pub fn private_ids(&self) -> usize {
+        self.by_private_id.len()
+    }
+
+    /// How many players are registered.
+    pub fn len(&self) -> usize {
+        self.players.len()
+    }
+
+    /// Whether nobody is registered.
+    pub fn is_empty(&self) -> bool {
+        self.players.is_empty()
+    }
+
+    /// Checks what must always hold, for tests and simulations.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn check_invariants(&self) {
+        assert_eq!(self.by_open_id.len(), self.players.len(), "an OpenID for each player");
+        assert_eq!(self.by_private_id.len(), self.players.len(), "a PrivateID for each player");
+        for (id, player) in &self.players {
+            assert!(*id == player.id && *id < self.next_id);
+            assert_eq!(self.by_open_id.get(&player.open_id), Some(id));
+            assert_eq!(self.by_private_id.get(&player.private_id), Some(id));
+            assert_eq!(self.connections[&player.connection].player, Some(*id));
+        }
+        let on_connections = self.connections.values().filter(|c| c.player.is_some()).count();
+        assert_eq!(on_connections, self.players.len(), "a connection for each player");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    use crate::core::id::testing::Seeded;
+    use crate::core::id::{Alphabet, OpenIdScheme};
+
+    fn players(open_id_length: usize) -> (Players, Seeded) {
+        let alphabet: Alphabet = "abcd".parse().unwrap();
+        let scheme = IdScheme {
+            open: OpenIdScheme::characters(String::new(), alphabet.clone(), open_id_length),
+            private_alphabet: alphabet,
+            private_length: 20,
+        };
+        (Players::new(scheme), Seeded::new(1))
+    }
+
+    fn home() -> IpAddr {
+        IpAddr::from([192, 0, 2, 1])
+    }
+
+    fn register(
+        players: &mut Players,
+        connection: u64,
+        random: &mut Seeded,
+    ) -> Result<Player, IdsExhausted> {
+        players.connect(ConnectionId(connection), home());
+        players.register(ConnectionId(connection), random).cloned()
+    }
+
+    #[test]
+    fn a_second_registration_gives_the_same_ids() {
+        let (mut players, mut random) = players(8);
+        let first = register(&mut players, 1, &mut random).unwrap();
+        let again = players.register(ConnectionId(1), &mut random).unwrap();
+        assert_eq!((&first.open_id, &first.private_id), (&again.open_id, &again.private_id));
+        assert_eq!(players.len(), 1);
+    }
+
+    #[test]
+    fn open_ids_are_unique_until_there_are_no_more() {
+        let (mut players, mut random) = players(1);
+        for player in 0..4 {
+            register(&mut players, player, &mut random).unwrap();
+        }
+        assert_eq!(register(&mut players, 4, &mut random).unwrap_err(), IdsExhausted);
+        players.disconnect(ConnectionId(2)).unwrap();
+        register(&mut players, 5, &mut random).unwrap();
+    }
+
+    #[test]
+    fn addresses_are_first_then_repeated_then_moved() {
+        let (mut players, mut random) = players(8);
+        let host = register(&mut players, 1, &mut random).unwrap();
+        let (here, there) = ("192.0.2.1:1000".parse().unwrap(), "192.0.2.1:1001".parse().unwrap());
+        let secret = host.private_id.reveal();
+        let id = host.open_id.clone();
+        assert_eq!(
+            players.register_address(secret, here, Timestamp::START),
+            AddressRegistration::First(host.id, id.clone())
+        );
+        assert_eq!(
+            players.register_address(secret, here, Timestamp::START),
+            AddressRegistration::Repeated
+        );
+        assert_eq!(
+            players.register_address(secret, there, Timestamp::START),
+            AddressRegistration::Changed(host.id, id)
+        );
+        assert_eq!(
+            players.register_address("abcd", here, Timestamp::START),
+            AddressRegistration::Unknown
+        );
+        assert_eq!(players.by_connection(ConnectionId(1)).unwrap().address, Some(there));
+    }
+
+    #[test]
+    fn an_address_changes_only_so_often() {
+        let (mut players, mut random) = players(8);
+        let host = register(&mut players, 1, &mut random).unwrap();
+        let mut register_from = |port: u16, millis: u64| {
+            let now = Timestamp::START + Duration::from_millis(millis);
+            let source = SocketAddr::new([192, 0, 2, 1].into(), port);
+            players.register_address(host.private_id.reveal(), source, now)
+        };
+        register_from(1000, 0);
+        let moved = (0..100)
+            .filter(|n| matches!(register_from(2000 + n, 0), AddressRegistration::Changed(..)));
+        assert_eq!(moved.count(), 20, "a burst");
+        assert_eq!(register_from(9999, 0), AddressRegistration::TooManyChanges);
+        assert_eq!(register_from(2019, 0), AddressRegistration::Repeated, "the last that counted");
+        assert!(matches!(register_from(9999, 500), AddressRegistration::Changed(..)));
+    }
+
+    #[test]
+    fn a_forged_source_does_not_lead_to_services_or_into_the_servers_own_network() {
+        let (mut players, mut random) = players(8);
+        let inside = IpAddr::from([10, 0, 0, 7]);
+        let connected_from = [home(), inside];
+        for (player, sources) in [
+            (0, ["192.0.2.1:53 +", "192.0.2.9:53 -", "192.0.2.9:1024 +", "10.0.0.2:5353 -"]),
+            (1, ["10.0.0.7:53 +", "10.0.0.2:53 -", "10.0.0.2:5353 +", "192.0.2.9:5353 +"]),
+        ] {
+            let from = connected_from[player];
+            let player = ConnectionId(player as u64);
+            players.connect(player, from);
+            let host = players.register(player, &mut random).unwrap().clone();
+            for (second, source) in (0..).zip(sources) {
+                let now = Timestamp::START + Duration::from_secs(second);
+                let (source, sign) = source.split_once(' ').unwrap();
+                let secret = host.private_id.reveal();
+                let registration = players.register_address(secret, source.parse().unwrap(), now);
+                let is_refused = matches!(registration, AddressRegistration::Implausible(..));
+                assert_eq!(is_refused, sign == "-", "{source}");
+            }
+        }
+    }
+
+    #[test]
+    fn one_network_uses_up_a_part_of_a_hosts_introductions() {
+        let (mut players, mut random) = players(8);
+        let [stranger, other] = [[192, 0, 2, 1], [192, 0, 2, 2]].map(|ip| IpAddr::from(ip).into());
+        let host = register(&mut players, 1, &mut random).unwrap().id;
+        let mut introduce = |network, now| {
+            let is_allowed = players.check_introduction(host, network, now).is_ok();
+            if is_allowed {
+                players.record_introduction(host, network, now);
+            }
+            u32::from(is_allowed)
+        };
+        let (mut of_stranger, mut of_other) = (0, 0);
+        for tenth in 0..600 {
+            let now = Timestamp::START + Duration::from_millis(100 * tenth);
+            for _ in 0..10 {
+                of_stranger += introduce(stranger, now);
+            }
+            // One a second, after all of the stranger's.
+            if tenth % 10 == 9 {
+                of_other += introduce(other, now);
+            }
+        }
+        assert_eq!(of_other, 60, "all of them");
+        assert!((123..=125).contains(&of_stranger), "{of_stranger}: 1 a second and 64 at once");
+    }
+
+    #[test]
+    fn who_leaves_loses_both_ids_at_once() {
+        let (mut players, mut random) = players(8);
+        let host = register(&mut players, 1, &mut random).unwrap();
+        players.disconnect(ConnectionId(1)).unwrap();
+        let found = players.find(&host.open_id, home().into(), Timestamp::START);
+        assert_eq!(found.err(), Some(NotFound::Unknown));
+        let here = "192.0.2.1:1000".parse().unwrap();
+        assert_eq!(
+            players.register_address(host.private_id.reveal(), here, Timestamp::START),
+            AddressRegistration::Unknown
+        );
+        assert!(players.is_empty());
+    }
+}

@@ -1,0 +1,110 @@
+//! What another process needs to go on with the players.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Connection, Player, Players};
+use crate::core::id::{ConnectionId, IdScheme, OpenId, PlayerId, PrivateId};
+use crate::limits::network_rate::{NetworkRateLimiter, Used};
+use crate::limits::rates::INTRODUCTIONS_PER_NETWORK;
+use crate::limits::token_bucket::TokenBucket;
+
+/// All that is to be known of connections and players, for another process to go on with. It holds secrets.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlayersSnapshot {
+    next_id: PlayerId,
+    /// Ascending.
+    connections: Vec<(ConnectionId, Connection)>,
+    players: Vec<PlayerSnapshot>,
+    wrong_open_ids: Used,
+    unconfirmed_connects: Used,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct PlayerSnapshot {
+    id: PlayerId,
+    connection: ConnectionId,
+    open_id: OpenId,
+    private_id: PrivateId,
+    address: Option<SocketAddr>,
+    introductions: TokenBucket,
+    introductions_by_network: Used,
+    address_changes: TokenBucket,
+}
+
+impl Players {
+    /// What another process needs to go on with these players.
+    pub fn snapshot(&self) -> PlayersSnapshot {
+        let mut connections: Vec<_> = self.connections.iter().map(|(id, c)| (*id, *c)).collect();
+        connections.sort_unstable_by_key(|(id, _)| *id);
+        let on = |(_, connection): &(ConnectionId, Connection)| connection.player;
+        let players =
+            connections.iter().filter_map(on).map(|id| PlayerSnapshot::of(&self.players[&id]));
+        PlayersSnapshot {
+            next_id: self.next_id,
+            players: players.collect(),
+            connections,
+            wrong_open_ids: self.wrong_open_ids.used(),
+            unconfirmed_connects: self.unconfirmed_connects.used(),
+        }
+    }
+
+    /// Goes on with the players of a snapshot.
+    ///
+    /// # Errors
+    /// What is wrong with the snapshot, if two players share an id or a connection, or one has none.
+    pub fn restore(snapshot: PlayersSnapshot, scheme: IdScheme) -> Result<Self, String> {
+        let mut players = Self::new(scheme);
+        for (id, connection) in snapshot.connections {
+            players.connect(id, connection.from);
+        }
+        for player in snapshot.players {
+            let (id, connection) = (player.id, player.connection);
+            let is_free = players.connections.get(&connection).is_some_and(|c| c.player.is_none());
+            let is_taken = players.players.contains_key(&id)
+                || players.by_open_id.contains_key(&player.open_id)
+                || players.by_private_id.contains_key(&player.private_id);
+            if is_taken || !is_free {
+                return Err(format!("player {id:?} has an id or a connection that it cannot have"));
+            }
+            let connected_from = players.connections[&connection].from;
+            players.insert(player.into_player(connected_from));
+        }
+        players.next_id = players.next_id.max(snapshot.next_id);
+        players.wrong_open_ids.restore(snapshot.wrong_open_ids);
+        players.unconfirmed_connects.restore(snapshot.unconfirmed_connects);
+        Ok(players)
+    }
+}
+
+impl PlayerSnapshot {
+    fn of(player: &Player) -> Self {
+        Self {
+            id: player.id,
+            connection: player.connection,
+            open_id: player.open_id.clone(),
+            private_id: player.private_id.clone(),
+            address: player.address,
+            introductions: player.introductions,
+            introductions_by_network: player.introductions_by_network.used(),
+            address_changes: player.address_changes,
+        }
+    }
+
+    fn into_player(self, connected_from: IpAddr) -> Player {
+        let mut introductions_by_network = NetworkRateLimiter::new(INTRODUCTIONS_PER_NETWORK);
+        introductions_by_network.restore(self.introductions_by_network);
+        Player {
+            id: self.id,
+            connection: self.connection,
+            connected_from,
+            open_id: self.open_id,
+            private_id: self.private_id,
+            address: self.address,
+            introductions: self.introductions,
+            introductions_by_network,
+            address_changes: self.address_changes,
+        }
+    }
+}

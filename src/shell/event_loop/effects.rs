@@ -1,0 +1,234 @@
+//! What the core wants: done, counted and logged.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use super::EventLoop;
+use crate::config::units::TimeSpan;
+use crate::core::effect::{Closing, Effect};
+use crate::core::id::{ConnectionId, OpenId};
+use crate::core::players::AddressRegistration;
+use crate::core::protocol::Reply;
+use crate::core::relay::{ClosedPair, DropReason, RelayPort};
+use crate::core::{Input, drain};
+use crate::label::Label;
+use crate::limits::conduct::Misconduct;
+use crate::limits::throttle::Throttle;
+use crate::operation::clock;
+use crate::operation::logging::STEP;
+use crate::operation::metrics::{PortState, Table};
+use crate::shell::connection::SendError;
+use crate::shell::sockets::{Sent, SocketId};
+
+/// The key that sets the limit that a datagram was over.
+pub(super) const LIMIT_KEYS: [(DropReason, &str); 4] = [
+    (DropReason::PairBandwidth, "NORAY_UDP_RELAY_MAX_INDIVIDUAL_TRAFFIC"),
+    (DropReason::GlobalBandwidth, "NORAY_UDP_RELAY_MAX_GLOBAL_TRAFFIC"),
+    (DropReason::LifetimeDuration, "NORAY_UDP_RELAY_MAX_LIFETIME_DURATION"),
+    (DropReason::LifetimeTraffic, "NORAY_UDP_RELAY_MAX_LIFETIME_TRAFFIC"),
+];
+
+/// When each kind of warning was last written.
+#[derive(Default)]
+pub(super) struct Warnings {
+    send: Throttle,
+    pub(super) receive: Throttle,
+    partner_elsewhere: Throttle,
+    unconfirmed: Throttle,
+    implausible: Throttle,
+    limits: [Throttle; LIMIT_KEYS.len()],
+}
+
+impl EventLoop {
+    /// Carries out all effects, also those that come of carrying them out.
+    pub(super) fn carry_out_effects(&mut self) {
+        while let Some(effect) = self.effects.pop_front() {
+            self.carry_out(effect);
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Tell(connection, reply) => self.tell(connection, &reply),
+            Effect::Close(connection, closing) => self.close(connection, closing),
+            Effect::Answer { to, answer } => self.answer(to, answer),
+            Effect::PlayerRegistered(connection, open_id) => {
+                self.mark_registered(connection, &open_id);
+            }
+            Effect::PlayerLeft(open_id) => {
+                log::info!(target: STEP, "player {open_id}: disconnected");
+            }
+            Effect::AddressRegistration { source, registration } => {
+                self.record_registration(source, &registration);
+            }
+            Effect::PairOpened { ports: [one, other], players: [asker, host] } => {
+                log::info!(target: STEP, "relay {other}+{one}: player {asker} with player {host}");
+            }
+            Effect::PairClosed(ClosedPair { ports: [one, other], traffic }) => {
+                self.metrics.relay_expired.add_as_only_writer(1);
+                log::info!(target: STEP, "relay {one}+{other}: freed after {traffic} bytes");
+            }
+            Effect::CommandFailed { connection, kind, code } => {
+                self.metrics.command_exception.of(kind).add_as_only_writer(1);
+                log::debug!("{} from {}: {code}", kind.label(), self.peer(connection));
+            }
+            Effect::BoundReached(bound) => {
+                self.metrics.bounds_reached.of(bound).add_as_only_writer(1);
+            }
+            Effect::Misconduct(connection, misconduct) => {
+                self.metrics.connections_closed.of(misconduct).add_as_only_writer(1);
+                log::debug!("{}: {}, closed", self.peer(connection), misconduct.label());
+            }
+            Effect::RelayLimitReached { at, limit, open_id } => {
+                log::debug!("relay {at}: {} limit, player {open_id}", limit.label());
+            }
+            Effect::PartnerElsewhere { at, source, awaited } => {
+                self.warn_of_partner_elsewhere(at, source, awaited);
+            }
+            Effect::DrainStarted { pairs, timeout } => self.announce_drain(pairs, timeout),
+            Effect::DrainEnded => self.acceptor.close(),
+        }
+    }
+
+    /// Writes to a player. One that does not read what it is sent is disconnected: nobody waits for it.
+    fn tell(&mut self, connection: ConnectionId, reply: &Reply) {
+        let Some(player) = self.connections.get(&connection) else {
+            return;
+        };
+        let input = match player.send(reply) {
+            Ok(()) => return,
+            Err(SendError::BufferFull) => Input::Misconduct(connection, Misconduct::SlowReader),
+            Err(SendError::Broken) => Input::Disconnected(connection),
+        };
+        self.core.handle(input, &mut self.random, self.now, &mut self.effects);
+    }
+
+    fn close(&mut self, connection: ConnectionId, closing: Closing) {
+        let Some(connection) = self.connections.remove(&connection) else {
+            return;
+        };
+        match closing {
+            Closing::AtOnce => connection.disconnect(),
+            Closing::AfterReplies => connection.finish_sending(),
+        }
+    }
+
+    fn answer(&mut self, to: SocketAddr, answer: &[u8]) {
+        if let Sent::Failed(error) = self.sockets.send(SocketId::Registrar, answer, to) {
+            self.warn_of_failed_send(&error);
+        }
+    }
+
+    fn mark_registered(&self, connection: ConnectionId, open_id: &OpenId) {
+        if let Some(connection) = self.connections.get(&connection) {
+            connection.mark_registered();
+            log::info!(target: STEP, "player {open_id}: registered from {}", connection.peer);
+        }
+    }
+
+    fn record_registration(&mut self, source: SocketAddr, registration: &AddressRegistration) {
+        let counter = match registration {
+            AddressRegistration::First(_, open_id) => {
+                log::info!(target: STEP, "player {open_id}: external address {source}");
+                &self.metrics.registrar_success
+            }
+            AddressRegistration::Changed(_, open_id) => {
+                // Below info: a player can change it as often as it can send.
+                log::debug!("player {open_id}: external address moved to {source}");
+                &self.metrics.registrar_success
+            }
+            AddressRegistration::Repeated => &self.metrics.registrar_repeat,
+            AddressRegistration::Implausible(open_id, connected_from) => {
+                if self.warnings.implausible.is_due(clock::now()) {
+                    log::warn!(
+                        "player {open_id}, whose connection comes from {connected_from}, cannot register from {source}: \
+                         most likely that is forged; a player that is honest uses one address of this server for \
+                         both, not a public and a private one"
+                    );
+                }
+                &self.metrics.registrar_fail
+            }
+            AddressRegistration::TooManyChanges | AddressRegistration::Unknown => {
+                log::trace!("registrar: a datagram from {source} was refused");
+                &self.metrics.registrar_fail
+            }
+        };
+        counter.add_as_only_writer(1);
+    }
+
+    fn announce_drain(&self, pairs: usize, timeout: Duration) {
+        self.supervisor.stopping(timeout);
+        self.metrics.is_draining.set(1);
+        log::info!(
+            "draining: {pairs} relays go on until they were quiet for {}, at most {}; a second signal ends at once",
+            TimeSpan(drain::QUIET),
+            TimeSpan(timeout)
+        );
+    }
+
+    fn peer(&self, connection: ConnectionId) -> String {
+        self.connections.get(&connection).map_or("?".to_owned(), |c| c.peer.to_string())
+    }
+
+    /// Brings the levels among the metrics up to date.
+    pub(super) fn record_levels(&self) {
+        let levels = self.core.levels();
+        self.metrics.active_hosts.set(levels.players);
+        self.metrics.relay_count.set(levels.pairs);
+        self.metrics.relay_ports.of(PortState::InUse).set(2 * levels.pairs);
+        self.metrics.relay_ports.of(PortState::Free).set(levels.free_ports);
+        self.metrics.relay_ports.of(PortState::Reserved).set(levels.reserved_ports);
+        for (table, entries) in [
+            (Table::Players, levels.connections),
+            (Table::OpenIds, levels.open_ids),
+            (Table::PrivateIds, levels.private_ids),
+            (Table::GuessingNetworks, levels.limited_networks),
+            (Table::Partners, levels.partners),
+            (Table::RelayNetworks, levels.relay_networks),
+        ] {
+            self.metrics.table_entries.of(table).set(entries);
+        }
+    }
+
+    #[cold]
+    pub(super) fn warn_of_failed_send(&mut self, error: &io::Error) {
+        if self.warnings.send.is_due(clock::now()) {
+            log::warn!(
+                "sending to a player failed: {error}; check the machine's routes and firewall"
+            );
+        }
+    }
+
+    /// Tells the operator why datagrams are dropped, where a setting could help.
+    pub(super) fn warn_of_drop(&mut self, at: RelayPort, reason: DropReason) {
+        if reason == DropReason::Unconfirmed && self.warnings.unconfirmed.is_due(clock::now()) {
+            log::warn!(
+                "relay {at}: datagrams are dropped, because both players registered from other IPs than their \
+                 connections come from, as somebody does who forges addresses; if many players are so, their \
+                 carriers use several IPs: set NORAY_UDP_RELAY_LATCHING=any (the README's Security says what it \
+                 costs)"
+            );
+        }
+        let limit = LIMIT_KEYS.iter().zip(&mut self.warnings.limits);
+        if let Some(((_, key), throttle)) = limit.into_iter().find(|((over, _), _)| *over == reason)
+            && throttle.is_due(clock::now())
+        {
+            log::warn!(
+                "relay {at}: datagrams are dropped, over {key}; noray_relay_drop_count{{reason=\"{}\"}} says how many",
+                reason.label()
+            );
+        }
+    }
+
+    /// Most likely its carrier has several IPs.
+    fn warn_of_partner_elsewhere(&mut self, at: RelayPort, source: IpAddr, awaited: IpAddr) {
+        if self.warnings.partner_elsewhere.is_due(clock::now()) {
+            log::warn!(
+                "relay {at}: datagrams come from {source}, but the player registered from {awaited} and has not \
+                 been heard; if many players are so, their carriers use several IPs: set \
+                 NORAY_UDP_RELAY_LATCHING=any (the README's Security says what it costs)"
+            );
+        }
+    }
+}

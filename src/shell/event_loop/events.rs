@@ -1,0 +1,77 @@
+//! What other threads tell the loop.
+
+use std::time::{Duration, Instant};
+
+use super::{EVENTS_PER_TURN, EventLoop, Flow};
+use crate::core::Input;
+use crate::core::id::ConnectionId;
+use crate::core::protocol::{Command, CommandKind};
+use crate::operation::clock;
+use crate::shell::connection::SharedConnection;
+use crate::shell::events::Event;
+
+impl EventLoop {
+    pub(super) fn handle_events(&mut self) -> Flow {
+        for _ in 0..EVENTS_PER_TURN {
+            let Ok(event) = self.channel.try_recv() else {
+                break;
+            };
+            if self.handle_event(event) == Flow::Stop {
+                return Flow::Stop;
+            }
+        }
+        Flow::Continue
+    }
+
+    fn handle_event(&mut self, event: Event) -> Flow {
+        match event {
+            Event::Connected(connection) => self.handle_connection(connection),
+            Event::Refused(connection) => self.handle(Input::NoThread(connection)),
+            Event::Command { player, command, received } => {
+                self.handle_command(player, &command, received);
+            }
+            Event::TooFast { player, kind, received } => {
+                self.handle(Input::CommandTooSoon(player, kind));
+                self.record_duration(kind, received);
+            }
+            Event::Misconduct(player, misconduct) => {
+                self.handle(Input::Misconduct(player, misconduct));
+            }
+            Event::Disconnected(player) => self.handle(Input::Disconnected(player)),
+            Event::Ping(answer) => {
+                // Whoever asked may have given up waiting.
+                let _ = answer.try_send(());
+            }
+            Event::Reload(config, done) => {
+                self.handle(Input::Reload(config.settings()));
+                let _ = done.try_send(());
+            }
+            Event::Drain => self.handle(Input::Drain),
+            Event::Shutdown => {
+                self.supervisor.stopping(Duration::ZERO);
+                self.acceptor.close();
+            }
+            // Whoever connected is known by now: no thread is left that nobody could wake.
+            Event::AcceptorClosed => return Flow::Stop,
+        }
+        Flow::Continue
+    }
+
+    fn handle_connection(&mut self, connection: SharedConnection) {
+        let input = Input::Connected(connection.id, connection.peer.ip());
+        self.connections.insert(connection.id, connection);
+        self.handle(input);
+    }
+
+    fn handle_command(&mut self, from: ConnectionId, command: &Command, received: Instant) {
+        if self.connections.contains_key(&from) {
+            self.handle(Input::Command(from, command));
+            self.record_duration(command.kind(), received);
+        }
+    }
+
+    fn record_duration(&self, kind: CommandKind, received: Instant) {
+        let took = clock::now().saturating_duration_since(received);
+        self.metrics.command_duration.of(kind).observe_time(took);
+    }
+}
