@@ -3,8 +3,10 @@
 //! [`labels!`] writes such an enum with its texts beside its variants. Two variants of one enum with the same text do
 //! not compile.
 
+use std::fmt;
+
 /// One of a closed set of values, each with a text of its own.
-pub trait Label: Copy + 'static {
+pub trait Label: Copy + fmt::Display + 'static {
     /// All of them, in the order in which they are declared.
     const ALL: &'static [Self];
 
@@ -35,6 +37,12 @@ macro_rules! labels {
 
             fn index(self) -> usize {
                 self as usize
+            }
+        }
+
+        impl ::std::fmt::Display for $name {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
+                f.pad($crate::label::Label::label(*self))
             }
         }
 

@@ -1,14 +1,15 @@
-//! The one table of keys: what each is called, means, takes and is by default. The example file, the README's
-//! table and `--check-config` are all held against it.
+//! The one table of keys: the name, meaning, default and type of each, and when a change of it takes effect. The
+//! example file, the README's table and `--check-config` are all held against it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::config::LogLevel;
 use crate::config::units::{ByteSize, PortList, TimeSpan, parse_digits};
-use crate::config::{Config, LogLevel};
-use crate::core::id::MAX_PRIVATE_ID;
+use crate::core::id::{Alphabet, MAX_PRIVATE_ID};
 use crate::core::relay::Latching;
+use crate::label::Label;
 
 /// One setting.
 #[derive(Debug)]
@@ -19,272 +20,178 @@ pub struct Key {
     pub default: &'static str,
     /// What it means, in a sentence or two.
     pub help: &'static str,
+    /// When a reload that changes it shows.
+    pub takes_effect: TakesEffect,
     pub(super) set: fn(&mut Config, &str) -> Result<(), String>,
     pub(super) show: fn(&Config) -> String,
 }
 
-impl Key {
-    /// Whether a change takes effect only at the next start: addresses and ports are bound once.
-    pub fn needs_restart(&self) -> bool {
-        ["_HOST", "_PORT", "_PORTS"].iter().any(|end| self.name.ends_with(end))
-    }
+/// When a new value of a key is in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TakesEffect {
+    /// As soon as the configuration is read again.
+    AtOnce,
+    /// When the server is started again.
+    AtRestart,
 }
 
-/// A key whose value is one field of [`Config`], read by a function and written by `Display`.
-macro_rules! key {
-    ($name:literal, $default:expr, $field:ident, $read:expr, $help:literal) => {
-        Key {
-            name: $name,
-            default: $default,
-            help: $help,
-            set: |config, text| {
-                config.$field = $read(text)?;
-                Ok(())
-            },
-            show: |config| config.$field.to_string(),
+/// Makes a [`Key`] of each field of [`Config`]. The comment above the field is the key's help; its value is read by a
+/// function and written by `Display`.
+macro_rules! keys {
+    (
+        $(#[$of_struct:meta])*
+        pub struct Config {$(
+            $(#[doc = $help:literal])+
+            #[key($name:literal, default = $default:expr, read = $read:expr, takes_effect = $when:ident)]
+            pub $field:ident: $type:ty,
+        )+}
+    ) => {
+        $(#[$of_struct])*
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct Config {$(
+            $(#[doc = $help])+
+            pub $field: $type,
+        )+}
+
+        impl Default for Config {
+            fn default() -> Self {
+                Self { $($field: $read($default).expect("the defaults are right"),)+ }
+            }
         }
+
+        /// All keys, in the order in which they are documented.
+        pub const KEYS: &[Key] = &[$(
+            Key {
+                name: $name,
+                default: $default,
+                help: concat!($($help),+).trim_ascii_start(),
+                takes_effect: TakesEffect::$when,
+                set: |config, text| {
+                    config.$field = $read(text)?;
+                    Ok(())
+                },
+                show: |config| config.$field.to_string(),
+            },
+        )+];
     };
 }
 
 /// The 64 characters that the existing server draws ids from.
 const ID_CHARACTERS: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-";
 
-/// All keys, in the order in which they are documented.
-pub const KEYS: &[Key] = &[
-    key!(
-        "NORAY_SOCKET_HOST",
-        "0.0.0.0",
-        socket_host,
-        ip,
-        "IP address to listen on for players (TCP). `::` serves IPv6 and IPv4."
-    ),
-    key!("NORAY_SOCKET_PORT", "8890", socket_port, port, "TCP port for players."),
-    key!(
-        "NORAY_UDP_HOST",
-        "0.0.0.0",
-        udp_host,
-        ip,
-        "IP address to which the registrar and all relays bind (UDP). `::` serves IPv6 and IPv4."
-    ),
-    key!(
-        "NORAY_UDP_REGISTRAR_PORT",
-        "8809",
-        registrar_port,
-        port,
-        "UDP port at which players register their external address."
-    ),
-    key!(
-        "NORAY_UDP_RELAY_PORTS",
-        "49152-51200",
-        relay_ports,
-        PortList::from_str,
-        "UDP ports for relays, two a relayed pair: `2048`, `2048-2051` or `2048+3`, joined by commas."
-    ),
-    key!(
-        "NORAY_HTTP_HOST",
-        "127.0.0.1",
-        http_host,
-        ip,
-        "IP address for metrics and health. Not for the world: anybody who reaches it can read it."
-    ),
-    key!("NORAY_HTTP_PORT", "8891", http_port, port, "TCP port for metrics and health."),
-    key!(
-        "NORAY_MAX_CONNECTIONS",
-        "4096",
-        max_connections,
-        count::<100_000>,
-        "How many players may be connected at once."
-    ),
-    key!(
-        "NORAY_MAX_CONNECTIONS_PER_IP",
-        "1024",
-        max_connections_per_ip,
-        count::<100_000>,
-        "How many of them from one IP address; many players share the one of their carrier."
-    ),
-    key!(
-        "NORAY_UDP_RELAY_TIMEOUT",
-        "30s",
-        relay_timeout,
-        time_span,
-        "After how long without a relayed datagram a relay is freed."
-    ),
-    key!(
-        "NORAY_UDP_RELAY_CLEANUP_INTERVAL",
-        "30s",
-        relay_cleanup_interval,
-        time_span,
-        "How often relays are looked through for such ones."
-    ),
-    key!(
-        "NORAY_UDP_RELAY_MAX_INDIVIDUAL_TRAFFIC",
-        "128kb",
-        relay_max_individual_traffic,
-        size,
-        "Bytes per second in each direction of each relayed pair, headers included."
-    ),
-    key!(
-        "NORAY_UDP_RELAY_MAX_GLOBAL_TRAFFIC",
-        "1gb",
-        relay_max_global_traffic,
-        size,
-        "Bytes per second of all relays together."
-    ),
-    key!(
-        "NORAY_UDP_RELAY_TRAFFIC_INTERVAL",
-        "100ms",
-        relay_traffic_interval,
-        time_span,
-        "How long a burst above these rates may last."
-    ),
-    key!(
-        "NORAY_UDP_RELAY_MAX_LIFETIME_DURATION",
-        "4hr",
-        relay_max_lifetime_duration,
-        time_span,
-        "How long a relay may live."
-    ),
-    key!(
-        "NORAY_UDP_RELAY_MAX_LIFETIME_TRAFFIC",
-        "4gb",
-        relay_max_lifetime_traffic,
-        size,
-        "How much a relay may carry in its life, both directions together."
-    ),
-    Key {
-        name: "NORAY_UDP_RELAY_LATCHING",
-        default: "same-ip",
-        help: "Which sources count as the player at a relay: `same-ip` (the registered IP with any port), `any` \
-               (the first that is heard, for carriers that use several IPs for one player) or `off` (the \
-               registered address only).",
-        set: |config, text| {
-            config.relay_latching = choice(text, LATCHINGS)?;
-            Ok(())
-        },
-        show: |config| name_of(config.relay_latching, LATCHINGS).to_owned(),
-    },
-    key!(
-        "NORAY_UDP_RELAY_MAX_PER_IP",
-        "64",
-        relay_max_per_ip,
-        count::<65_536>,
-        "How many relays players of one IP address (IPv6: /64) may have asked for once three quarters of the ports are \
-         in use."
-    ),
-    key!(
-        "NORAY_OID_LENGTH",
-        "21",
-        oid_length,
-        count::<256>,
-        "Length of the OpenIDs, the join codes. 21 never collide; 5 are easy to type."
-    ),
-    key!(
-        "NORAY_OID_CHARSET",
-        ID_CHARACTERS,
-        oid_charset,
-        FromStr::from_str,
-        "The characters of the OpenIDs, each written out."
-    ),
-    key!(
-        "NORAY_ENABLE_WORDS_OID",
-        "false",
-        enable_words_oid,
-        boolean,
-        "`true` makes OpenIDs of words, such as FalconTimberYolk."
-    ),
-    key!("NORAY_WORDS_OID_LENGTH", "3", words_oid_length, count::<16>, "How many words."),
-    key!(
-        "NORAY_OID_PREFIX",
-        "",
-        oid_prefix,
-        prefix,
-        "Stands in front of every OpenID and so names this server, for those who run several."
-    ),
-    key!(
-        "NORAY_PID_LENGTH",
-        "128",
-        pid_length,
-        count::<MAX_PRIVATE_ID>,
-        "Length of the PrivateIDs, the players' secrets."
-    ),
-    key!(
-        "NORAY_PID_CHARSET",
-        ID_CHARACTERS,
-        pid_charset,
-        FromStr::from_str,
-        "The characters of the PrivateIDs, each written out."
-    ),
-    key!(
-        "NORAY_DRAIN_TIMEOUT",
-        "30s",
-        drain_timeout,
-        time_span,
-        "How long live relays may go on after SIGTERM, before the server ends."
-    ),
-    Key {
-        name: "NORAY_LOGLEVEL",
-        default: "info",
-        help: "`silent`, `fatal`, `error`, `warn`, `info`, `debug` or `trace`.",
-        set: |config, text| {
-            config.log_level = choice(text, LOG_LEVELS)?;
-            Ok(())
-        },
-        show: |config| name_of(config.log_level, LOG_LEVELS).to_owned(),
-    },
-];
+keys! {
+    /// Everything that can be set.
+    pub struct Config {
+        /// IP address to listen on for players (TCP). `::` serves IPv6 and IPv4.
+        #[key("NORAY_SOCKET_HOST", default = "0.0.0.0", read = ip, takes_effect = AtRestart)]
+        pub socket_host: IpAddr,
 
-const LATCHINGS: &[(&str, Latching)] =
-    &[("same-ip", Latching::SameIp), ("any", Latching::Any), ("off", Latching::Off)];
+        /// TCP port for players.
+        #[key("NORAY_SOCKET_PORT", default = "8890", read = port, takes_effect = AtRestart)]
+        pub socket_port: u16,
 
-const LOG_LEVELS: &[(&str, LogLevel)] = &[
-    ("silent", LogLevel::Silent),
-    ("fatal", LogLevel::Fatal),
-    ("error", LogLevel::Error),
-    ("warn", LogLevel::Warn),
-    ("info", LogLevel::Info),
-    ("debug", LogLevel::Debug),
-    ("trace", LogLevel::Trace),
-];
+        /// IP address to which the registrar and all relays bind (UDP). `::` serves IPv6 and IPv4.
+        #[key("NORAY_UDP_HOST", default = "0.0.0.0", read = ip, takes_effect = AtRestart)]
+        pub udp_host: IpAddr,
 
-/// The configuration of somebody who sets nothing: every key's default, read like any other value, takes the
-/// place of what stands here.
-pub(super) fn defaults() -> Config {
-    let nowhere = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-    let characters = || ID_CHARACTERS.parse().expect("they are printable ASCII");
-    let no_time = TimeSpan(Duration::ZERO);
-    let mut config = Config {
-        oid_length: 0,
-        oid_charset: characters(),
-        enable_words_oid: false,
-        words_oid_length: 0,
-        oid_prefix: String::new(),
-        pid_length: 0,
-        pid_charset: characters(),
-        socket_host: nowhere,
-        socket_port: 0,
-        http_host: nowhere,
-        http_port: 0,
-        udp_host: nowhere,
-        registrar_port: 0,
-        relay_ports: [].into_iter().collect(),
-        relay_timeout: no_time,
-        relay_cleanup_interval: no_time,
-        relay_max_individual_traffic: ByteSize(0),
-        relay_max_global_traffic: ByteSize(0),
-        relay_traffic_interval: no_time,
-        relay_max_lifetime_duration: no_time,
-        relay_max_lifetime_traffic: ByteSize(0),
-        relay_latching: Latching::Off,
-        relay_max_per_ip: 0,
-        max_connections: 0,
-        max_connections_per_ip: 0,
-        drain_timeout: no_time,
-        log_level: LogLevel::Silent,
-    };
-    for key in KEYS {
-        (key.set)(&mut config, key.default).expect("the defaults are right");
+        /// UDP port at which players register their external address.
+        #[key("NORAY_UDP_REGISTRAR_PORT", default = "8809", read = port, takes_effect = AtRestart)]
+        pub registrar_port: u16,
+
+        /// UDP ports for relays, two a relayed pair: `2048`, `2048-2051` or `2048+3`, joined by commas.
+        #[key("NORAY_UDP_RELAY_PORTS", default = "49152-51200", read = PortList::from_str, takes_effect = AtRestart)]
+        pub relay_ports: PortList,
+
+        /// IP address for metrics and health. Not for the world: anybody who reaches it can read it.
+        #[key("NORAY_HTTP_HOST", default = "127.0.0.1", read = ip, takes_effect = AtRestart)]
+        pub http_host: IpAddr,
+
+        /// TCP port for metrics and health.
+        #[key("NORAY_HTTP_PORT", default = "8891", read = port, takes_effect = AtRestart)]
+        pub http_port: u16,
+
+        /// How many players may be connected at once.
+        #[key("NORAY_MAX_CONNECTIONS", default = "4096", read = count::<100_000>, takes_effect = AtOnce)]
+        pub max_connections: usize,
+
+        /// How many of them from one IP address; many players share the one of their carrier.
+        #[key("NORAY_MAX_CONNECTIONS_PER_IP", default = "1024", read = count::<100_000>, takes_effect = AtOnce)]
+        pub max_connections_per_ip: usize,
+
+        /// After how long without a relayed datagram a relay is freed.
+        #[key("NORAY_UDP_RELAY_TIMEOUT", default = "30s", read = time_span, takes_effect = AtOnce)]
+        pub relay_timeout: TimeSpan,
+
+        /// How often relays are looked through for such ones.
+        #[key("NORAY_UDP_RELAY_CLEANUP_INTERVAL", default = "30s", read = time_span, takes_effect = AtOnce)]
+        pub relay_cleanup_interval: TimeSpan,
+
+        /// Bytes per second in each direction of each relayed pair, headers included.
+        #[key("NORAY_UDP_RELAY_MAX_INDIVIDUAL_TRAFFIC", default = "128kb", read = size, takes_effect = AtOnce)]
+        pub relay_max_individual_traffic: ByteSize,
+
+        /// Bytes per second of all relays together.
+        #[key("NORAY_UDP_RELAY_MAX_GLOBAL_TRAFFIC", default = "1gb", read = size, takes_effect = AtOnce)]
+        pub relay_max_global_traffic: ByteSize,
+
+        /// How long a burst above these rates may last.
+        #[key("NORAY_UDP_RELAY_TRAFFIC_INTERVAL", default = "100ms", read = time_span, takes_effect = AtOnce)]
+        pub relay_traffic_interval: TimeSpan,
+
+        /// How long a relay may live.
+        #[key("NORAY_UDP_RELAY_MAX_LIFETIME_DURATION", default = "4hr", read = time_span, takes_effect = AtOnce)]
+        pub relay_max_lifetime_duration: TimeSpan,
+
+        /// How much a relay may carry in its life, both directions together.
+        #[key("NORAY_UDP_RELAY_MAX_LIFETIME_TRAFFIC", default = "4gb", read = size, takes_effect = AtOnce)]
+        pub relay_max_lifetime_traffic: ByteSize,
+
+        /// Which sources count as the player at a relay: `same-ip` (the registered IP with any port), `any` (the first
+        /// that is heard, for carriers that use several IPs for one player) or `off` (the registered address only).
+        #[key("NORAY_UDP_RELAY_LATCHING", default = "same-ip", read = choice, takes_effect = AtOnce)]
+        pub relay_latching: Latching,
+
+        /// How many relays players of one IP address (IPv6: /64) may have asked for once three quarters of the ports
+        /// are in use.
+        #[key("NORAY_UDP_RELAY_MAX_PER_IP", default = "64", read = count::<65_536>, takes_effect = AtOnce)]
+        pub relay_max_per_ip: usize,
+
+        /// Length of the OpenIDs, the join codes. 21 never collide; 5 are easy to type.
+        #[key("NORAY_OID_LENGTH", default = "21", read = count::<256>, takes_effect = AtOnce)]
+        pub oid_length: usize,
+
+        /// The characters of the OpenIDs, each written out.
+        #[key("NORAY_OID_CHARSET", default = ID_CHARACTERS, read = FromStr::from_str, takes_effect = AtOnce)]
+        pub oid_charset: Alphabet,
+
+        /// `true` makes OpenIDs of words, such as FalconTimberYolk.
+        #[key("NORAY_ENABLE_WORDS_OID", default = "false", read = boolean, takes_effect = AtOnce)]
+        pub enable_words_oid: bool,
+
+        /// How many words.
+        #[key("NORAY_WORDS_OID_LENGTH", default = "3", read = count::<16>, takes_effect = AtOnce)]
+        pub words_oid_length: usize,
+
+        /// Stands in front of every OpenID and so names this server, for those who run several.
+        #[key("NORAY_OID_PREFIX", default = "", read = prefix, takes_effect = AtOnce)]
+        pub oid_prefix: String,
+
+        /// Length of the PrivateIDs, the players' secrets.
+        #[key("NORAY_PID_LENGTH", default = "128", read = count::<MAX_PRIVATE_ID>, takes_effect = AtOnce)]
+        pub pid_length: usize,
+
+        /// The characters of the PrivateIDs, each written out.
+        #[key("NORAY_PID_CHARSET", default = ID_CHARACTERS, read = FromStr::from_str, takes_effect = AtOnce)]
+        pub pid_charset: Alphabet,
+
+        /// How long live relays may go on after SIGTERM, before the server ends.
+        #[key("NORAY_DRAIN_TIMEOUT", default = "30s", read = time_span, takes_effect = AtOnce)]
+        pub drain_timeout: TimeSpan,
+
+        /// `silent`, `fatal`, `error`, `warn`, `info`, `debug` or `trace`.
+        #[key("NORAY_LOGLEVEL", default = "info", read = choice, takes_effect = AtOnce)]
+        pub log_level: LogLevel,
     }
-    config
 }
 
 /// The known key that looks most like `name`.
@@ -350,15 +257,10 @@ fn prefix(text: &str) -> Result<String, String> {
     }
 }
 
-fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
+fn choice<T: Label>(text: &str) -> Result<T, String> {
     let lower = text.to_ascii_lowercase();
-    let found = choices.iter().find(|(name, _)| *name == lower);
-    found.map(|(_, value)| *value).ok_or_else(|| {
-        let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
-        format!("`{text}` is none of {}", names.join(", "))
+    T::ALL.iter().copied().find(|choice| choice.label() == lower).ok_or_else(|| {
+        let labels: Vec<&str> = T::ALL.iter().map(|choice| choice.label()).collect();
+        format!("`{text}` is none of {}", labels.join(", "))
     })
-}
-
-fn name_of<T: PartialEq>(value: T, choices: &[(&'static str, T)]) -> &'static str {
-    choices.iter().find(|(_, choice)| *choice == value).expect("every value has a name").0
 }

@@ -7,74 +7,39 @@ mod reload;
 pub mod units;
 
 use std::fmt::{self, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use log::LevelFilter;
 
-use crate::config::units::{ByteSize, PortList, TimeSpan};
 use crate::core::Settings;
-use crate::core::id::{Alphabet, IdScheme, OpenIdScheme};
-use crate::core::relay::{Latching, RelaySettings};
+use crate::core::id::{IdScheme, OpenIdScheme};
+use crate::core::relay::RelaySettings;
+use crate::label::labels;
 use crate::limits::relay::RelayLimits;
 
-pub use keys::{KEYS, Key};
+pub use keys::{Config, KEYS, Key, TakesEffect};
 pub use reload::{Change, Reload};
 
 /// The fewest random bits that a PrivateID may have: fewer could be guessed over the network.
 const MIN_PRIVATE_ID_BITS: f64 = 64.0;
 
-/// Everything that can be set, each field named and documented by its [`Key`].
-#[derive(Clone, Debug, PartialEq)]
-#[expect(
-    missing_docs,
-    reason = "each field is the value of one key, and the keys are documented in KEYS"
-)]
-pub struct Config {
-    pub oid_length: usize,
-    pub oid_charset: Alphabet,
-    pub enable_words_oid: bool,
-    pub words_oid_length: usize,
-    pub oid_prefix: String,
-    pub pid_length: usize,
-    pub pid_charset: Alphabet,
-    pub socket_host: IpAddr,
-    pub socket_port: u16,
-    pub http_host: IpAddr,
-    pub http_port: u16,
-    pub udp_host: IpAddr,
-    pub registrar_port: u16,
-    pub relay_ports: PortList,
-    pub relay_timeout: TimeSpan,
-    pub relay_cleanup_interval: TimeSpan,
-    pub relay_max_individual_traffic: ByteSize,
-    pub relay_max_global_traffic: ByteSize,
-    pub relay_traffic_interval: TimeSpan,
-    pub relay_max_lifetime_duration: TimeSpan,
-    pub relay_max_lifetime_traffic: ByteSize,
-    pub relay_latching: Latching,
-    pub relay_max_per_ip: usize,
-    pub max_connections: usize,
-    pub max_connections_per_ip: usize,
-    pub drain_timeout: TimeSpan,
-    pub log_level: LogLevel,
-}
-
-/// Which log lines are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum LogLevel {
-    Silent,
-    Fatal,
-    Error,
-    Warn,
-    Info,
-    Debug,
-    Trace,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        keys::defaults()
+labels! {
+    /// Which log lines are written: those of this level and of all levels above it.
+    pub enum LogLevel {
+        /// No lines.
+        Silent = "silent",
+        /// The same as [`Self::Error`]; the existing server has both.
+        Fatal = "fatal",
+        /// What ends the server.
+        Error = "error",
+        /// What the operator must act on.
+        Warn = "warn",
+        /// Each step in a player's or relay's life.
+        Info = "info",
+        /// Players' mistakes.
+        Debug = "debug",
+        /// Single datagrams.
+        Trace = "trace",
     }
 }
 

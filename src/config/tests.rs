@@ -1,4 +1,6 @@
 use super::*;
+use crate::config::units::ByteSize;
+use crate::core::relay::Latching;
 
 fn from_file(text: &str) -> Sources {
     Sources {

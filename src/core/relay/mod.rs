@@ -118,15 +118,16 @@ labels! {
     }
 }
 
-/// Which sources may become a player's address at a relay port (RFC 7362 calls this latching).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Latching {
-    /// The registered IP with any port ("restricted latching").
-    SameIp,
-    /// Also any IP, if it is the first that is heard and comes soon after the introduction.
-    Any,
-    /// Only the registered address.
-    Off,
+labels! {
+    /// Which sources may become a player's address at a relay port (RFC 7362 calls this latching).
+    pub enum Latching {
+        /// The registered IP with any port ("restricted latching").
+        SameIp = "same-ip",
+        /// Also any IP, if it is the first that is heard and comes soon after the introduction.
+        Any = "any",
+        /// Only the registered address.
+        Off = "off",
+    }
 }
 
 /// What of the relays can be set.
