@@ -1,6 +1,6 @@
 //! Enums in which each variant has a fixed text: a metric's label, or a token on the wire.
 //!
-//! [`labels!`] writes such an enum with its texts beside its variants. Two variants of one enum with the same text do
+//! `labels!` writes such an enum with its texts beside its variants. Two variants of one enum with the same text do
 //! not compile.
 
 use std::fmt;

@@ -42,8 +42,8 @@
 //! | [`shell`] | sockets and threads: the event loop, the players' connections, HTTP, signals |
 //! | [`operation`] | what the operator sees: log, metrics, systemd, what the machine lacks |
 //!
-//! `core`, `limits`, `config`, `time` and `label` know no socket, no thread and no clock; a lint keeps them so. The binary adds
-//! the command line and `noray probe`, which plays two players against a server elsewhere.
+//! `core`, `limits`, `config`, `time` and `label` know no socket, no thread and no clock; a lint keeps them so. The binary
+//! adds the command line and `noray probe`, which plays two players against a server elsewhere.
 //!
 //! # Invariants
 //!

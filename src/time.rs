@@ -1,4 +1,4 @@
-//! Reads no clock: time as the rules see it, a number that the shell hands in.
+//! Time as the rules see it: a number that the shell reads from the clock and hands in.
 
 use std::num::NonZeroU64;
 use std::ops::Add;
@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 /// Nanoseconds in which the server was running, counted from its start.
 ///
-/// Time in which the process stood still is left out (see [`RunningTime`]), so that differences of timestamps
-/// are idle times and silences that the players caused. 64 bits last for 584 years. An `Option` of it takes no more.
+/// Time in which the process stood still is left out (see [`RunningTime`]), so that the time between two timestamps is
+/// time in which players could have sent something. 64 bits last for 584 years. An `Option<Timestamp>` has 64 bits too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Timestamp(NonZeroU64);
 
@@ -27,7 +27,7 @@ impl Timestamp {
         self.0.get() - Self::START.0.get()
     }
 
-    /// The time from `earlier` to this, zero if `earlier` is the later of the two.
+    /// The time from `earlier` to this. Zero if `earlier` is later.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.get().saturating_sub(earlier.0.get()))
     }
@@ -52,14 +52,14 @@ pub(crate) fn nanos(span: Duration) -> u64 {
     u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// How much longer than announced a turn of the loop may take before the rest counts as standing still.
+/// How much longer than announced a wait may take. Beyond that, the process stood still.
 const LATENESS: Duration = Duration::from_secs(1);
 
-/// Turns readings of the clock into [`Timestamp`]s, leaving out the time in which the process stood still.
+/// Turns readings of the clock into [`Timestamp`]s, and leaves out the time in which the process stood still.
 ///
-/// A stopped process or a paused machine cannot see its players' datagrams; without this, every relay would
-/// look idle when it goes on. The loop says before each wait how long it means to wait; what goes beyond that
-/// and one second was no wait of its own.
+/// A stopped process or a paused machine cannot see its players' datagrams. Without this, every relay would look idle
+/// when the process goes on. The loop announces how long it will wait at most. If the clock then shows a second more
+/// than that, the process stood still, and only the announced wait counts.
 #[derive(Debug)]
 pub struct RunningTime {
     last_reading: Instant,
@@ -72,12 +72,12 @@ impl RunningTime {
         Self { last_reading: reading, now: Timestamp::START }
     }
 
-    /// The reading of the clock that was handed in last.
+    /// The last reading of the clock.
     pub(crate) fn last_reading(&self) -> Instant {
         self.last_reading
     }
 
-    /// The time of `reading`, taken after a wait that was to last for at most `wait`.
+    /// The time of `reading`, which was taken after a wait of at most `wait`.
     pub fn advance(&mut self, reading: Instant, wait: Duration) -> Timestamp {
         let elapsed = reading.saturating_duration_since(self.last_reading);
         self.last_reading = reading;

@@ -1,8 +1,8 @@
-//! Knows no key: the syntax of `KEY=value` lines.
+//! The syntax of configuration files: lines `KEY=value`, comments and quotes, as in `.env` files.
 
-use crate::config::{Assignment, Mistake, Origin};
+use crate::config::effective::{Assignment, Mistake, Origin};
 
-/// Reads a file's lines into `assignments`, and what is wrong with them into `mistakes`.
+/// Adds the file's assignments and mistakes to the two lists.
 pub(super) fn read(
     name: &str,
     content: &[u8],
@@ -33,7 +33,7 @@ pub(super) fn read(
             }
         };
         if !key.starts_with("NORAY_") {
-            // An `.env` is often shared with other programs.
+            // Other programs often share an `.env` file.
             continue;
         }
         let value = match unquote(raw) {
@@ -52,7 +52,7 @@ pub(super) fn read(
     }
 }
 
-/// Splits `KEY=value`, with or without `export` in front; the value is as it stands.
+/// Splits `KEY=value`, with or without `export` in front. The value keeps its spaces and quotes.
 pub(super) fn split(text: &str) -> Result<(&str, &str), String> {
     let text = text.strip_prefix("export ").unwrap_or(text);
     let (key, value) = text.split_once('=').ok_or("not of the form KEY=value")?;
@@ -60,7 +60,7 @@ pub(super) fn split(text: &str) -> Result<(&str, &str), String> {
     if key.is_empty() { Err("the key is missing".to_owned()) } else { Ok((key, value)) }
 }
 
-/// Removes quotes around a value and a comment behind it.
+/// Removes the quotes around a value and the comment behind it.
 fn unquote(value: &str) -> Result<String, String> {
     let text = value.trim();
     let quote = text.chars().next().filter(|c| matches!(c, '"' | '\'' | '`'));
@@ -79,7 +79,7 @@ fn unquote(value: &str) -> Result<String, String> {
     Ok(value[..end].trim().to_owned())
 }
 
-/// Writes a value so that [`unquote`] reads it back.
+/// Adds quotes if [`unquote`] would not read the value back without them.
 pub(super) fn quote(value: &str) -> String {
     let needs_quotes = value.starts_with(['"', '\'', '`', '#']);
     let quote = ['"', '\'', '`'].into_iter().find(|quote| !value.contains(*quote));

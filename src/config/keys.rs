@@ -1,5 +1,6 @@
-//! The one table of keys: the name, meaning, default and type of each, and when a change of it takes effect. The
-//! example file, the README's table and `--check-config` are all held against it.
+//! The one table of keys: the name, meaning, default and type of each, and when a new value takes effect.
+//!
+//! Tests compare the example file and the README's table with it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
@@ -20,23 +21,23 @@ pub struct Key {
     pub default: &'static str,
     /// What it means, in a sentence or two.
     pub help: &'static str,
-    /// When a reload that changes it shows.
+    /// When a new value takes effect.
     pub takes_effect: TakesEffect,
     pub(super) set: fn(&mut Config, &str) -> Result<(), String>,
     pub(super) show: fn(&Config) -> String,
 }
 
-/// When a new value of a key is in force.
+/// When a new value of a key takes effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TakesEffect {
-    /// As soon as the configuration is read again.
+    /// With the next reload.
     AtOnce,
-    /// When the server is started again.
+    /// With the next start of the server.
     AtRestart,
 }
 
-/// Makes a [`Key`] of each field of [`Config`]. The comment above the field is the key's help; its value is read by a
-/// function and written by `Display`.
+/// Declares [`Config`] with a [`Key`] for each field. The comment above a field is the key's help. `read` turns text
+/// into the value, and the value's `Display` turns it back.
 macro_rules! keys {
     (
         $(#[$of_struct:meta])*
@@ -194,12 +195,6 @@ keys! {
     }
 }
 
-/// The known key that looks most like `name`.
-pub(super) fn nearest(name: &str) -> &'static str {
-    let distance = |key: &&Key| strsim::damerau_levenshtein(&name.to_ascii_uppercase(), key.name);
-    KEYS.iter().min_by_key(distance).expect("there are keys").name
-}
-
 fn ip(text: &str) -> Result<IpAddr, String> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     if bare == "localhost" {
@@ -244,7 +239,7 @@ fn size(text: &str) -> Result<ByteSize, String> {
     if size.0 == 0 { Err(format!("`{text}` would let nothing pass")) } else { Ok(size) }
 }
 
-/// Up to 64 characters that may stand in an OpenID.
+/// At most 64 characters that may stand in an OpenID.
 fn prefix(text: &str) -> Result<String, String> {
     if text.len() > 64 {
         return Err(format!("`{text}` is longer than 64 characters"));

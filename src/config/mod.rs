@@ -1,12 +1,20 @@
-//! Reads no file and no environment: text as given becomes a [`Config`], typed and checked, or every mistake at
-//! once with its place.
+//! The configuration: text becomes a checked [`Config`], or a list of every mistake with its place.
+//!
+//! ```text
+//! file --> file.rs: lines --+
+//! environment --------------+--> keys.rs: each value is read --> Config::contradictions --> Effective
+//! --set --------------------+
+//! ```
+//!
+//! [`KEYS`] is the one table of keys; a new key is a new field there, and a line in the README and in the example file.
+//! The shell hands the texts in: nothing here reads a file or the environment.
 
+mod effective;
 mod file;
 mod keys;
 mod reload;
 pub mod units;
 
-use std::fmt::{self, Write};
 use std::net::SocketAddr;
 
 use log::LevelFilter;
@@ -17,14 +25,15 @@ use crate::core::relay::RelaySettings;
 use crate::label::labels;
 use crate::limits::relay::RelayLimits;
 
+pub use effective::{Effective, Mistake, Origin, Sources};
 pub use keys::{Config, KEYS, Key, TakesEffect};
 pub use reload::{Change, Reload};
 
-/// The fewest random bits that a PrivateID may have: fewer could be guessed over the network.
+/// The fewest random bits that a PrivateID may have. Fewer could be guessed over the network.
 const MIN_PRIVATE_ID_BITS: f64 = 64.0;
 
 labels! {
-    /// Which log lines are written: those of this level and of all levels above it.
+    /// Which log lines are written: those of this level and of the more serious ones.
     pub enum LogLevel {
         /// No lines.
         Silent = "silent",
@@ -83,7 +92,7 @@ impl Config {
         RelaySettings { limits, latching: self.relay_latching }
     }
 
-    /// How the players' ids look.
+    /// How players' ids are drawn.
     pub fn id_scheme(&self) -> IdScheme {
         let prefix = self.oid_prefix.clone();
         let open = if self.enable_words_oid {
@@ -98,7 +107,7 @@ impl Config {
         }
     }
 
-    /// What is wrong with values taken together: their keys, the one to blame first, and why.
+    /// Values that do not go together: the keys, first the one that the mistake names, and what is wrong.
     fn contradictions(&self) -> Vec<([&'static str; 2], String)> {
         let mut found = Vec::new();
         if self.relay_ports.contains(self.registrar_port) {
@@ -142,176 +151,6 @@ impl LogLevel {
             Self::Trace => LevelFilter::Trace,
         }
     }
-}
-
-/// Where a value came from; later ones win over earlier ones.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub enum Origin {
-    /// Nobody set it.
-    #[default]
-    Default,
-    /// A line of the configuration file.
-    File {
-        /// The file's name, as given.
-        name: String,
-        /// The line's number, from 1.
-        line: usize,
-    },
-    /// The process's environment.
-    Environment,
-    /// `--set` on the command line.
-    CommandLine,
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Default => f.write_str("default"),
-            Self::File { name, line } => write!(f, "{name}:{line}"),
-            Self::Environment => f.write_str("environment"),
-            Self::CommandLine => f.write_str("command line"),
-        }
-    }
-}
-
-/// One thing that is wrong: `place: KEY: what`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mistake {
-    /// Where it stands.
-    pub origin: Origin,
-    /// The key, or what stands in its place.
-    pub key: String,
-    /// What is wrong with it, and what would be right.
-    pub what: String,
-}
-
-impl fmt::Display for Mistake {
-    /// One line, whatever was in the file.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = format!("{}: {}: {}", self.origin, self.key, self.what);
-        text.chars().try_for_each(|c| match c {
-            c if c.is_control() => write!(f, "{}", c.escape_default()),
-            c => f.write_char(c),
-        })
-    }
-}
-
-/// One `KEY=value`, wherever it stood.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Assignment {
-    origin: Origin,
-    key: String,
-    value: String,
-}
-
-/// What was given in each place, as it was given.
-#[derive(Clone, Debug, Default)]
-pub struct Sources {
-    /// The configuration file's name and content.
-    pub file: Option<(String, Vec<u8>)>,
-    /// The environment's variables.
-    pub environment: Vec<(String, String)>,
-    /// `KEY=value` of each `--set`.
-    pub command_line: Vec<String>,
-}
-
-/// A checked configuration, with the origin of each value.
-#[derive(Clone, Debug)]
-pub struct Effective {
-    /// The values.
-    pub config: Config,
-    origins: Vec<Origin>,
-}
-
-impl Effective {
-    /// Reads all sources: the command line wins over the environment over the file over the defaults. An empty
-    /// value counts as not set; on the command line it brings the default back.
-    ///
-    /// # Errors
-    /// Every mistake in all of them.
-    pub fn read(sources: &Sources) -> Result<Self, Vec<Mistake>> {
-        let mut mistakes = Vec::new();
-        let mut assignments = Vec::new();
-        if let Some((name, content)) = &sources.file {
-            file::read(name, content, &mut assignments, &mut mistakes);
-        }
-        for (key, value) in &sources.environment {
-            if key.starts_with("NORAY_") && !is_set_by_orchestrator(key) {
-                let (key, value) = (key.clone(), value.clone());
-                assignments.push(Assignment { origin: Origin::Environment, key, value });
-            }
-        }
-        for text in &sources.command_line {
-            let origin = Origin::CommandLine;
-            match file::split(text) {
-                Ok((key, value)) => {
-                    let (key, value) = (key.to_owned(), value.to_owned());
-                    assignments.push(Assignment { origin, key, value });
-                }
-                Err(what) => mistakes.push(Mistake { origin, key: format!("--set {text}"), what }),
-            }
-        }
-        let mut effective =
-            Self { config: Config::default(), origins: vec![Origin::Default; KEYS.len()] };
-        for assignment in assignments {
-            if let Err(mistake) = effective.apply(assignment) {
-                mistakes.push(mistake);
-            }
-        }
-        for (keys, what) in effective.config.contradictions() {
-            // What a mistaken value would have been is not known.
-            if mistakes.iter().all(|mistake| !keys.contains(&mistake.key.as_str())) {
-                let [key, ..] = keys;
-                let index = KEYS.iter().position(|known| known.name == key).expect("a known key");
-                let origin = effective.origins[index].clone();
-                mistakes.push(Mistake { origin, key: key.to_owned(), what });
-            }
-        }
-        if mistakes.is_empty() { Ok(effective) } else { Err(mistakes) }
-    }
-
-    fn apply(&mut self, assignment: Assignment) -> Result<(), Mistake> {
-        let Assignment { origin, key, value } = assignment;
-        let Some(index) = KEYS.iter().position(|known| known.name == key) else {
-            let what = format!("unknown key, did you mean {}?", keys::nearest(&key));
-            return Err(Mistake { origin, key, what });
-        };
-        let value = match (value.as_str(), &origin) {
-            ("", Origin::CommandLine) => KEYS[index].default,
-            ("", _) => return Ok(()),
-            (value, _) => value,
-        };
-        match (KEYS[index].set)(&mut self.config, value) {
-            Ok(()) => {
-                self.origins[index] = origin;
-                Ok(())
-            }
-            Err(what) => Err(Mistake { origin, key, what }),
-        }
-    }
-
-    /// How many values were set, and not left at their defaults.
-    pub fn set_values(&self) -> usize {
-        self.origins.iter().filter(|origin| **origin != Origin::Default).count()
-    }
-}
-
-impl fmt::Display for Effective {
-    /// As a configuration file, with the origin of each value behind it.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (key, origin) in KEYS.iter().zip(&self.origins) {
-            writeln!(f, "{}={} # {origin}", key.name, file::quote(&(key.show)(&self.config)))?;
-        }
-        Ok(())
-    }
-}
-
-/// Whether a container orchestrator sets this variable for a service that is called noray: such variables name
-/// the service's addresses and are no settings.
-fn is_set_by_orchestrator(variable: &str) -> bool {
-    variable == "NORAY_PORT"
-        || variable.starts_with("NORAY_PORT_")
-        || variable.starts_with("NORAY_SERVICE_")
 }
 
 #[cfg(test)]

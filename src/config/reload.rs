@@ -1,28 +1,28 @@
-//! Reads nothing: what a configuration that was read again changes in the one that is in force.
+//! A reload: the differences between the configuration in force and the one that was read again.
 
 use std::fmt;
 
 use crate::config::{Config, KEYS, Key, TakesEffect};
 
-/// What a reload leads to.
+/// What a reload changes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reload {
-    /// What is in force from now on: the new values, but for keys that need a restart.
+    /// What is in force from now on: the new values, except of keys that take effect at the next start.
     pub config: Config,
-    /// What takes effect at once.
+    /// What takes effect now.
     pub changed: Vec<Change>,
-    /// What would be new after a restart.
+    /// What takes effect at the next start.
     pub awaits_restart: Vec<Change>,
 }
 
-/// Another value for a key.
+/// A new value of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     /// The key's name.
     pub key: &'static str,
-    /// What is in force so far.
+    /// The value in force.
     pub from: String,
-    /// What was read.
+    /// The new value.
     pub to: String,
 }
 
@@ -49,7 +49,8 @@ impl Reload {
         match key.takes_effect {
             TakesEffect::AtOnce => self.changed.push(change),
             TakesEffect::AtRestart => {
-                (key.set)(&mut self.config, &change.from).expect("what is in force was read once");
+                (key.set)(&mut self.config, &change.from)
+                    .expect("the value in force was read once");
                 self.awaits_restart.push(change);
             }
         }

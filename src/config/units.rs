@@ -1,12 +1,12 @@
-//! Knows no key and no default: sizes, durations and port lists as people write them, and back again.
+//! Sizes, durations and port lists: read from text as people write them, and written in the same form.
 //!
-//! For every value `v`, `parse(v.to_string()) == v` exactly.
+//! What is written reads back as the same value.
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// A number of bytes, written with a unit: powers of 1024, `b kb mb gb tb pb` in any case, bytes without one.
+/// A number of bytes. Units: `b kb mb gb tb pb` in any case, powers of 1024; without a unit, bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub u64);
 
@@ -37,15 +37,15 @@ impl fmt::Display for ByteSize {
     }
 }
 
-/// A span of time, written with a unit: `us ms s m h hr d w mo yr`, seconds without one. A month is 30 days, a
-/// year 365. Whole microseconds are kept.
+/// A span of time, in whole microseconds. Units: `us ms s m h hr d w mo yr`; without a unit, seconds. A month is 30
+/// days, a year 365.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TimeSpan(pub Duration);
 
 const SECOND: u128 = 1_000_000;
 const DAY: u128 = 86_400 * SECOND;
 
-/// In microseconds. `h` stands behind `hr`, and is read but never written.
+/// In microseconds. `h` comes after `hr`: it is read, but never written.
 const TIME_UNITS: [(&str, u128); 10] = [
     ("yr", 365 * DAY),
     ("mo", 30 * DAY),
@@ -59,7 +59,7 @@ const TIME_UNITS: [(&str, u128); 10] = [
     ("us", 1),
 ];
 
-/// The longest span that a key takes: timestamps must not overflow by it.
+/// The longest span that a key takes. Timestamps cannot overflow by it.
 const LONGEST: u128 = 100 * 365 * DAY;
 
 impl FromStr for TimeSpan {
@@ -95,7 +95,7 @@ impl fmt::Display for TimeSpan {
 pub struct PortList(Vec<u16>);
 
 impl PortList {
-    /// The ports, ascending, each once. One that was parsed is never empty.
+    /// The ports, ascending, each once. A list that was read from text is never empty.
     pub fn as_slice(&self) -> &[u16] {
         &self.0
     }
@@ -151,7 +151,7 @@ fn parse_port(text: &str) -> Result<u16, String> {
         .ok_or_else(|| format!("`{}` is not a port, ports are 1 to 65535", text.trim()))
 }
 
-/// A number of decimal digits only: `u16::from_str` would take a sign too.
+/// A number that is written in decimal digits only. (`u16::from_str` would take a sign too.)
 pub fn parse_digits<T: FromStr>(text: &str) -> Option<T> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
@@ -202,7 +202,7 @@ fn scale(digits: &str, factor: u128) -> Option<u128> {
     Some(whole * factor + (part * factor + parts / 2) / parts)
 }
 
-/// Writes with the largest unit that leaves no fraction.
+/// Writes `value` with the largest unit that leaves no fraction.
 fn write_with_unit(
     f: &mut fmt::Formatter<'_>,
     value: u128,
