@@ -400,3 +400,6 @@ impl Core {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,9 +6,7 @@ use std::time::Duration;
 use noray::config::Config;
 use noray::core::effect::{Effect, Effects};
 use noray::core::id::{ConnectionId, OpenId};
-use noray::core::protocol::{
-    Command, CommandKind, LineReader, LineTooLong, MAX_ECHOED_NAME, MAX_LINE, Reply,
-};
+use noray::core::protocol::{Command, LineReader, LineTooLong, MAX_ECHOED_NAME, MAX_LINE, Reply};
 use noray::core::relay::{OwnAddresses, RelayPort};
 use noray::core::snapshot::Snapshot;
 use noray::core::{Core, Input};
@@ -152,9 +150,9 @@ impl Server {
     fn check(&self, line: &[u8], command: &Command, effects: &Effects) {
         let replies: Vec<(ConnectionId, &Reply)> = effects
             .iter()
-            .filter_map(|effect| match effect {
-                Effect::Tell(to, reply) => Some((*to, reply)),
-                _ => None,
+            .filter_map(|effect| {
+                let Effect::Tell(to, reply) = effect else { return None };
+                Some((*to, reply))
             })
             .collect();
         assert!((1..=2).contains(&replies.len()), "the asker hears, and at most the host");

@@ -1,0 +1,216 @@
+use super::*;
+use crate::config::Config;
+use crate::core::effect::Closing;
+use crate::core::id::testing::Seeded;
+use crate::core::id::{OpenId, PrivateId};
+use crate::core::snapshot::Snapshot;
+
+const ALICE: ConnectionId = ConnectionId(1);
+const BOB: ConnectionId = ConnectionId(2);
+
+/// A core with ports 1 to 6, a clock, and players at 192.0.2.1, .2 and so on.
+struct Play {
+    config: Config,
+    core: Core,
+    random: Seeded,
+    now: Timestamp,
+}
+
+const PORTS: std::ops::RangeInclusive<u16> = 1..=6;
+
+fn ports() -> Vec<RelayPort> {
+    PORTS.map(RelayPort).collect()
+}
+
+fn own() -> OwnAddresses {
+    OwnAddresses::new(["192.0.2.200".parse().unwrap()], PORTS)
+}
+
+fn ip(connection: ConnectionId) -> IpAddr {
+    IpAddr::from([192, 0, 2, u8::try_from(connection.0).unwrap()])
+}
+
+fn address(connection: ConnectionId) -> SocketAddr {
+    SocketAddr::new(ip(connection), 4000)
+}
+
+impl Play {
+    fn new(config: Config) -> Self {
+        let (mut random, now) = (Seeded::new(1), Timestamp::START);
+        let core = Core::new(config.settings(), own(), ports(), &mut random, now);
+        Self { config, core, random, now }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now = self.now + time;
+    }
+
+    fn handle(&mut self, input: Input<'_>) -> Vec<Effect> {
+        let mut effects = Effects::new();
+        self.core.handle(input, &mut self.random, self.now, &mut effects);
+        self.core.check_invariants();
+        effects.into()
+    }
+
+    fn command(&mut self, from: ConnectionId, line: &str) -> Vec<Effect> {
+        let command = Command::parse(line.as_bytes()).unwrap();
+        self.handle(Input::Command(from, &command))
+    }
+
+    /// A datagram of 1,000 bytes; the action and the effects.
+    fn datagram(&mut self, at: RelayPort, source: SocketAddr) -> (Action, Vec<Effect>) {
+        let mut effects = Effects::new();
+        let action = self.core.handle_datagram(at, source, 1000, self.now, &mut effects);
+        (action, effects.into())
+    }
+
+    /// Connects a player, gives it ids, and registers its address.
+    fn join(&mut self, connection: ConnectionId) -> (OpenId, PrivateId) {
+        self.handle(Input::Connected(connection, ip(connection)));
+        self.command(connection, "register-host");
+        let player = self.core.players().by_connection(connection).unwrap();
+        let ids = (player.open_id.clone(), player.private_id.clone());
+        let payload = ids.1.reveal().as_bytes();
+        self.handle(Input::Registration { source: address(connection), payload });
+        ids
+    }
+
+    /// Alice and Bob with a relay: the ports of both.
+    fn introduced(config: Config) -> (Self, [RelayPort; 2]) {
+        let mut play = Self::new(config);
+        play.join(ALICE);
+        let (bob, _) = play.join(BOB);
+        let effects = play.command(ALICE, &format!("connect-relay {bob}"));
+        let [Effect::PairOpened { ports, .. }, ..] = effects[..] else { panic!("{effects:?}") };
+        (play, ports)
+    }
+}
+
+#[test]
+fn an_introduction_is_told_to_the_asker_first() {
+    let mut play = Play::new(Config::default());
+    let (alice, _) = play.join(ALICE);
+    let (bob, _) = play.join(BOB);
+    assert_eq!(
+        play.command(ALICE, &format!("connect {bob}")),
+        [
+            Effect::Tell(ALICE, Reply::Connect(address(BOB))),
+            Effect::Tell(BOB, Reply::Connect(address(ALICE)))
+        ]
+    );
+    let effects = play.command(ALICE, &format!("connect-relay {bob}"));
+    let [Effect::PairOpened { ports: [alices, bobs], players }, rest @ ..] = &effects[..] else {
+        panic!("{effects:?}");
+    };
+    assert_eq!(*players, [alice, bob]);
+    assert_eq!(
+        rest,
+        [
+            Effect::Tell(ALICE, Reply::ConnectRelay(*bobs)),
+            Effect::Tell(BOB, Reply::ConnectRelay(*alices))
+        ]
+    );
+}
+
+#[test]
+fn a_player_that_leaves_loses_its_ids_and_keeps_its_pairs() {
+    let (mut play, [alices, bobs]) = Play::introduced(Config::default());
+    let bob = play.core.players().by_connection(BOB).unwrap().open_id.clone();
+    let effects = play.handle(Input::Disconnected(BOB));
+    assert_eq!(effects, [Effect::PlayerLeft(bob.clone()), Effect::Close(BOB, Closing::AtOnce)]);
+    assert_eq!(play.handle(Input::Disconnected(BOB)), []);
+    let effects = play.command(ALICE, &format!("connect {bob}"));
+    let failed = Reply::Failed(CommandKind::Connect, ErrorCode::UnknownOid);
+    assert_eq!(effects.last(), Some(&Effect::Tell(ALICE, failed)));
+    let (action, _) = play.datagram(bobs, address(ALICE));
+    assert_eq!(action, Action::Forward { via: alices, to: address(BOB) });
+}
+
+#[test]
+fn players_hear_of_a_limit_once_a_minute() {
+    let config =
+        Config { relay_max_lifetime_duration: "10s".parse().unwrap(), ..Config::default() };
+    let (mut play, [_, bobs]) = Play::introduced(config);
+    play.pass(Duration::from_secs(10));
+    let (action, effects) = play.datagram(bobs, address(ALICE));
+    assert_eq!(action, Action::Drop(DropReason::LifetimeDuration));
+    let told = effects.iter().filter_map(|effect| {
+        let Effect::Tell(to, Reply::RelayLimit(_)) = effect else { return None };
+        Some(*to)
+    });
+    assert_eq!(told.collect::<Vec<_>>(), [ALICE, BOB]);
+    assert_eq!(play.datagram(bobs, address(ALICE)).1, []);
+}
+
+#[test]
+fn a_partner_that_comes_from_elsewhere_is_told_until_it_is_heard() {
+    let (mut play, [_, bobs]) = Play::introduced(Config::default());
+    let stranger = "203.0.113.9:4000".parse().unwrap();
+    let (action, effects) = play.datagram(bobs, stranger);
+    assert_eq!(action, Action::Drop(DropReason::WrongIp));
+    let expected = Effect::PartnerElsewhere { at: bobs, source: stranger.ip(), awaited: ip(ALICE) };
+    assert_eq!(effects, [expected]);
+    play.datagram(bobs, address(ALICE));
+    assert_eq!(play.datagram(bobs, stranger).1, []);
+}
+
+#[test]
+fn a_drain_ends_once_when_the_relays_were_quiet() {
+    let (mut play, [_, bobs]) = Play::introduced(Config::default());
+    let effects = play.handle(Input::Drain);
+    let timeout = Duration::from_secs(30);
+    assert_eq!(effects, [Effect::DrainStarted { pairs: 1, timeout }]);
+    assert_eq!(play.handle(Input::Drain), [], "it drains already");
+    play.pass(Duration::from_secs(3));
+    play.datagram(bobs, address(ALICE));
+    let mut ends = Vec::new();
+    for second in 3..20 {
+        if play.now >= play.core.next_deadline() {
+            let effects = play.handle(Input::Deadline);
+            ends.extend(effects.contains(&Effect::DrainEnded).then_some(second));
+            assert!(play.core.next_deadline() > play.now, "nothing is due any more");
+        }
+        play.pass(Duration::from_secs(1));
+    }
+    assert_eq!(ends, [8]);
+    let effects = play.command(ALICE, "connect x");
+    let draining = Reply::Failed(CommandKind::Connect, ErrorCode::Draining);
+    assert_eq!(effects.last(), Some(&Effect::Tell(ALICE, draining)));
+}
+
+#[test]
+fn a_restored_core_goes_on_and_knows_all_deadlines() {
+    let (mut play, [alices, bobs]) = Play::introduced(Config::default());
+    play.datagram(bobs, address(ALICE));
+    play.pass(Duration::from_secs(3));
+    play.handle(Input::Drain);
+    let snapshot = play.core.snapshot(play.now);
+    let text = serde_json::to_string(&snapshot).unwrap();
+    let read: Snapshot = serde_json::from_str(&text).unwrap();
+    let mut core = Core::restore(read, play.config.settings(), own(), &ports()).unwrap();
+    core.check_invariants();
+    assert_eq!(core.snapshot(play.now), snapshot);
+    assert_eq!(core.next_deadline(), play.core.next_deadline());
+    assert_eq!(core.levels(), play.core.levels());
+    assert!(core.is_draining());
+    let action = core.handle_datagram(alices, address(BOB), 1000, play.now, &mut Effects::new());
+    assert_eq!(action, Action::Forward { via: bobs, to: address(ALICE) });
+}
+
+#[test]
+fn a_snapshot_that_contradicts_itself_is_refused() {
+    let (play, [alices, bobs]) = Play::introduced(Config::default());
+    let text = serde_json::to_string(&play.core.snapshot(play.now)).unwrap();
+    let restore = |text: &str, ports: &[RelayPort]| {
+        let read: Snapshot = serde_json::from_str(text).unwrap();
+        Core::restore(read, play.config.settings(), own(), ports).err()
+    };
+    assert_eq!(restore(&text, &ports()), None);
+    let other_version = text.replacen("\"version\":1", "\"version\":99", 1);
+    assert_eq!(restore(&other_version, &ports()), Some("version 99 is not 1".to_owned()));
+    let one_port_twice =
+        text.replace(&format!("\"port\":{bobs}}}"), &format!("\"port\":{alices}}}"));
+    assert!(restore(&one_port_twice, &ports()).is_some_and(|why| why.contains("has two pairs")));
+    let fewer: Vec<RelayPort> = ports().into_iter().filter(|port| *port != bobs).collect();
+    assert!(restore(&text, &fewer).is_some_and(|why| why.contains("is missing")));
+}
