@@ -9,26 +9,52 @@
 //! # Threads
 //!
 //! ```text
-//! listener thread      accept, connection caps
+//! accept loop          accepts, up to the capacity; starts a thread for each player
 //! one thread a player  blocking reads, bounded line reader, parse -> Command -> post
-//!         |  bounded channel + waker
+//!         |  bounded channel + mio Waker
 //!         v
-//! event loop thread    epoll; sole owner of players, relays, all UDP sockets, and of all that is written to
-//!                      a player
-//! http thread          answers from atomics; its requests have short-lived threads
-//! signal thread        reads the configuration again, posts Reload, Drain, Shutdown
-//! log thread           writes the lines that all others put into a bounded queue
+//! event loop           mio::Poll; sole owner of the core, of all UDP sockets, and of what is written to players
+//! http                 answers from atomics; its requests have short-lived threads
+//! addresses            reads the machine's addresses now and then, posts them when they changed
+//! signals              reads the configuration again, posts Reload, Drain, Shutdown
+//! log                  writes the lines that all others put into a bounded queue
 //! ```
 //!
-//! # A datagram's way
+//! # The way of a datagram
 //!
 //! ```text
-//! socket of port P --> sockets.receive --> RelayTable::handle_datagram(P, source, length, now)
-//!                                              P's pair, its owner (the receiver) and the other (the sender)
-//!                                              Latch::accept(source)      is it the partner?
-//!                                              life, consent, rates       may it pass?
-//! socket of the sender's port <-- sockets.send <-- Action::Forward { via, to }, or Action::Drop(reason), counted
+//! socket of port P --> Sockets::receive --> Core::handle_datagram(P, source, length, now)
+//!                                               learn    Latch::accept(source): is it the partner?
+//!                                               check    life, consent, rate limits: may it pass?
+//!                                               charge   the buckets and the pair's life
+//! socket of the sender's port <-- Sockets::send <-- Action::Forward { via, to }, or Action::Drop(reason), counted
 //! ```
+//!
+//! # The way of a command
+//!
+//! ```text
+//! TCP bytes --> LineReader --> Command::parse --> ConnectionPolicy: not too many? --> Event::Command
+//!     | channel
+//!     v
+//! Core::handle(Input::Command) --> Effect::Tell(connection, Reply) --> Connection::send, which never waits
+//!                              --> Effect::PairOpened, BoundReached, ..: counted and logged
+//! ```
+//!
+//! # The way of a key
+//!
+//! ```text
+//! file, environment, --set --> Sources --> Effective: a Config and the origin of each value, or every mistake
+//! Config --> Settings --> Core::new; after SIGHUP: Event::Reload --> Core::handle(Input::Reload)
+//!        --> addresses, ports, caps --> Server::bind
+//! ```
+//!
+//! # The way of a snapshot
+//!
+//! ```text
+//! Core::snapshot(now) --> Snapshot --> JSON in memory --> Snapshot --> Core::restore(snapshot, settings, ports)
+//! ```
+//!
+//! It holds all that the core has to remember: players and their secrets, pairs, latches, buckets, deadlines.
 //!
 //! # Rooms
 //!
@@ -47,18 +73,22 @@
 //!
 //! # Invariants
 //!
-//! - Invariant: only the event loop changes state; there is no lock around players or relays, and none is held
-//!   across a system call. (The listener's table of connections per IP has a lock; it is held for a few additions.)
-//! - Invariant: the loop waits only in `poll`. Players are written to without waiting; one that does not read is
-//!   disconnected. So is the log: what does not fit into its queue is lost and counted.
-//! - Invariant: rules get time as their last argument, read once per turn. Payloads never enter them.
-//! - Invariant: a relayed datagram costs one look at its port's entry, no allocation (but when a player's address changes),
-//!   no log line above `trace`, and no work that grows with the number of players.
+//! - Invariant: only the event loop changes the core; there is no lock around it. The loop waits for nothing but `poll`:
+//!   it takes no lock that a thread of lower priority may hold, and reads nothing that the kernel's configuration can
+//!   delay, as interface addresses are.
+//! - Invariant: players are written to without waiting; one that does not read is disconnected. A log line that does not
+//!   fit into its queue is lost and counted.
+//! - Invariant: the core is pure. Time comes in as an argument, read once per turn of the loop; so does randomness.
+//!   Payloads of relayed datagrams never enter it.
+//! - Invariant: a relayed datagram costs one look at its port's entry, no allocation (except when a player's address
+//!   changes), no log line above `trace`, and no work that grows with the number of players.
 //! - Invariant: nothing that a stranger sends ends the process, grows memory without a bound, or stops the loop from
-//!   turning. An error on one socket stays with that socket. Every bound has a name and a counter ([`limits::bounds`]).
-//! - Invariant: nobody is sent more by UDP than came from there, unless its owner is known to be there: its connection
-//!   comes from the same IP, or it was heard at the relay. Before that, 64 KiB a pair.
-//! - Invariant: a PrivateID is never logged, and `Debug` does not print it.
+//!   turning. An error on one socket stays with that socket. Every bound has a name and a counter
+//!   ([`limits::bounds`]).
+//! - Invariant: a thread that ends though it should not, ends the process with status 1, and systemd restarts it.
+//! - Invariant: the registrar never answers with more bytes than it got. An address that was not heard at a pair's port is
+//!   sent at most 64 KiB in the pair's life.
+//! - Invariant: a PrivateID is never logged, never printed by `Debug`, and never written to a disk.
 //! - Invariant: metric labels come from closed sets.
 //!
 //! # Words
