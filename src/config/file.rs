@@ -1,6 +1,6 @@
 //! The syntax of configuration files: lines `KEY=value`, comments and quotes, as in `.env` files.
 
-use crate::config::effective::{Assignment, Mistake, Origin};
+use crate::config::origin::{Assignment, Mistake, Origin};
 
 /// Adds the file's assignments and mistakes to the two lists.
 pub(super) fn read(

@@ -12,6 +12,7 @@
 mod effective;
 mod file;
 mod keys;
+mod origin;
 mod reload;
 pub mod units;
 
@@ -25,8 +26,9 @@ use crate::core::relay::RelaySettings;
 use crate::label::labels;
 use crate::limits::relay::RelayLimits;
 
-pub use effective::{Effective, Mistake, Origin, Sources};
+pub use effective::{Effective, Sources};
 pub use keys::{Config, KEYS, Key, TakesEffect};
+pub use origin::{Mistake, Origin};
 pub use reload::{Change, Reload};
 
 /// The fewest random bits that a PrivateID may have. Fewer could be guessed over the network.

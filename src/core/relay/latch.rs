@@ -30,7 +30,8 @@ pub const SEAMLESS_ATTEMPTS: u32 = 8;
 /// address- and port-dependent mapping), so the address that the registrar saw is only a first guess. Answers go
 /// where the player was last heard: *latching*, restricted to the registered IP (RFC 7362, section 5).
 ///
-/// The address in place is *unheard*, *live* or *silent* (see [`Presence`]). What a datagram from elsewhere does
+/// The address in place is *unheard* since the introduction or the last
+/// registration, *live*, or *silent* for [`SILENCE_BEFORE_LATCHING`]. What a datagram from elsewhere does
 /// depends on that and on its source:
 ///
 /// | in place | displaced source | other port of the same IP | another IP |

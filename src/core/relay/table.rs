@@ -9,22 +9,24 @@
 //! player, and leaves from the sender's port: each sees the other at one address and can answer there. A
 //! datagram's way is found by the port alone, so its cost does not grow with the number of pairs.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod snapshot;
+
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
-
-use serde::{Deserialize, Serialize};
 
 use crate::core::id::PlayerId;
 use crate::core::relay::pair::{Pair, Role};
 use crate::core::relay::{
     Action, DropReason, Latching, OwnAddresses, PortMap, PortPool, RelayLimit, RelayPort,
-    RelaySettings, ports,
+    RelaySettings,
 };
 use crate::limits::network::Network;
 use crate::limits::relay::charge;
 use crate::limits::token_bucket::TokenBucket;
 use crate::time::Timestamp;
+
+pub use snapshot::RelaySnapshot;
 
 /// How often pairs that are over are looked for because a port is needed.
 const SWEEP_ON_DEMAND_INTERVAL: Duration = Duration::from_secs(1);
@@ -111,15 +113,6 @@ type PairIndex = u32;
 struct Slot {
     pair: PairIndex,
     owner: Role,
-}
-
-/// All that is to be known of the relays, for another process to go on with.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RelaySnapshot {
-    ports: ports::PoolSnapshot,
-    pairs: Vec<Pair>,
-    all_traffic: TokenBucket,
-    last_sweep: Timestamp,
 }
 
 impl RelayTable {
@@ -374,43 +367,6 @@ impl RelayTable {
             self.ports.release(port);
         }
         ClosedPair { ports, traffic: pair.life.traffic }
-    }
-
-    /// What another process needs to go on with these pairs.
-    pub fn snapshot(&self) -> RelaySnapshot {
-        RelaySnapshot {
-            ports: self.ports.snapshot(),
-            pairs: self.pairs.iter().flatten().cloned().collect(),
-            all_traffic: self.all_traffic,
-            last_sweep: self.last_sweep,
-        }
-    }
-
-    /// Goes on with the pairs of a snapshot. `ports` are those that can be used now: what the snapshot has beyond
-    /// them is given up, what it does not know is free.
-    ///
-    /// # Errors
-    /// What is wrong with the snapshot, if two pairs have one port or a pair's port is not among `ports`.
-    pub fn restore(
-        snapshot: RelaySnapshot,
-        settings: RelaySettings,
-        own: OwnAddresses,
-        ports: &[RelayPort],
-    ) -> Result<Self, String> {
-        let mut table = Self::new(settings, own, ports);
-        let mut unused: BTreeSet<RelayPort> = ports.iter().copied().collect();
-        for pair in snapshot.pairs {
-            for port in pair.ports() {
-                if !unused.remove(&port) {
-                    return Err(format!("port {port} is missing, or has two pairs"));
-                }
-            }
-            table.insert(pair);
-        }
-        table.ports = PortPool::restore(snapshot.ports, ports, |port| unused.remove(&port));
-        table.all_traffic = snapshot.all_traffic;
-        table.last_sweep = snapshot.last_sweep;
-        Ok(table)
     }
 
     /// Checks what must always hold, for tests and simulations.
