@@ -30,6 +30,11 @@ fn commands_over_the_rate_are_refused_and_then_the_connection_is_closed() {
     assert!(refused >= MAX_REFUSALS as usize, "{refused}");
     honest.line.settle();
     assert_eq!(server.metric("noray_connections_closed_total{reason=\"too-many-commands\"}"), 1);
+    // What is no command has no name of its own in the answer.
+    let mut flooder = Line::connect(server.addresses.socket);
+    flooder.send_bytes("nonsense\n".repeat(2 * burst as usize).as_bytes());
+    let refusal = std::iter::from_fn(|| flooder.receive()).find(|line| !line.contains("unknown"));
+    assert_eq!(refusal.unwrap(), "error rate-limited too many at once, try again in a few seconds");
 }
 
 #[test]

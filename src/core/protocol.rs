@@ -326,4 +326,11 @@ mod tests {
         let long = "é".repeat(100);
         assert_eq!(Command::parse(long.as_bytes()), Some(Command::Unknown("é".repeat(64))));
     }
+
+    #[test]
+    fn errors_name_the_command_if_it_is_one() {
+        let start = |kind| Reply::Failed(kind, ErrorCode::RateLimited).encode();
+        assert!(start(CommandKind::Connect).starts_with("connect-error rate-limited "));
+        assert!(start(CommandKind::Other).starts_with("error rate-limited "));
+    }
 }
