@@ -1,7 +1,6 @@
 //! The command line: arguments to [`Config`](noray::config::Config), a logger, a server, an exit status.
 
 mod probe;
-mod subcommand;
 
 use std::io::{self, ErrorKind, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,12 +10,10 @@ use std::sync::Arc;
 
 use argh::FromArgs;
 use noray::config::{Effective, Sources};
+use noray::operation::logging::{self, Style};
 use noray::operation::metrics::Metrics;
 use noray::operation::supervisor::Supervisor;
 use noray::shell::server::{self, Server, StartError};
-
-use crate::subcommand::Subcommand;
-use noray::operation::logging::{self, Style};
 use noray::shell::signals::{self, Operator};
 
 /// The file that is read if `--config` names no other and it exists.
@@ -47,7 +44,7 @@ struct Args {
     #[argh(switch)]
     version: bool,
     #[argh(subcommand)]
-    command: Option<Subcommand>,
+    probe: Option<probe::Request>,
 }
 
 fn main() -> ExitCode {
@@ -65,8 +62,8 @@ fn main() -> ExitCode {
     if args.version {
         return print(concat!("noray ", env!("CARGO_PKG_VERSION"), "\n"));
     }
-    if let Some(command) = &args.command {
-        return command.run();
+    if let Some(request) = &args.probe {
+        return probe::run(request);
     }
     let mut origin = ConfigOrigin { file: args.config, set: args.set };
     let effective = match origin.read() {

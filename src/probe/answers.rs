@@ -1,4 +1,4 @@
-//! Reads no socket and trusts nothing: what a server's bytes say, or what somebody sends who is no noray.
+//! What a server's lines say, or the lines of somebody who is no noray.
 //!
 //! No bytes make these functions panic, and nothing that they return for people holds a control character.
 
@@ -21,98 +21,48 @@ pub(crate) enum Answer {
     /// `connect-relay PORT`
     ConnectRelay(u16),
     /// `echo DATA`
-    Echo(String),
+    Echo,
     /// `COMMAND-error CODE DETAIL`, or `error CODE DETAIL`.
-    Failed(Failure),
+    Refused(Refusal),
     /// `relay-limit LIMIT`, and empty lines: news that answer nothing.
     News,
     /// What noray would not say, as it may be shown.
     Foreign(String),
 }
 
-/// What a server says when it cannot do what was asked.
+/// What a server says when it does not do what was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Failure {
-    /// What was asked; empty for `error`.
-    pub(crate) command: String,
+pub(crate) struct Refusal {
     /// For programs.
     pub(crate) code: String,
-    /// For people; may be empty.
-    pub(crate) detail: String,
-}
-
-impl Failure {
-    /// As the server said it.
-    pub(crate) fn shown(&self) -> String {
-        let name = if self.command.is_empty() { "error" } else { "-error" };
-        shown(format!("{}{name} {} {}", self.command, self.code, self.detail).trim_end().as_bytes())
-    }
+    /// The whole line, as it may be shown.
+    pub(crate) text: String,
 }
 
 impl Answer {
     /// Reads one line, without its end.
     pub(crate) fn parse(line: &[u8]) -> Self {
-        let foreign = || Self::Foreign(shown(line));
-        let Ok(text) = std::str::from_utf8(line) else {
-            return foreign();
-        };
+        Self::known(line).unwrap_or_else(|| Self::Foreign(shown(line)))
+    }
+
+    fn known(line: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(line).ok()?;
         let (name, data) = text.split_once(' ').unwrap_or((text, ""));
-        let id = Some(data.trim()).filter(|id| !id.is_empty());
-        let known = match name {
+        let data = data.trim();
+        let id = Some(data).filter(|id| !id.is_empty());
+        match name {
             "" | "relay-limit" => Some(Self::News),
             "set-oid" => id.map(|id| Self::SetOid(OpenId::new(id))),
             "set-pid" => id.map(|id| Self::SetPid(PrivateId::new(id))),
-            "connect" => data.trim().parse().ok().map(Self::Connect),
-            "connect-relay" => {
-                data.trim().parse().ok().filter(|port| *port != 0).map(Self::ConnectRelay)
+            "connect" => data.parse().ok().map(Self::Connect),
+            "connect-relay" => data.parse().ok().filter(|port| *port != 0).map(Self::ConnectRelay),
+            "echo" => Some(Self::Echo),
+            _ if name == "error" || name.ends_with("-error") => {
+                let code = data.split(' ').next().filter(|code| !code.is_empty())?;
+                let [code, text] = [code, text.trim_end()].map(|part| shown(part.as_bytes()));
+                Some(Self::Refused(Refusal { code, text }))
             }
-            "echo" => Some(Self::Echo(data.to_owned())),
-            _ => failure(name, data).map(Self::Failed),
-        };
-        known.unwrap_or_else(foreign)
-    }
-
-    /// The partner's external address, if that is the answer.
-    pub(crate) fn address(&self) -> Option<SocketAddr> {
-        if let Self::Connect(address) = self { Some(*address) } else { None }
-    }
-
-    /// The relay port, if that is the answer.
-    pub(crate) fn relay_port(&self) -> Option<u16> {
-        if let Self::ConnectRelay(port) = self { Some(*port) } else { None }
-    }
-
-    /// What failed, if that is the answer.
-    pub(crate) fn failure(self) -> Option<Failure> {
-        if let Self::Failed(failure) = self { Some(failure) } else { None }
-    }
-}
-
-fn failure(name: &str, data: &str) -> Option<Failure> {
-    let command = if name == "error" { "" } else { name.strip_suffix("-error")? };
-    let (code, detail) = data.split_once(' ').unwrap_or((data, ""));
-    let [command, code, detail] = [command, code, detail].map(|part| shown(part.as_bytes()));
-    (!code.is_empty()).then_some(Failure { command, code, detail })
-}
-
-/// One datagram from the registrar's port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum RegistrarAnswer {
-    /// The address is registered.
-    Ok,
-    /// No player has that PrivateID.
-    UnknownPid,
-    /// What no registrar would say, as it may be shown.
-    Foreign(String),
-}
-
-impl RegistrarAnswer {
-    /// Reads a datagram's whole content.
-    pub(crate) fn parse(payload: &[u8]) -> Self {
-        match payload {
-            b"OK" => Self::Ok,
-            b"Unknown host pid!" => Self::UnknownPid,
-            other => Self::Foreign(shown(other)),
+            _ => None,
         }
     }
 }
@@ -144,14 +94,13 @@ mod tests {
     use noray::label::Label;
     use noray::limits::conduct::Misconduct;
 
-    fn failed(command: &str, code: &str, detail: &str) -> Answer {
-        let [command, code, detail] = [command, code, detail].map(str::to_owned);
-        Answer::Failed(Failure { command, code, detail })
-    }
-
     #[test]
     fn lines_of_both_servers() {
         let foreign = |text: &str| Answer::Foreign(text.to_owned());
+        let refused = |code: &str, text: &str| {
+            let [code, text] = [code, text].map(str::to_owned);
+            Answer::Refused(Refusal { code, text })
+        };
         let cases = [
             ("set-oid abc", Answer::SetOid(OpenId::new("abc"))),
             ("set-pid xyz", Answer::SetPid(PrivateId::new("xyz"))),
@@ -162,9 +111,9 @@ mod tests {
             ("connect-relay 50000", Answer::ConnectRelay(50_000)),
             ("connect-relay 0", foreign("connect-relay 0")),
             ("connect-relay", foreign("connect-relay")),
-            ("echo  a ", Answer::Echo(" a ".to_owned())),
-            ("error server-full try again", failed("", "server-full", "try again")),
-            ("connect-error self", failed("connect", "self", "")),
+            ("echo  a ", Answer::Echo),
+            ("error server-full try", refused("server-full", "error server-full try")),
+            ("connect-error self", refused("self", "connect-error self")),
             ("error", foreign("error")),
             ("relay-limit bandwidth", Answer::News),
             ("", Answer::News),
@@ -195,38 +144,6 @@ mod tests {
                 let answer = Answer::parse(line.as_bytes());
                 assert!(!matches!(answer, Answer::Foreign(_)), "{line}");
             }
-        }
-    }
-
-    #[test]
-    fn datagrams_of_a_registrar() {
-        assert_eq!(RegistrarAnswer::parse(b"OK"), RegistrarAnswer::Ok);
-        assert_eq!(RegistrarAnswer::parse(b"Unknown host pid!"), RegistrarAnswer::UnknownPid);
-        assert_eq!(RegistrarAnswer::parse(b"\0\n"), RegistrarAnswer::Foreign("??".to_owned()));
-    }
-
-    #[test]
-    fn any_bytes_are_read_and_what_is_shown_is_printable_and_short() {
-        let mut random = fastrand::Rng::with_seed(11);
-        let words = ["set-oid", "connect", "connect-relay", "error", "x-error", "echo", "\u{202e}"];
-        for _ in 0..5000 {
-            let mut bytes: Vec<u8> = (0..random.usize(..300)).map(|_| random.u8(..)).collect();
-            if random.bool() {
-                let word = words[random.usize(..words.len())];
-                bytes.splice(..0, format!("{word} ").into_bytes());
-            }
-            let text = match Answer::parse(&bytes) {
-                Answer::Foreign(text) => text,
-                Answer::Failed(failure) => failure.shown(),
-                Answer::SetOid(_)
-                | Answer::SetPid(_)
-                | Answer::Connect(_)
-                | Answer::ConnectRelay(_)
-                | Answer::Echo(_)
-                | Answer::News => shown(&bytes),
-            };
-            assert!(text.chars().all(is_printable), "{text:?}");
-            assert!(text.chars().count() <= MAX_SHOWN + 2, "{text:?}");
         }
     }
 

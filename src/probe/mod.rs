@@ -1,9 +1,13 @@
-//! Changes nothing in a server: plays a host and a client of a game against one elsewhere, hop by hop, and says for
-//! the hop that fails what helps.
+//! `noray probe`: plays two players of a game against a server elsewhere, hop by hop, and says for the hop that fails
+//! what helps.
 //!
-//! Pure: [`answers`] reads a server's bytes, [`payload`] the players' own datagrams, `division` says how ports divide
-//! a range, `router` what the caller's router does, [`report`] writes it all down. Shell: `line` (TCP), `udp`, and
-//! the hops: `reach`, `join`, `registrar`, `meet`, `relay` and `sample` with its `crowd`.
+//! | file | what it is |
+//! |---|---|
+//! | `request` | the command line |
+//! | `report` | what was found at each hop, as text and as JSON |
+//! | [`answers`], [`datagram`] | bytes: a server's lines, and the bots' own datagrams |
+//! | `control`, `bots`, `play` | sockets: a bot's TCP connection, the bots with their UDP, datagrams through relays |
+//! | `reach`, `introductions`, `registrar`, `relay`, `range` with its `crowd`, `router` | the hops |
 //!
 //! - Invariant: memory and time are bounded whatever the server sends; every wait has a deadline.
 //! - Invariant: a PrivateID goes to the server and nowhere else.
@@ -11,84 +15,92 @@
 //!   give each a port outside its range.
 
 pub(crate) mod answers;
+mod bots;
+mod control;
 mod crowd;
-mod division;
-mod join;
-mod line;
-mod meet;
-pub(crate) mod payload;
+pub(crate) mod datagram;
+mod introductions;
+mod play;
+mod range;
 mod reach;
 mod registrar;
 mod relay;
-pub(crate) mod report;
+mod report;
+mod request;
 mod router;
-mod sample;
-mod target;
-mod udp;
 
-use std::time::{Duration, Instant};
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+use std::time::Duration;
 
 use noray::operation::clock;
-use payload::Token;
-pub(crate) use report::{Report, Step, Style};
-pub(crate) use target::Request;
 
-use noray::core::id::Random;
-use noray::operation::os::KernelRandom;
+use crate::print;
+use report::{Finding, Report, Screen};
+pub(crate) use request::Request;
+use router::Votes;
 
 /// How long a server may take to accept a connection or to answer a command.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
 
-/// What stands above the hops' lines on a terminal.
-pub(crate) fn heading(request: &Request) -> String {
-    format!("Probing noray at {}\n\n", request.target)
-}
+/// What was found at a hop, and what the next hops need of it; without the latter if it failed.
+type HopResult<T> = Result<(Finding, T), Finding>;
 
-/// Tries all hops, and tells `listener` each as soon as it is over.
-pub(crate) fn run(request: &Request, listener: impl FnMut(&Step)) -> Report {
-    let mut log = Log { listener, steps: Vec::new() };
-    // Where it ended is in the log.
+/// Tries all hops, and prints each as soon as it is over. The status is a failure if not everybody could play.
+pub(crate) fn run(request: &Request) -> ExitCode {
+    let screen = (!request.json).then(|| Screen { has_colours: io::stdout().is_terminal() });
+    let report = Report { target: request.target.to_string(), findings: Vec::new() };
+    let mut log = Log { screen, report };
+    log.show(|_, report| format!("Probing noray at {}\n\n", report.target));
+    // Where it ended is in the report.
     let _ = walk(request, &mut log);
-    Report::new(request.target.to_string(), log.steps)
+    log.show(Screen::ending);
+    if request.json {
+        let _ = print(&log.report.json());
+    }
+    if log.report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// The hops in order; `None` where one failed that the next ones need.
-fn walk(request: &Request, log: &mut Log<impl FnMut(&Step)>) -> Option<()> {
+/// The hops in order; `None` if one failed that the next ones need.
+fn walk(request: &Request, log: &mut Log) -> Option<()> {
+    let range = &request.relay_ports;
     let addresses = log.hop(|| reach::resolve(&request.target))?;
-    let line = log.hop(|| reach::connect(&addresses))?;
-    let mut meeting = log.hop(|| join::meet(line, request.registrar_port, random_token()))?;
-    log.hop(|| registrar::register_both(&mut meeting))?;
-    let addresses = log.hop(|| meet::addresses(&mut meeting))?;
-    let ports = log.hop(|| meet::relay_ports(&mut meeting, &request.relay_ports))?;
-    // The sample says whether it is these two ports or all of them.
-    let relay = log.hop(|| relay::there_and_back(&mut meeting, ports, &request.relay_ports));
-    let size = sample::Size::of(&request.relay_ports, ports);
-    let votes = log.hop(|| sample::try_ports(&mut meeting, size, &request.relay_ports));
-    log.hop(|| router::judge(&addresses, relay, votes.unwrap_or_default(), meeting.manners))
+    let control = log.hop(|| reach::connect(&addresses))?;
+    let mut bots = log.hop(|| introductions::give_ids(control, request.registrar_port))?;
+    log.hop(|| registrar::register_both(&mut bots))?;
+    let seen = log.hop(|| introductions::tell_addresses(&mut bots))?;
+    let link = log.hop(|| introductions::tell_relay_ports(&mut bots, range))?;
+    // If these two ports are silent, the sample shows whether all are.
+    let mut votes = Votes::default();
+    log.hop(|| relay::there_and_back(&mut bots, link, range, &mut votes));
+    log.hop(|| range::try_ports(&mut bots, link, range, &mut votes));
+    log.hop(|| router::judge(seen, votes))
 }
 
-/// What a hop saw, and what the next ones need of it: `None` if it failed.
-type Outcome<T> = (Step, Option<T>);
-
-/// The hops so far.
-struct Log<L> {
-    listener: L,
-    steps: Vec<Step>,
+/// The report so far, and where it is shown.
+struct Log {
+    /// `None` for JSON, which is printed at the end.
+    screen: Option<Screen>,
+    report: Report,
 }
 
-impl<L: FnMut(&Step)> Log<L> {
-    fn hop<T>(&mut self, attempt: impl FnOnce() -> Outcome<T>) -> Option<T> {
-        let start: Instant = clock::now();
-        let (step, result) = attempt();
-        let step = Step { took: clock::now() - start, ..step };
-        (self.listener)(&step);
-        self.steps.push(step);
+impl Log {
+    fn hop<T>(&mut self, attempt: impl FnOnce() -> HopResult<T>) -> Option<T> {
+        let start = clock::now();
+        let (finding, result) = match attempt() {
+            Ok((finding, result)) => (finding, Some(result)),
+            Err(finding) => (finding, None),
+        };
+        let finding = Finding { took: clock::now() - start, ..finding };
+        self.show(|screen, _| screen.finding(&finding));
+        self.report.findings.push(finding);
         result
     }
-}
 
-fn random_token() -> Token {
-    let mut bytes = [0; 8];
-    KernelRandom::default().fill(&mut bytes);
-    Token(bytes)
+    fn show(&self, text: impl FnOnce(Screen, &Report) -> String) {
+        if let Some(screen) = self.screen {
+            // If nobody reads the output any more, the exit status still tells.
+            let _ = print(&text(screen, &self.report));
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! Probes nothing: what was seen, as text for a terminal and as JSON, and the verdict.
+//! What was found at each hop, and what it means for a game: as text for a terminal and as JSON.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -19,32 +19,23 @@ pub(super) fn command(text: &str) -> String {
     text.replace(' ', &NO_BREAK.to_string())
 }
 
-/// A part of the way that a game takes, in the order in which it is tried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Hop {
-    /// The server's name becomes addresses.
+/// A part of the way that a game takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hop {
     Name,
-    /// TCP to the port for players.
     Connection,
-    /// `register-host`, for a host and a client.
     Ids,
-    /// Both register their external addresses.
     Registrar,
-    /// `connect`: both are told the other's address.
     Addresses,
-    /// `connect-relay`: both are told a port.
     RelayPorts,
-    /// Datagrams there and back through these two ports.
     Relay,
-    /// A sample of the other relay ports.
     Range,
-    /// What the caller's own router does.
     Router,
 }
 
 impl Hop {
-    /// All of them, in order.
-    pub(crate) const ALL: [Self; 9] = [
+    /// All of them, in the order in which they are tried.
+    const ALL: [Self; 9] = [
         Self::Name,
         Self::Connection,
         Self::Ids,
@@ -56,41 +47,29 @@ impl Hop {
         Self::Router,
     ];
 
-    /// As it is shown, and stands in the JSON.
-    pub(crate) const fn name(self) -> &'static str {
+    /// Its name in text and JSON, and what it means for a game that it failed.
+    const fn words(self) -> (&'static str, &'static str) {
+        const NO_RELAY: &str =
+            "the relay carries nothing (only players who can punch through would meet)";
         match self {
-            Self::Name => "name",
-            Self::Connection => "connection",
-            Self::Ids => "ids",
-            Self::Registrar => "registrar",
-            Self::Addresses => "addresses",
-            Self::RelayPorts => "relay ports",
-            Self::Relay => "relay",
-            Self::Range => "port range",
-            Self::Router => "your router",
-        }
-    }
-
-    /// What it means for a game that this hop failed.
-    const fn without(self) -> &'static str {
-        match self {
-            Self::Name => "players cannot find the server by this name",
-            Self::Connection => "players cannot connect to the server",
-            Self::Ids => "players get no ids from what answers there",
-            Self::Registrar => "players connect, but cannot register their address (UDP)",
-            Self::Addresses => "players are not told each other's addresses",
-            Self::RelayPorts => "players get no relay",
-            Self::Relay | Self::Range => {
-                "the relay carries nothing (only players who can punch through would meet)"
+            Self::Name => ("name", "players cannot find the server by this name"),
+            Self::Connection => ("connection", "players cannot connect to the server"),
+            Self::Ids => ("ids", "players get no ids from what answers there"),
+            Self::Registrar => {
+                ("registrar", "players connect, but cannot register their address (UDP)")
             }
-            Self::Router => "this never fails",
+            Self::Addresses => ("addresses", "players are not told each other's addresses"),
+            Self::RelayPorts => ("relay ports", "players get no relay"),
+            Self::Relay => ("relay", NO_RELAY),
+            Self::Range => ("port range", NO_RELAY),
+            Self::Router => ("your router", "this never fails"),
         }
     }
 }
 
 /// How a hop went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mark {
+pub(super) enum Mark {
     /// As a game needs it.
     Ok,
     /// As a game needs it, with something worth knowing.
@@ -102,118 +81,79 @@ pub(crate) enum Mark {
 }
 
 impl Mark {
-    const fn text(self) -> &'static str {
+    /// As it is shown, and the parameters of its colour's ANSI escape.
+    const fn words(self) -> (&'static str, &'static str) {
         match self {
-            Self::Ok => "ok",
-            Self::Note => "note",
-            Self::Warn => "warn",
-            Self::Fail => "FAIL",
-        }
-    }
-
-    /// An ANSI escape for the colour.
-    const fn colour(self) -> &'static str {
-        match self {
-            Self::Ok => "\x1b[32m",
-            Self::Note => "\x1b[36m",
-            Self::Warn => "\x1b[33m",
-            Self::Fail => "\x1b[1;31m",
+            Self::Ok => ("ok", "32"),
+            Self::Note => ("note", "36"),
+            Self::Warn => ("warn", "33"),
+            Self::Fail => ("FAIL", "1;31"),
         }
     }
 }
 
-/// Whether marks have colours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Style {
-    /// For files and pipes.
-    Plain,
-    /// For terminals.
-    Coloured,
-}
-
-/// One hop, tried.
+/// What was found at one hop.
 #[derive(Clone, Debug)]
-pub(crate) struct Step {
-    /// Which one.
-    pub(crate) hop: Hop,
-    /// How it went.
-    pub(crate) mark: Mark,
-    /// What was seen.
-    pub(crate) seen: String,
+pub(super) struct Finding {
+    pub(super) hop: Hop,
+    pub(super) mark: Mark,
+    /// In words.
+    pub(super) seen: String,
     /// What helps, a sentence or two each; mostly empty if nothing failed.
-    pub(crate) remedies: Vec<String>,
+    pub(super) remedies: Vec<String>,
     /// What a failure means for a game: the end of a sentence.
-    pub(crate) meaning: &'static str,
-    /// How long it took.
-    pub(crate) took: Duration,
+    pub(super) meaning: &'static str,
+    /// How long the hop took.
+    pub(super) took: Duration,
     /// The same for programs: an object.
-    pub(crate) facts: Value,
+    pub(super) facts: Value,
 }
 
-impl Step {
+impl Finding {
     /// A hop that went well.
-    pub(crate) fn ok(hop: Hop, seen: impl Into<String>) -> Self {
+    pub(super) fn ok(hop: Hop, seen: impl Into<String>) -> Self {
         Self {
             hop,
             mark: Mark::Ok,
             seen: seen.into(),
             remedies: Vec::new(),
-            meaning: hop.without(),
+            meaning: hop.words().1,
             took: Duration::ZERO,
             facts: json!({}),
         }
     }
 
     /// A hop that did not, and what helps.
-    pub(crate) fn fail(hop: Hop, seen: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub(super) fn fail(hop: Hop, seen: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { mark: Mark::Fail, ..Self::ok(hop, seen) }.and_remedy(remedy)
     }
 
-    /// The same, with another meaning for a game than that the whole hop fails.
-    pub(crate) fn meaning(self, meaning: &'static str) -> Self {
-        Self { meaning, ..self }
-    }
-
-    /// The same with a mark.
-    pub(crate) fn marked(self, mark: Mark) -> Self {
-        Self { mark, ..self }
-    }
-
     /// The same with one more remedy.
-    pub(crate) fn and_remedy(mut self, remedy: impl Into<String>) -> Self {
+    pub(super) fn and_remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedies.push(remedy.into());
         self
     }
 
+    /// The same with something worth knowing.
+    pub(super) fn note(mut self, remedy: impl Into<String>) -> Self {
+        if self.mark == Mark::Ok {
+            self.mark = Mark::Note;
+        }
+        self.and_remedy(remedy)
+    }
+
     /// The same with facts for programs.
-    pub(crate) fn with_facts(self, facts: Value) -> Self {
+    pub(super) fn with_facts(self, facts: Value) -> Self {
         Self { facts, ..self }
     }
 
-    /// For a terminal: some whole lines of at most 80 columns, but for words that are longer.
-    pub(crate) fn text(&self, style: Style) -> String {
-        let mark = match style {
-            Style::Plain => format!("{:<4}", self.mark.text()),
-            Style::Coloured => format!("{}{:<4}\x1b[0m", self.mark.colour(), self.mark.text()),
-        };
-        let name = self.hop.name();
-        let mut text = format!("  {mark}  {name:<12}  ");
-        wrap(&mut text, &format!("{}{}", self.seen, self.time()), INDENT);
-        for remedy in &self.remedies {
-            let _ = write!(text, "{:INDENT$}-> ", "");
-            wrap(&mut text, remedy, INDENT + 3);
-        }
-        text
-    }
-
-    /// How long it took, where that says something of the way to the server.
+    /// How long it took, where that says something about the way to the server.
     fn time(&self) -> String {
         let says_nothing = matches!(self.hop, Hop::Relay | Hop::Range | Hop::Router);
-        if says_nothing || self.mark == Mark::Fail {
-            return String::new();
-        }
         let millis = self.took.as_secs_f64() * 1000.0;
-        if millis < 9.95 {
+        if says_nothing || self.mark == Mark::Fail {
+            String::new()
+        } else if millis < 9.95 {
             format!(" ({millis:.1}{NO_BREAK}ms)")
         } else if millis < 999.5 {
             format!(" ({millis:.0}{NO_BREAK}ms)")
@@ -224,8 +164,8 @@ impl Step {
 
     fn json(&self) -> Value {
         json!({
-            "hop": self.hop.name(),
-            "mark": self.mark.text(),
+            "hop": self.hop.words().0,
+            "mark": self.mark.words().0,
             "seen": self.seen,
             "remedies": self.remedies.iter().map(|text| text.replace(NO_BREAK, " ")).collect::<Vec<_>>(),
             "milliseconds": u64::try_from(self.took.as_millis()).unwrap_or(u64::MAX),
@@ -234,94 +174,94 @@ impl Step {
     }
 }
 
-/// Whether a game would work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// For everybody.
-    Works,
-    /// For some players.
-    Partly,
-    /// It would fail at this hop, with this meaning.
-    FailsAt(Hop, &'static str),
-}
-
-/// All hops that were tried.
+/// What was found at all hops that were tried, in their order.
 #[derive(Clone, Debug)]
-pub(crate) struct Report {
-    target: String,
-    steps: Vec<Step>,
+pub(super) struct Report {
+    /// The server.
+    pub(super) target: String,
+    pub(super) findings: Vec<Finding>,
 }
 
 impl Report {
-    /// What was seen at `target`, in order; at least one hop.
-    pub(crate) fn new(target: String, steps: Vec<Step>) -> Self {
-        Self { target, steps }
-    }
-    /// Whether a game would work.
-    pub(crate) fn verdict(&self) -> Verdict {
-        let is_partly = self.steps.iter().any(|step| step.mark == Mark::Warn);
-        let failed = self.steps.iter().find(|step| step.mark == Mark::Fail);
-        match failed {
-            // The two ports of the first pair were silent, but others are not.
-            Some(step) if is_partly && step.hop == Hop::Relay => Verdict::Partly,
-            Some(step) => Verdict::FailsAt(step.hop, step.meaning),
-            None if is_partly => Verdict::Partly,
-            None => Verdict::Works,
-        }
-    }
-
     /// Whether a game would work for everybody.
-    pub(crate) fn is_good(&self) -> bool {
-        self.verdict() == Verdict::Works
+    pub(super) fn is_good(&self) -> bool {
+        self.verdict().0 == Mark::Ok
     }
 
-    fn verdict_text(&self) -> String {
-        match self.verdict() {
-            Verdict::Works => "A game would work.".to_owned(),
-            Verdict::Partly => {
-                "A game would work for some players only: a part of the relay ports is silent."
-                    .to_owned()
+    /// Whether a game would work: for everybody, for some (a warning) or not.
+    fn verdict(&self) -> (Mark, String) {
+        let is_partly = self.findings.iter().any(|finding| finding.mark == Mark::Warn);
+        let failed = self.findings.iter().find(|finding| finding.mark == Mark::Fail);
+        match failed {
+            // If other relay ports answer, it does not matter that the first two are silent.
+            Some(finding) if !(is_partly && finding.hop == Hop::Relay) => {
+                (Mark::Fail, format!("A game would NOT work: {}.", finding.meaning))
             }
-            Verdict::FailsAt(_, meaning) => format!("A game would NOT work: {meaning}."),
+            _ if is_partly => (
+                Mark::Warn,
+                "A game would work for some players only: a part of the relay ports is silent."
+                    .to_owned(),
+            ),
+            _ => (Mark::Ok, "A game would work.".to_owned()),
         }
     }
 
     fn not_tried(&self) -> Vec<&'static str> {
-        let tried = |hop: &Hop| self.steps.iter().any(|step| step.hop == *hop);
-        Hop::ALL.iter().filter(|hop| !tried(hop)).map(|hop| hop.name()).collect()
+        let is_tried = |hop: &Hop| self.findings.iter().any(|finding| finding.hop == *hop);
+        Hop::ALL.iter().filter(|hop| !is_tried(hop)).map(|hop| hop.words().0).collect()
+    }
+
+    /// One object, on several lines.
+    pub(super) fn json(&self) -> String {
+        let report = json!({
+            "target": self.target,
+            "works": self.is_good(),
+            "verdict": self.verdict().1,
+            "hops": self.findings.iter().map(Finding::json).collect::<Vec<_>>(),
+            "not_tried": self.not_tried(),
+        });
+        format!("{report:#}\n")
+    }
+}
+
+/// A terminal or a file: lines of at most 80 columns, but for words that are longer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Screen {
+    pub(super) has_colours: bool,
+}
+
+impl Screen {
+    /// The lines of one hop.
+    pub(super) fn finding(self, finding: &Finding) -> String {
+        let (mark, colour) = finding.mark.words();
+        let mark = self.paint(colour, &format!("{mark:<4}"));
+        let mut text = format!("  {mark}  {:<12}  ", finding.hop.words().0);
+        wrap(&mut text, &format!("{}{}", finding.seen, finding.time()), INDENT);
+        for remedy in &finding.remedies {
+            let _ = write!(text, "{:INDENT$}-> ", "");
+            wrap(&mut text, remedy, INDENT + 3);
+        }
+        text
     }
 
     /// What stands behind the hops' lines: what was not tried, and the verdict.
-    pub(crate) fn ending(&self, style: Style) -> String {
+    pub(super) fn ending(self, report: &Report) -> String {
         let mut text = String::new();
-        let not_tried = self.not_tried();
+        let not_tried = report.not_tried();
         if !not_tried.is_empty() {
             text.push_str("  --    ");
             wrap(&mut text, &format!("not tried: {}", not_tried.join(", ")), 8);
         }
-        let (colour, end) = match (style, self.verdict()) {
-            (Style::Plain, _) => ("", ""),
-            (Style::Coloured, Verdict::Works) => ("\x1b[1;32m", "\x1b[0m"),
-            (Style::Coloured, Verdict::Partly) => ("\x1b[1;33m", "\x1b[0m"),
-            (Style::Coloured, Verdict::FailsAt(..)) => ("\x1b[1;31m", "\x1b[0m"),
-        };
+        let (mark, words) = report.verdict();
         let mut verdict = String::new();
-        wrap(&mut verdict, &self.verdict_text(), 0);
-        let _ = writeln!(text, "\n{colour}{}{end}", verdict.trim_end());
+        wrap(&mut verdict, &words, 0);
+        let bold = format!("1;{}", mark.words().1);
+        let _ = writeln!(text, "\n{}", self.paint(&bold, verdict.trim_end()));
         text
     }
 
-    /// One object, on several lines.
-    pub(crate) fn json(&self) -> String {
-        let steps: Vec<Value> = self.steps.iter().map(Step::json).collect();
-        let report = json!({
-            "target": self.target,
-            "works": self.is_good(),
-            "verdict": self.verdict_text(),
-            "hops": steps,
-            "not_tried": self.not_tried(),
-        });
-        format!("{report:#}\n")
+    fn paint(self, colour: &str, text: &str) -> String {
+        if self.has_colours { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
     }
 }
 
@@ -347,37 +287,48 @@ fn wrap(text: &mut String, words: &str, indent: usize) {
 mod tests {
     use super::*;
 
-    fn report(marks: &[(Hop, Mark)]) -> Report {
-        let steps = marks.iter().map(|(hop, mark)| Step::ok(*hop, "seen").marked(*mark));
-        Report::new("a".to_owned(), steps.collect())
-    }
+    const PLAIN: Screen = Screen { has_colours: false };
+    const COLOURED: Screen = Screen { has_colours: true };
 
     #[test]
     fn verdicts() {
-        let fails_at = |hop: Hop| Verdict::FailsAt(hop, hop.without());
-        let cases: [(&[(Hop, Mark)], Verdict); 6] = [
-            (&[(Hop::Relay, Mark::Ok), (Hop::Router, Mark::Note)], Verdict::Works),
-            (&[(Hop::Relay, Mark::Ok), (Hop::Range, Mark::Warn)], Verdict::Partly),
-            (&[(Hop::Relay, Mark::Fail), (Hop::Range, Mark::Warn)], Verdict::Partly),
-            (&[(Hop::Relay, Mark::Fail), (Hop::Range, Mark::Fail)], fails_at(Hop::Relay)),
-            (&[(Hop::Relay, Mark::Ok), (Hop::Range, Mark::Fail)], fails_at(Hop::Range)),
-            (&[(Hop::Name, Mark::Fail)], fails_at(Hop::Name)),
+        let cases = [
+            (vec![(Hop::Relay, Mark::Ok), (Hop::Router, Mark::Note)], Mark::Ok, "would work."),
+            (
+                vec![(Hop::Relay, Mark::Ok), (Hop::Range, Mark::Warn)],
+                Mark::Warn,
+                "some players only",
+            ),
+            (vec![(Hop::Relay, Mark::Fail), (Hop::Range, Mark::Warn)], Mark::Warn, "some players"),
+            (
+                vec![(Hop::Relay, Mark::Fail), (Hop::Range, Mark::Fail)],
+                Mark::Fail,
+                "carries nothing",
+            ),
+            (vec![(Hop::Relay, Mark::Ok), (Hop::Range, Mark::Fail)], Mark::Fail, "carries nothing"),
+            (vec![(Hop::Name, Mark::Fail)], Mark::Fail, "NOT work: players cannot find the server"),
         ];
-        for (marks, verdict) in cases {
-            let report = report(marks);
-            assert_eq!(report.verdict(), verdict, "{marks:?}");
-            assert_eq!(report.is_good(), verdict == Verdict::Works);
+        for (marks, mark, words) in cases {
+            let found =
+                |(hop, mark): &(Hop, Mark)| Finding { mark: *mark, ..Finding::ok(*hop, "seen") };
+            let findings = marks.iter().map(found).collect();
+            let report = Report { target: "a".to_owned(), findings };
+            let (verdict, text) = report.verdict();
+            assert_eq!(verdict, mark, "{marks:?}");
+            assert!(text.contains(words), "{text}");
+            assert_eq!(report.is_good(), mark == Mark::Ok);
             let json: Value = serde_json::from_str(&report.json()).unwrap();
-            assert_eq!(json["works"], verdict == Verdict::Works);
-            let shown = report.ending(Style::Plain).replace('\n', " ");
-            assert!(shown.contains(json["verdict"].as_str().unwrap()), "{shown}");
+            assert_eq!(json["works"], mark == Mark::Ok);
+            assert_eq!(json["verdict"], text);
+            let shown = PLAIN.ending(&report).replace('\n', " ");
+            assert!(shown.contains(&text), "{shown}");
         }
     }
 
     #[test]
     fn lines_are_aligned_and_at_most_80_columns() {
-        let step = Step::fail(Hop::Registrar, "word ".repeat(40), "help ".repeat(40));
-        let text = step.text(Style::Plain);
+        let finding = Finding::fail(Hop::Registrar, "word ".repeat(40), "help ".repeat(40));
+        let text = PLAIN.finding(&finding);
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines.iter().all(|line| line.len() <= WIDTH && line.trim_end() == *line), "{text}");
         assert!(lines[0].starts_with("  FAIL  registrar     word word"), "{text}");
@@ -388,17 +339,16 @@ mod tests {
     #[test]
     fn every_hop_has_a_name_that_fits() {
         for hop in Hop::ALL {
-            assert!(hop.name().len() <= 12);
-            assert!(Step::ok(hop, "x").text(Style::Plain).starts_with("  ok    "));
+            assert!(hop.words().0.len() <= 12);
         }
     }
 
     #[test]
     fn colours_are_only_for_terminals() {
-        let step = Step::ok(Hop::Name, "x");
-        assert!(!step.text(Style::Plain).contains('\x1b'));
-        assert!(step.text(Style::Coloured).contains("\x1b[32mok  \x1b[0m"));
-        let colourless = step.text(Style::Coloured).replace("\x1b[32m", "").replace("\x1b[0m", "");
-        assert_eq!(colourless, step.text(Style::Plain));
+        let finding = Finding::ok(Hop::Name, "x");
+        let coloured = COLOURED.finding(&finding);
+        assert!(coloured.contains("\x1b[32mok  \x1b[0m"));
+        let colourless = coloured.replace("\x1b[32m", "").replace("\x1b[0m", "");
+        assert_eq!(colourless, PLAIN.finding(&finding));
     }
 }

@@ -1,11 +1,10 @@
-//! Resolves no name: what was asked for on the command line, and whether it can be meant.
+//! The command line of `noray probe`, and whether it can be meant.
 
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
 use argh::FromArgs;
-
 use noray::config::units::{PortList, parse_digits};
 
 /// The port that is probed if none is named: the default of `NORAY_SOCKET_PORT`.
@@ -19,25 +18,24 @@ pub(crate) struct Request {
     /// the server: a name, an IPv4 or an IPv6 address, with its TCP port if that is not 8890; an IPv6
     /// address that has a port stands in brackets
     #[argh(positional, arg_name = "host[:port]")]
-    pub(crate) target: Target,
+    pub(super) target: Target,
     /// the server's NORAY_UDP_REGISTRAR_PORT (default: 8809)
     #[argh(option, arg_name = "port", default = "8809", from_str_fn(port))]
-    pub(crate) registrar_port: u16,
+    pub(super) registrar_port: u16,
     /// the server's NORAY_UDP_RELAY_PORTS (default: 49152-51200)
     #[argh(option, arg_name = "ports", default = "(49_152..=51_200).collect()")]
-    pub(crate) relay_ports: PortList,
+    pub(super) relay_ports: PortList,
     /// print JSON, at the end
     #[argh(switch)]
-    pub(crate) json: bool,
+    pub(super) json: bool,
 }
 
 /// A server, as it was named.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Target {
+pub(super) struct Target {
     /// A name or an IP address, without brackets.
-    pub(crate) host: String,
-    /// Its TCP port for players.
-    pub(crate) port: u16,
+    pub(super) host: String,
+    pub(super) port: u16,
 }
 
 impl FromStr for Target {

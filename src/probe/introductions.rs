@@ -1,0 +1,207 @@
+//! The hops over TCP: two bots get their ids, are told each other's addresses, and two relay ports.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use noray::config::units::PortList;
+use noray::limits::network::is_public;
+use noray::operation::clock;
+use serde_json::json;
+
+use super::answers::{Answer, Refusal};
+use super::bots::{Bot, Bots, CLIENT, HOST};
+use super::control::{ControlConnection, NoAnswer};
+use super::play::Link;
+use super::report::{Finding, Hop};
+use super::{ANSWER_TIME, HopResult};
+
+/// A bot's address, as its own machine and as the server sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) local: SocketAddr,
+    pub(super) external: SocketAddr,
+}
+
+/// `register-host`: gives a host, at the end of `control`, and a client, at a connection of its own, their ids.
+pub(super) fn give_ids(control: ControlConnection, registrar_port: u16) -> HopResult<Bots> {
+    let port = control.server.port();
+    let bots = two_bots(control, registrar_port).map_err(|why| no_ids(&why, port))?;
+    let finding = Finding::ok(Hop::Ids, "a host and a client have got their ids")
+        .with_facts(json!({ "answers_errors": bots.answers_errors }));
+    let finding = if bots.answers_errors {
+        finding
+    } else {
+        finding.note(
+            "This server does not say why something fails, as the older one in JavaScript. \
+             Some failures are only silence below.",
+        )
+    };
+    Ok((finding, bots))
+}
+
+fn two_bots(control: ControlConnection, registrar_port: u16) -> Result<Bots, NoAnswer> {
+    let mut bots = Bots::new(control.server, registrar_port)?;
+    bots.add(Bot::join(control, ANSWER_TIME)?)?;
+    let control = ControlConnection::open(bots.server, ANSWER_TIME)?;
+    bots.add(Bot::join(control, ANSWER_TIME)?)?;
+    // No server knows the first command, and every server answers the second one.
+    let host = &mut bots.all[HOST].control;
+    host.send("probe\necho noray-probe\n");
+    let echo = |answer| (answer == Answer::Echo).then_some(());
+    let answer = host.wait_for(clock::now() + ANSWER_TIME, echo);
+    bots.answers_errors = matches!(answer, Err(NoAnswer::Refused(_)));
+    Ok(bots)
+}
+
+fn no_ids(why: &NoAnswer, port: u16) -> Finding {
+    let not_noray =
+        format!("Is {port} the server's NORAY_SOCKET_PORT? Another program has this port.");
+    let (seen, remedy) = match why {
+        NoAnswer::Broken(error) => (
+            format!("this machine or the way to the server: {error}"),
+            "Try again. If it stays so, look at this machine's network.".to_owned(),
+        ),
+        NoAnswer::Refused(refusal) => (format!("`{}`", refusal.text), code_remedy(refusal)),
+        NoAnswer::Foreign(text) => {
+            (format!("{port}/tcp answers, but not as noray: `{text}`"), not_noray)
+        }
+        NoAnswer::NoLine => {
+            (format!("{port}/tcp answers, but not as noray: no lines of text"), not_noray)
+        }
+        NoAnswer::Silence => (
+            format!("{port}/tcp accepts, and then says nothing for {} s", ANSWER_TIME.as_secs()),
+            format!("{not_noray} If it is noray, restart it: systemctl restart noray."),
+        ),
+        NoAnswer::Closed => (
+            format!("{port}/tcp accepts, and closes without a word"),
+            format!(
+                "{not_noray} Or something in front of the server takes the connection: a proxy or \
+                 port mapping with no noray behind it."
+            ),
+        ),
+    };
+    Finding::fail(Hop::Ids, seen, remedy)
+}
+
+/// What helps against an error that the server named.
+fn code_remedy(refusal: &Refusal) -> String {
+    match refusal.code.as_str() {
+        "server-full" => {
+            "Raise NORAY_MAX_CONNECTIONS on the server; if many players share your IP address, \
+             NORAY_MAX_CONNECTIONS_PER_IP. Its log may say that LimitNOFILE= is too low."
+        }
+        "draining" => "The server is shutting down. Probe again when it has restarted.",
+        "ids-exhausted" => "Raise NORAY_OID_LENGTH on the server: its OpenIDs are too short.",
+        "rate-limited" => "Wait a minute and probe again.",
+        "relays-exhausted" => {
+            "All relay ports are in use, or few could be had at the server's start (its log warns). \
+             Widen NORAY_UDP_RELAY_PORTS, and the firewalls with it."
+        }
+        _ => "The README's table of codes says what it means; the server's log may say more.",
+    }
+    .to_owned()
+}
+
+/// One bot asks for an introduction to each of `hosts`: what it is told, and what the host is told.
+///
+/// The answers to one asker come in its order, and a host gets one for each asker. So nobody else may ask meanwhile.
+pub(super) fn introduce<T>(
+    bots: &mut Bots,
+    asker: usize,
+    hosts: &[usize],
+    command: &str,
+    pick: fn(Answer) -> Option<T>,
+    deadline: Instant,
+) -> Vec<Result<[T; 2], NoAnswer>> {
+    let line = |host: &usize| format!("{command} {}\n", bots.all[*host].oid);
+    let lines: String = hosts.iter().map(line).collect();
+    bots.all[asker].control.send(&lines);
+    let mut hear = |bot: usize| bots.all[bot].control.wait_for(deadline, pick);
+    hosts.iter().map(|host| Ok([hear(asker)?, hear(*host)?])).collect()
+}
+
+/// Introduces the client to the host.
+fn introduce_both<T>(
+    bots: &mut Bots,
+    hop: Hop,
+    command: &str,
+    pick: fn(Answer) -> Option<T>,
+) -> Result<[T; 2], Finding> {
+    let deadline = clock::now() + ANSWER_TIME;
+    let mut told = introduce(bots, CLIENT, &[HOST], command, pick, deadline);
+    let told = told.pop().expect("there is one result for each host");
+    told.map_err(|why| {
+        let (seen, remedy) = match why {
+            NoAnswer::Refused(refusal) => (format!("`{}`", refusal.text), code_remedy(&refusal)),
+            NoAnswer::Closed | NoAnswer::Broken(_) => (
+                format!("the server ended the connection at `{command}`"),
+                "Did it restart? Look at its log, and probe again.".to_owned(),
+            ),
+            NoAnswer::Silence | NoAnswer::NoLine | NoAnswer::Foreign(_) => {
+                let hint = if hop == Hop::RelayPorts && !bots.answers_errors {
+                    "An old server is silent when all relay ports are in use: widen \
+                     NORAY_UDP_RELAY_PORTS, and the firewalls with it. Look at its log."
+                } else {
+                    "Look at the server's log."
+                };
+                let seconds = ANSWER_TIME.as_secs();
+                (format!("no answer to `{command}` in {seconds} s"), hint.to_owned())
+            }
+        };
+        Finding::fail(hop, seen, remedy)
+    })
+}
+
+/// `connect`: how the host and the client are seen.
+pub(super) fn tell_addresses(bots: &mut Bots) -> HopResult<[Seen; 2]> {
+    let pick = |answer| if let Answer::Connect(address) = answer { Some(address) } else { None };
+    let told = introduce_both(bots, Hop::Addresses, "connect", pick)?;
+    let [host, client] = told;
+    let seen = [(HOST, host), (CLIENT, client)]
+        .map(|(bot, external)| Seen { local: bots.all[bot].local, external });
+    let text = if host.ip() == client.ip() {
+        format!("you are seen at {}, ports {} and {}", host.ip(), host.port(), client.port())
+    } else {
+        format!("the host is seen at {host}, the client at {client}")
+    };
+    let facts = json!({ "host": host.to_string(), "client": client.to_string() });
+    let finding = Finding::ok(Hop::Addresses, text).with_facts(facts);
+    let is_hidden = |seen: &Seen| !is_public(seen.external.ip()) && seen.external != seen.local;
+    let finding = if seen.iter().any(is_hidden) && is_public(bots.server.ip()) {
+        finding.note(
+            "That is no address of the internet, so nobody can punch through to it. Does noray run in \
+             a container? Let it use the host's network.",
+        )
+    } else if host.ip() != client.ip() {
+        finding.note(
+            "Your carrier gives you several addresses. Such players need \
+             NORAY_UDP_RELAY_LATCHING=any on the server.",
+        )
+    } else {
+        finding
+    };
+    Ok((finding, seen))
+}
+
+/// The port of a `connect-relay`.
+pub(super) fn relay_port(answer: Answer) -> Option<u16> {
+    if let Answer::ConnectRelay(port) = answer { Some(port) } else { None }
+}
+
+/// `connect-relay`: the two ports.
+pub(super) fn tell_relay_ports(bots: &mut Bots, range: &PortList) -> HopResult<Link> {
+    let ports = introduce_both(bots, Hop::RelayPorts, "connect-relay", relay_port)?;
+    let [to_host, to_client] = ports;
+    let seen = format!("{to_host} leads to the host, {to_client} to the client");
+    let facts = json!({ "to_host": to_host, "to_client": to_client });
+    let finding = Finding::ok(Hop::RelayPorts, seen).with_facts(facts);
+    let finding = if ports.iter().all(|port| range.contains(*port)) {
+        finding
+    } else {
+        finding.note(format!(
+            "Not in {range}: give --relay-ports what NORAY_UDP_RELAY_PORTS is on the server, and open \
+             those ports in the firewalls. Only few of them are tried now."
+        ))
+    };
+    Ok((finding, Link { bots: [CLIENT, HOST], ports }))
+}
