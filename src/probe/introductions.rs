@@ -1,7 +1,10 @@
-//! The hops over TCP: two bots get their ids, are told each other's addresses, and two relay ports.
+//! The hops over TCP: two bots get their ids, are told each other's addresses, and two relay ports. Then a crowd of
+//! further bots gets the same.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::ops::Range;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use noray::config::units::PortList;
 use noray::limits::network::is_public;
@@ -12,8 +15,15 @@ use super::answers::{Answer, Refusal};
 use super::bots::{Bot, Bots, CLIENT, HOST};
 use super::control::{ControlConnection, NoAnswer};
 use super::play::Link;
+use super::registrar::register;
 use super::report::{Finding, Hop};
 use super::{ANSWER_TIME, HopResult};
+
+/// How long a bot of the crowd may take to connect, and then to get its ids.
+const JOIN_TIME: Duration = Duration::from_secs(2);
+
+/// How long all introductions may take together.
+const INTRODUCTION_TIME: Duration = Duration::from_secs(3);
 
 /// A bot's address, as its own machine and as the server sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,15 +38,12 @@ pub(super) fn give_ids(control: ControlConnection, registrar_port: u16) -> HopRe
     let bots = two_bots(control, registrar_port).map_err(|why| no_ids(&why, port))?;
     let finding = Finding::ok(Hop::Ids, "a host and a client have got their ids")
         .with_facts(json!({ "answers_errors": bots.answers_errors }));
-    let finding = if bots.answers_errors {
-        finding
-    } else {
-        finding.note(
-            "This server does not say why something fails, as the older one in JavaScript. \
-             Some failures are only silence below.",
-        )
-    };
-    Ok((finding, bots))
+    if bots.answers_errors {
+        return Ok((finding, bots));
+    }
+    let note = "This server does not say why something fails, as the older one in JavaScript. Some \
+                failures are only silence below.";
+    Ok((finding.note(note), bots))
 }
 
 fn two_bots(control: ControlConnection, registrar_port: u16) -> Result<Bots, NoAnswer> {
@@ -105,7 +112,7 @@ fn code_remedy(refusal: &Refusal) -> String {
 /// One bot asks for an introduction to each of `hosts`: what it is told, and what the host is told.
 ///
 /// The answers to one asker come in its order, and a host gets one for each asker. So nobody else may ask meanwhile.
-pub(super) fn introduce<T>(
+fn introduce<T>(
     bots: &mut Bots,
     asker: usize,
     hosts: &[usize],
@@ -155,8 +162,7 @@ fn introduce_both<T>(
 /// `connect`: how the host and the client are seen.
 pub(super) fn tell_addresses(bots: &mut Bots) -> HopResult<[Seen; 2]> {
     let pick = |answer| if let Answer::Connect(address) = answer { Some(address) } else { None };
-    let told = introduce_both(bots, Hop::Addresses, "connect", pick)?;
-    let [host, client] = told;
+    let [host, client] = introduce_both(bots, Hop::Addresses, "connect", pick)?;
     let seen = [(HOST, host), (CLIENT, client)]
         .map(|(bot, external)| Seen { local: bots.all[bot].local, external });
     let text = if host.ip() == client.ip() {
@@ -184,7 +190,7 @@ pub(super) fn tell_addresses(bots: &mut Bots) -> HopResult<[Seen; 2]> {
 }
 
 /// The port of a `connect-relay`.
-pub(super) fn relay_port(answer: Answer) -> Option<u16> {
+fn relay_port(answer: Answer) -> Option<u16> {
     if let Answer::ConnectRelay(port) = answer { Some(port) } else { None }
 }
 
@@ -195,13 +201,68 @@ pub(super) fn tell_relay_ports(bots: &mut Bots, range: &PortList) -> HopResult<L
     let seen = format!("{to_host} leads to the host, {to_client} to the client");
     let facts = json!({ "to_host": to_host, "to_client": to_client });
     let finding = Finding::ok(Hop::RelayPorts, seen).with_facts(facts);
-    let finding = if ports.iter().all(|port| range.contains(*port)) {
-        finding
-    } else {
-        finding.note(format!(
-            "Not in {range}: give --relay-ports what NORAY_UDP_RELAY_PORTS is on the server, and open \
-             those ports in the firewalls. Only few of them are tried now."
-        ))
-    };
-    Ok((finding, Link { bots: [CLIENT, HOST], ports }))
+    let link = Link { bots: [CLIENT, HOST], ports };
+    if ports.iter().all(|port| range.contains(*port)) {
+        return Ok((finding, link));
+    }
+    let note = format!(
+        "Not in {range}: give --relay-ports what NORAY_UDP_RELAY_PORTS is on the server, and open \
+         those ports in the firewalls. Only few of them are tried now."
+    );
+    Ok((finding.note(note), link))
+}
+
+/// The introductions of a crowd, as far as the server made them.
+#[derive(Default)]
+pub(super) struct Crowd {
+    pub(super) links: Vec<Link>,
+    /// How many pairs of bots got no relay.
+    pub(super) failed: usize,
+    /// Why the last one got none.
+    pub(super) why_failed: Option<String>,
+}
+
+/// Adds up to `size` bots and introduces each to each.
+///
+/// # Errors
+/// Why there is not a single introduction.
+pub(super) fn gather(bots: &mut Bots, size: usize) -> Result<Crowd, String> {
+    let (crowd_range, why_fewer) = join_all(bots, size);
+    let registered = register(bots, crowd_range.clone());
+    let members: Vec<usize> = crowd_range.filter(|bot| !registered.without.contains(bot)).collect();
+    let mut crowd = Crowd::default();
+    let deadline = clock::now() + INTRODUCTION_TIME;
+    for (index, asker) in members.iter().enumerate() {
+        let hosts = &members[index + 1..];
+        let told = introduce(bots, *asker, hosts, "connect-relay", relay_port, deadline);
+        for (host, told) in hosts.iter().zip(told) {
+            match told {
+                Ok(ports) => crowd.links.push(Link { bots: [*asker, *host], ports }),
+                Err(why) => {
+                    crowd.failed += 1;
+                    crowd.why_failed = Some(why.to_string());
+                }
+            }
+        }
+    }
+    if crowd.links.is_empty() {
+        let why = crowd.why_failed.or(why_fewer.map(|why| why.to_string()));
+        return Err(why.unwrap_or("too few players could register their address".to_owned()));
+    }
+    Ok(crowd)
+}
+
+/// Which bots joined, and why the others did not. All at once: one after another, far servers would take long.
+fn join_all(bots: &mut Bots, size: usize) -> (Range<usize>, Option<NoAnswer>) {
+    let (first, server) = (bots.all.len(), bots.server);
+    let join = || Bot::join(ControlConnection::open(server, JOIN_TIME)?, JOIN_TIME);
+    let joined: Vec<_> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..size).map(|_| scope.spawn(join)).collect();
+        threads.into_iter().map(|thread| thread.join().expect("joining does not panic")).collect()
+    });
+    let mut why_fewer = None;
+    for bot in joined {
+        why_fewer = bot.and_then(|bot| Ok(bots.add(bot)?)).err().or(why_fewer);
+    }
+    (first..bots.all.len(), why_fewer)
 }

@@ -5,20 +5,18 @@
 //! |---|---|
 //! | `request` | the command line |
 //! | `report` | what was found at each hop, as text and as JSON |
-//! | [`answers`], [`datagram`] | bytes: a server's lines, and the bots' own datagrams |
+//! | [`answers`] | what a server's lines say |
 //! | `control`, `bots`, `play` | sockets: a bot's TCP connection, the bots with their UDP, datagrams through relays |
-//! | `reach`, `introductions`, `registrar`, `relay`, `range` with its `crowd`, `router` | the hops |
+//! | `reach`, `introductions`, `registrar`, `relay`, `range`, `router` | the hops |
 //!
 //! - Invariant: memory and time are bounded whatever the server sends; every wait has a deadline.
 //! - Invariant: a PrivateID goes to the server and nowhere else.
 //! - Invariant: an old server, which answers no errors, is never sent anything from an unregistered socket: it would
 //!   give each a port outside its range.
 
-pub(crate) mod answers;
+mod answers;
 mod bots;
 mod control;
-mod crowd;
-pub(crate) mod datagram;
 mod introductions;
 mod play;
 mod range;

@@ -7,7 +7,51 @@ use std::time::{Duration, Instant};
 use noray::operation::clock;
 
 use super::bots::{Arrival, Bots, Socket};
-use super::datagram::{Purpose, Side, Tag, Token};
+
+/// What a datagram is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Purpose {
+    /// To be heard, from the registered socket.
+    Hello,
+    /// To be heard, from a socket that the server has not seen before.
+    Fresh,
+    /// To be echoed.
+    Ping,
+    /// A ping's echo.
+    Echo,
+}
+
+/// One of two introduced bots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Side {
+    /// The one that asked for the introduction: a game's client.
+    Asker,
+    /// The other.
+    Host,
+}
+
+impl Side {
+    /// Each at the index `self as usize`.
+    pub(super) const BOTH: [Self; 2] = [Self::Asker, Self::Host];
+
+    /// The partner's.
+    pub(super) fn other(self) -> Self {
+        Self::BOTH[1 - self as usize]
+    }
+}
+
+/// What a datagram says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Tag {
+    /// What it is for.
+    pub(super) purpose: Purpose,
+    /// Which of the introductions it belongs to.
+    pub(super) link: u8,
+    /// The side that sent it, or that sent the ping that it echoes.
+    pub(super) side: Side,
+    /// Which one of several.
+    pub(super) number: u8,
+}
 
 /// Two introduced bots, each at the index of its [`Side`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,13 +72,17 @@ pub(super) struct Pace {
     pub(super) after: Duration,
 }
 
+/// The content of a datagram: 8 random bytes, the same in all of a [`Play`], and 4 that tell its [`Tag`].
+type Payload = [u8; 12];
+
 /// What was sent through some links, and what of it was heard at the other side.
 pub(super) struct Play<'a> {
     bots: &'a mut Bots,
     pub(super) links: &'a [Link],
-    token: Token,
-    /// When each was sent first, and when each was heard first.
-    sent: BTreeMap<Tag, Instant>,
+    random: [u8; 8],
+    /// When each was sent first. Nothing else is heard.
+    sent: BTreeMap<Payload, (Tag, Instant)>,
+    /// When each was heard first.
     heard: BTreeMap<Tag, Instant>,
 }
 
@@ -42,10 +90,9 @@ impl<'a> Play<'a> {
     /// # Panics
     /// If the kernel has no random bytes, which does not happen.
     pub(super) fn new(bots: &'a mut Bots, links: &'a [Link]) -> Self {
-        let mut token = [0; 8];
-        getrandom::fill(&mut token).expect("the kernel always has random bytes");
-        let (sent, heard) = (BTreeMap::new(), BTreeMap::new());
-        Self { bots, links, token: Token(token), sent, heard }
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).expect("the kernel always has random bytes");
+        Self { bots, links, random, sent: BTreeMap::new(), heard: BTreeMap::new() }
     }
 
     /// In each round, counted from 0, sends what is `due`, in that order; ends when `is_done`, or when the pace says.
@@ -61,7 +108,6 @@ impl<'a> Play<'a> {
                 return;
             }
             for tag in due(self, round) {
-                self.sent.entry(tag).or_insert_with(clock::now);
                 self.send(tag, tag.side);
             }
             let is_last = round + 1 == pace.rounds;
@@ -96,25 +142,35 @@ impl<'a> Play<'a> {
         let echoes = self.heard.iter().filter(|(tag, _)| tag.purpose == Purpose::Echo);
         let own = echoes.filter(|(tag, _)| tag.side == side);
         let time = |(tag, heard): (&Tag, &Instant)| {
-            Some(*heard - *self.sent.get(&Tag { purpose: Purpose::Ping, ..*tag })?)
+            let ping = self.payload(Tag { purpose: Purpose::Ping, ..*tag });
+            self.sent.get(&ping).map(|(_, sent)| *heard - *sent)
         };
         own.filter_map(time).collect()
     }
 
+    fn payload(&self, tag: Tag) -> Payload {
+        let mut bytes = [0; 12];
+        bytes[..8].copy_from_slice(&self.random);
+        bytes[8..].copy_from_slice(&[tag.purpose as u8, tag.link, tag.side as u8, tag.number]);
+        bytes
+    }
+
     /// Sends from a side to its relay port.
-    fn send(&self, tag: Tag, side: Side) {
+    fn send(&mut self, tag: Tag, side: Side) {
         let link = self.links[usize::from(tag.link)];
         let is_fresh = tag.purpose == Purpose::Fresh;
         let socket = if is_fresh { Socket::Fresh } else { Socket::Registered };
         let (bot, port) = (link.bots[side as usize], link.ports[side as usize]);
+        let payload = self.payload(tag);
+        self.sent.entry(payload).or_insert_with(|| (tag, clock::now()));
         // A refusal counts as lost on the way.
-        let _ = self.bots.send((bot, socket), &self.token.encode(tag), port);
+        let _ = self.bots.send((bot, socket), &payload, port);
     }
 
     fn hear(&mut self, arrival: &Arrival) {
         let Ok((source, payload)) = &arrival.result else { return };
-        let Some(tag) = self.token.decode(payload) else { return };
-        let Some(link) = self.links.get(usize::from(tag.link)) else { return };
+        let Some((tag, _)) = self.sent.get(payload.as_slice()).copied() else { return };
+        let link = self.links[usize::from(tag.link)];
         let at = if tag.purpose == Purpose::Echo { tag.side } else { tag.side.other() };
         if source.ip() != self.bots.server.ip() || arrival.bot != link.bots[at as usize] {
             return;

@@ -20,9 +20,8 @@ use serde_json::json;
 
 use super::HopResult;
 use super::bots::Bots;
-use super::crowd::{Crowd, gather};
-use super::datagram::{Purpose, Side, Tag};
-use super::play::{Link, Pace, Play};
+use super::introductions::{Crowd, gather};
+use super::play::{Link, Pace, Play, Purpose, Side, Tag};
 use super::report::{Finding, Hop, Mark};
 use super::router::Votes;
 
@@ -181,8 +180,7 @@ pub(super) fn try_ports(
     } else {
         gather(bots, size).map_err(|why| format!("no more ports could be tried: {why}"))
     };
-    let crowd =
-        crowd.map_err(|seen| Finding { mark: Mark::Note, ..Finding::ok(Hop::Range, seen) })?;
+    let crowd = crowd.map_err(|seen| Finding::ok(Hop::Range, seen).marked(Mark::Note))?;
     let is_old = !bots.answers_errors;
     let mut play = Play::new(bots, &crowd.links);
     let mut turn = Turn { number: FRESH, takes_fresh: !is_old };
@@ -231,7 +229,7 @@ fn finding(tried: &BTreeMap<u16, bool>, crowd: &Crowd, range: &PortList) -> Find
     } else {
         let (seen, remedy) = division(tried, range);
         let seen = format!("of {count} relay ports tried, {seen}");
-        Finding { mark: Mark::Warn, ..Finding::fail(Hop::Range, seen, remedy) }
+        Finding::fail(Hop::Range, seen, remedy).marked(Mark::Warn)
     };
     let failed = crowd.failed;
     let finding = finding.with_facts(json!({

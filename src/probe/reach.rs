@@ -32,70 +32,48 @@ pub(super) fn resolve(target: &Target) -> HopResult<Vec<SocketAddr>> {
     addresses.truncate(MAX_ADDRESSES);
     let ips: Vec<String> = addresses.iter().map(|address| address.ip().to_string()).collect();
     let finding = Finding::ok(Hop::Name, ips.join(", ")).with_facts(json!({ "addresses": ips }));
-    let finding = if addresses.iter().any(SocketAddr::is_ipv4) {
-        finding
-    } else {
-        finding.note("No IPv4: the stock client of Godot cannot connect.")
-    };
-    Ok((finding, addresses))
+    if addresses.iter().any(SocketAddr::is_ipv4) {
+        return Ok((finding, addresses));
+    }
+    Ok((finding.note("No IPv4: the stock client of Godot cannot connect."), addresses))
 }
 
 /// A connection to the first of the addresses that takes one.
 pub(super) fn connect(addresses: &[SocketAddr]) -> HopResult<ControlConnection> {
-    let mut failed = Failed(Vec::new());
+    let (mut seen, mut errors, mut remedies) = (Vec::new(), Vec::new(), Vec::new());
     for address in addresses {
-        match ControlConnection::open(*address, ANSWER_TIME) {
-            Ok(control) => return Ok((connected(&control, &failed), control)),
-            Err(error) => failed.0.push((*address, error)),
-        }
-    }
-    let facts = json!({ "port": addresses[0].port(), "errors": failed.errors() });
-    Err(Finding::fail(Hop::Connection, failed.seen(), failed.remedy()).with_facts(facts))
-}
-
-fn connected(control: &ControlConnection, failed: &Failed) -> Finding {
-    let (ip, port) = (control.server.ip(), control.server.port());
-    let facts = json!({ "port": port, "address": ip.to_string(), "errors": failed.errors() });
-    let mut finding =
-        Finding::ok(Hop::Connection, format!("{port}/tcp answers at {ip}")).with_facts(facts);
-    if ip.is_loopback() || control.local.ip() == ip {
-        finding = finding.note(
-            "This is the server's own machine, so no firewall is tried. Probe from another one.",
-        );
-    }
-    if !failed.0.is_empty() {
-        finding.seen.push_str(&format!(", but {}", failed.seen()));
-        finding = finding.note(format!(
-            "Players try the first address only. Take the wrong ones out of the name's records, or: \
-             {}",
-            failed.remedy()
-        ));
-    }
-    finding
-}
-
-/// Addresses that take no connection, and why.
-struct Failed(Vec<(SocketAddr, io::Error)>);
-
-impl Failed {
-    /// For programs.
-    fn errors(&self) -> Vec<String> {
-        self.0.iter().map(|(address, error)| format!("{address}: {error}")).collect()
-    }
-
-    fn seen(&self) -> String {
-        let one = |(address, error): &(SocketAddr, io::Error)| {
-            let what = obstacle(error, address.port()).0;
-            format!("{}/tcp at {}: {what}", address.port(), address.ip())
+        let (ip, port) = (address.ip(), address.port());
+        let control = match ControlConnection::open(*address, ANSWER_TIME) {
+            Ok(control) => control,
+            Err(error) => {
+                let (what, remedy) = obstacle(&error, port);
+                seen.push(format!("{port}/tcp at {ip}: {what}"));
+                errors.push(format!("{address}: {error}"));
+                remedies.push(remedy);
+                continue;
+            }
         };
-        self.0.iter().map(one).collect::<Vec<_>>().join("; ")
+        let facts = json!({ "port": port, "address": ip.to_string(), "errors": errors });
+        let but = if seen.is_empty() { "" } else { ", but " };
+        let text = format!("{port}/tcp answers at {ip}{but}{}", seen.join("; "));
+        let mut finding = Finding::ok(Hop::Connection, text).with_facts(facts);
+        if ip.is_loopback() || control.local.ip() == ip {
+            finding = finding.note(
+                "This is the server's own machine, so no firewall is tried. Probe from another one.",
+            );
+        }
+        if let Some(remedy) = remedies.first() {
+            finding = finding.note(format!(
+                "Players try the first address only. Take the wrong ones out of the name's records, \
+                 or: {remedy}"
+            ));
+        }
+        return Ok((finding, control));
     }
-
-    /// What helps for the first one, which is the one that players use.
-    fn remedy(&self) -> String {
-        let first = self.0.first();
-        first.map_or(String::new(), |(address, error)| obstacle(error, address.port()).1)
-    }
+    let facts = json!({ "port": addresses[0].port(), "errors": errors });
+    // The first address is the one that players use.
+    let remedy = remedies.swap_remove(0);
+    Err(Finding::fail(Hop::Connection, seen.join("; "), remedy).with_facts(facts))
 }
 
 /// Why there is no connection, and what helps.

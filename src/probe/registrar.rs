@@ -26,16 +26,8 @@ pub(super) struct Registered {
     /// The bots that have not heard `OK`.
     pub(super) without: Vec<usize>,
     bad: usize,
-    /// The last answer that was not `OK`, or what came in place of one.
-    trouble: Option<Trouble>,
-}
-
-enum Trouble {
-    UnknownPid,
-    Foreign(String),
-    /// `OK`, but from an address that was not asked.
-    From(SocketAddr),
-    Error(io::Error),
+    /// The last answer that was not `OK`, or what came in place of one: in words, and what helps.
+    trouble: Option<(String, String)>,
 }
 
 /// Registers the addresses of some bots.
@@ -46,7 +38,7 @@ pub(super) fn register(bots: &mut Bots, who: Range<usize>) -> Registered {
         for bot in registered.without.clone() {
             let pid = bots.all[bot].pid.reveal().as_bytes();
             if let Err(error) = bots.send((bot, Socket::Registered), pid, bots.registrar_port) {
-                registered.note(Trouble::Error(error));
+                registered.note(refused(&error, bots.registrar_port));
             }
         }
         while !registered.is_done()
@@ -66,24 +58,70 @@ impl Registered {
         self.without.is_empty() || self.bad >= ENOUGH_BAD_ANSWERS
     }
 
-    fn note(&mut self, trouble: Trouble) {
+    fn note(&mut self, trouble: (String, String)) {
         self.bad += 1;
         self.trouble = Some(trouble);
     }
 
     fn hear(&mut self, Arrival { bot, result }: Arrival, registrar: SocketAddr) {
-        match result {
-            Ok((source, content)) if source == registrar => match content.as_slice() {
-                b"OK" => self.without.retain(|waiting| *waiting != bot),
-                b"Unknown host pid!" => self.note(Trouble::UnknownPid),
-                other => self.note(Trouble::Foreign(shown(other))),
-            },
-            Ok((source, content)) if content == b"OK" => self.note(Trouble::From(source)),
-            // A stray.
-            Ok(_) => {}
-            Err(error) => self.note(Trouble::Error(error)),
-        }
+        let (source, content) = match result {
+            Ok(datagram) => datagram,
+            Err(error) => return self.note(refused(&error, registrar.port())),
+        };
+        let (seen, remedy) = match content.as_slice() {
+            b"OK" if source == registrar => {
+                return self.without.retain(|waiting| *waiting != bot);
+            }
+            b"OK" => (
+                format!("answers from {}, not from the address that was asked", source.ip()),
+                "Home routers drop such answers. The server has several addresses: set \
+                 NORAY_UDP_HOST to the one that players use."
+                    .to_owned(),
+            ),
+            _ if source != registrar => return,
+            b"Unknown host pid!" => (
+                "answers `Unknown host pid!`".to_owned(),
+                "This registrar does not belong to the server that gave the ids: another noray has \
+                 the UDP port, or the server restarted just now. Stop the other one and probe again."
+                    .to_owned(),
+            ),
+            other => (
+                format!("answers, but not as noray's registrar: `{}`", shown(other)),
+                other_port(registrar.port()),
+            ),
+        };
+        self.note((format!("{}/udp {seen}", registrar.port()), remedy));
     }
+}
+
+/// What ICMP or this machine says against a datagram.
+fn refused(error: &io::Error, port: u16) -> (String, String) {
+    let (seen, remedy) = if error.kind() == ErrorKind::ConnectionRefused {
+        (
+            "nothing listens there (ICMP: port unreachable)".to_owned(),
+            format!("{} A firewall that rejects looks the same.", other_port(port)),
+        )
+    } else if error.kind() == ErrorKind::PermissionDenied {
+        (
+            format!("forbidden on the way, or by this machine ({error})"),
+            format!(
+                "Open {port}/udp in the firewalls of the server, the provider and this machine."
+            ),
+        )
+    } else {
+        (
+            format!("no way there ({error})"),
+            format!("Open {port}/udp in the server's firewall and in the provider's."),
+        )
+    };
+    (format!("{port}/udp: {seen}"), remedy)
+}
+
+fn other_port(port: u16) -> String {
+    format!(
+        "Is {port} the server's NORAY_UDP_REGISTRAR_PORT? If it is another, say so: \
+         --registrar-port PORT."
+    )
 }
 
 /// Registers the addresses of the first two bots.
@@ -95,51 +133,17 @@ pub(super) fn register_both(bots: &mut Bots) -> HopResult<()> {
         let seen = format!("{port}/udp answers OK to both");
         return Ok((Finding::ok(Hop::Registrar, seen).with_facts(facts), ()));
     }
-    Err(failed(registered.trouble, port).with_facts(facts))
-}
-
-fn failed(trouble: Option<Trouble>, port: u16) -> Finding {
-    let other_port = format!(
-        "Is {port} the server's NORAY_UDP_REGISTRAR_PORT? If it is another, say so: \
-         --registrar-port PORT."
-    );
-    let Some(trouble) = trouble else {
+    let finding = if let Some((seen, remedy)) = registered.trouble {
+        Finding::fail(Hop::Registrar, seen, remedy)
+    } else {
         let remedy = format!(
             "Open {port}/udp in the server's firewall (with ufw: {}) and in the provider's (most \
              have one, in their web console). In a container use the host's network.",
             command(&format!("ufw allow {port}/udp"))
         );
-        return Finding::fail(Hop::Registrar, format!("{port}/udp: no answer in 3 s"), remedy)
-            .and_remedy(format!("{other_port} Does this machine's own network let UDP out?"));
+        let other_port = other_port(port);
+        Finding::fail(Hop::Registrar, format!("{port}/udp: no answer in 3 s"), remedy)
+            .and_remedy(format!("{other_port} Does this machine's own network let UDP out?"))
     };
-    let (seen, remedy) = match trouble {
-        Trouble::UnknownPid => (
-            " answers `Unknown host pid!`".to_owned(),
-            "This registrar does not belong to the server that gave the ids: another noray has the \
-             UDP port, or the server restarted just now. Stop the other one and probe again."
-                .to_owned(),
-        ),
-        Trouble::Foreign(text) => {
-            (format!(" answers, but not as noray's registrar: `{text}`"), other_port)
-        }
-        Trouble::From(source) => (
-            format!(" answers from {}, not from the address that was asked", source.ip()),
-            "Home routers drop such answers. The server has several addresses: set NORAY_UDP_HOST to \
-             the one that players use."
-                .to_owned(),
-        ),
-        Trouble::Error(error) if error.kind() == ErrorKind::ConnectionRefused => (
-            ": nothing listens there (ICMP: port unreachable)".to_owned(),
-            format!("{other_port} A firewall that rejects looks the same."),
-        ),
-        Trouble::Error(error) if error.kind() == ErrorKind::PermissionDenied => (
-            format!(": forbidden on the way, or by this machine ({error})"),
-            format!("Open {port}/udp in the firewalls of the server, the provider and this machine."),
-        ),
-        Trouble::Error(error) => (
-            format!(": no way there ({error})"),
-            format!("Open {port}/udp in the server's firewall and in the provider's."),
-        ),
-    };
-    Finding::fail(Hop::Registrar, format!("{port}/udp{seen}"), remedy)
+    Err(finding.with_facts(facts))
 }

@@ -7,8 +7,7 @@ use serde_json::json;
 
 use super::HopResult;
 use super::bots::Bots;
-use super::datagram::{Purpose, Side, Tag};
-use super::play::{Link, Pace, Play};
+use super::play::{Link, Pace, Play, Purpose, Side, Tag};
 use super::report::{Finding, Hop, Mark, command};
 use super::router::Votes;
 

@@ -33,39 +33,20 @@ pub(super) enum Hop {
     Router,
 }
 
-impl Hop {
-    /// All of them, in the order in which they are tried.
-    const ALL: [Self; 9] = [
-        Self::Name,
-        Self::Connection,
-        Self::Ids,
-        Self::Registrar,
-        Self::Addresses,
-        Self::RelayPorts,
-        Self::Relay,
-        Self::Range,
-        Self::Router,
-    ];
+/// All hops in the order in which they are tried: the name in text and JSON, and what it means for a game that it fails.
+const HOPS: [(Hop, &str, &str); 9] = [
+    (Hop::Name, "name", "players cannot find the server by this name"),
+    (Hop::Connection, "connection", "players cannot connect to the server"),
+    (Hop::Ids, "ids", "players get no ids from what answers there"),
+    (Hop::Registrar, "registrar", "players connect, but cannot register their address (UDP)"),
+    (Hop::Addresses, "addresses", "players are not told each other's addresses"),
+    (Hop::RelayPorts, "relay ports", "players get no relay"),
+    (Hop::Relay, "relay", NO_RELAY),
+    (Hop::Range, "port range", NO_RELAY),
+    (Hop::Router, "your router", "this never fails"),
+];
 
-    /// Its name in text and JSON, and what it means for a game that it failed.
-    const fn words(self) -> (&'static str, &'static str) {
-        const NO_RELAY: &str =
-            "the relay carries nothing (only players who can punch through would meet)";
-        match self {
-            Self::Name => ("name", "players cannot find the server by this name"),
-            Self::Connection => ("connection", "players cannot connect to the server"),
-            Self::Ids => ("ids", "players get no ids from what answers there"),
-            Self::Registrar => {
-                ("registrar", "players connect, but cannot register their address (UDP)")
-            }
-            Self::Addresses => ("addresses", "players are not told each other's addresses"),
-            Self::RelayPorts => ("relay ports", "players get no relay"),
-            Self::Relay => ("relay", NO_RELAY),
-            Self::Range => ("port range", NO_RELAY),
-            Self::Router => ("your router", "this never fails"),
-        }
-    }
-}
+const NO_RELAY: &str = "the relay carries nothing (only players who can punch through would meet)";
 
 /// How a hop went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +98,7 @@ impl Finding {
             mark: Mark::Ok,
             seen: seen.into(),
             remedies: Vec::new(),
-            meaning: hop.words().1,
+            meaning: HOPS[hop as usize].2,
             took: Duration::ZERO,
             facts: json!({}),
         }
@@ -134,12 +115,15 @@ impl Finding {
         self
     }
 
-    /// The same with something worth knowing.
-    pub(super) fn note(mut self, remedy: impl Into<String>) -> Self {
-        if self.mark == Mark::Ok {
-            self.mark = Mark::Note;
-        }
-        self.and_remedy(remedy)
+    /// The same with another mark.
+    pub(super) fn marked(self, mark: Mark) -> Self {
+        Self { mark, ..self }
+    }
+
+    /// The same with something worth knowing, and what helps.
+    pub(super) fn note(self, remedy: impl Into<String>) -> Self {
+        let mark = if self.mark == Mark::Ok { Mark::Note } else { self.mark };
+        self.marked(mark).and_remedy(remedy)
     }
 
     /// The same with facts for programs.
@@ -164,7 +148,7 @@ impl Finding {
 
     fn json(&self) -> Value {
         json!({
-            "hop": self.hop.words().0,
+            "hop": HOPS[self.hop as usize].1,
             "mark": self.mark.words().0,
             "seen": self.seen,
             "remedies": self.remedies.iter().map(|text| text.replace(NO_BREAK, " ")).collect::<Vec<_>>(),
@@ -207,8 +191,8 @@ impl Report {
     }
 
     fn not_tried(&self) -> Vec<&'static str> {
-        let is_tried = |hop: &Hop| self.findings.iter().any(|finding| finding.hop == *hop);
-        Hop::ALL.iter().filter(|hop| !is_tried(hop)).map(|hop| hop.words().0).collect()
+        let is_tried = |hop: Hop| self.findings.iter().any(|finding| finding.hop == hop);
+        HOPS.iter().filter(|(hop, ..)| !is_tried(*hop)).map(|(_, name, _)| *name).collect()
     }
 
     /// One object, on several lines.
@@ -235,7 +219,7 @@ impl Screen {
     pub(super) fn finding(self, finding: &Finding) -> String {
         let (mark, colour) = finding.mark.words();
         let mark = self.paint(colour, &format!("{mark:<4}"));
-        let mut text = format!("  {mark}  {:<12}  ", finding.hop.words().0);
+        let mut text = format!("  {mark}  {:<12}  ", HOPS[finding.hop as usize].1);
         wrap(&mut text, &format!("{}{}", finding.seen, finding.time()), INDENT);
         for remedy in &finding.remedies {
             let _ = write!(text, "{:INDENT$}-> ", "");
@@ -337,9 +321,10 @@ mod tests {
     }
 
     #[test]
-    fn every_hop_has_a_name_that_fits() {
-        for hop in Hop::ALL {
-            assert!(hop.words().0.len() <= 12);
+    fn every_hop_stands_at_its_index_and_has_a_name_that_fits() {
+        for (index, (hop, name, _)) in HOPS.into_iter().enumerate() {
+            assert_eq!(hop as usize, index);
+            assert!(name.len() <= 12);
         }
     }
 

@@ -15,59 +15,28 @@ pub(super) struct Votes {
     pub(super) other: usize,
 }
 
-/// How a router maps (RFC 4787).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mapping {
-    /// There is none: the server sees the machine's own address.
-    NoNat,
-    /// One external port for the registrar and the relay.
-    Same,
-    /// Another for each destination.
-    Symmetric,
-    /// Nothing said.
-    Unknown,
-}
-
-impl Mapping {
-    fn of(seen: [Seen; 2], votes: Votes) -> Self {
-        if seen.iter().all(|seen| seen.local == seen.external) {
-            Self::NoNat
-        } else if votes.same > votes.other {
-            Self::Same
-        } else if votes.other > votes.same {
-            Self::Symmetric
-        } else {
-            Self::Unknown
-        }
-    }
-}
-
-/// In plain words; never a failure.
+/// In plain words how the router maps (RFC 4787); never a failure.
 pub(super) fn judge(seen: [Seen; 2], votes: Votes) -> HopResult<()> {
     let keeps_port = seen.iter().all(|seen| seen.local.port() == seen.external.port());
-    let (name, mark, text) = match Mapping::of(seen, votes) {
-        Mapping::NoNat => ("none", Mark::Ok, "no NAT: the server sees this machine's own address"),
-        Mapping::Same if keeps_port => (
-            "same-port",
-            Mark::Ok,
-            "same port everywhere, even your own: most players can punch through to you",
-        ),
-        Mapping::Same => {
-            ("same-port", Mark::Ok, "same port everywhere: most players can punch through to you")
-        }
-        Mapping::Symmetric => (
-            "symmetric",
-            Mark::Note,
-            "another port for each destination (symmetric): others reach you only through the relay",
-        ),
-        Mapping::Unknown => (
-            "unknown",
-            Mark::Note,
-            "cannot be told from here: that takes relay ports that answer, and some to spare",
-        ),
+    let (mapping, mark, text) = if seen.iter().all(|seen| seen.local == seen.external) {
+        ("none", Mark::Ok, "no NAT: the server sees this machine's own address")
+    } else if votes.same > votes.other && keeps_port {
+        let text = "same port everywhere, even your own: most players can punch through to you";
+        ("same-port", Mark::Ok, text)
+    } else if votes.same > votes.other {
+        let text = "same port everywhere: most players can punch through to you";
+        ("same-port", Mark::Ok, text)
+    } else if votes.other > votes.same {
+        let text = "another port for each destination (symmetric): others reach you only through the \
+                    relay";
+        ("symmetric", Mark::Note, text)
+    } else {
+        let text =
+            "cannot be told from here: that takes relay ports that answer, and some to spare";
+        ("unknown", Mark::Note, text)
     };
-    let facts = json!({ "mapping": name, "keeps_port": keeps_port });
-    Ok((Finding { mark, ..Finding::ok(Hop::Router, text) }.with_facts(facts), ()))
+    let facts = json!({ "mapping": mapping, "keeps_port": keeps_port });
+    Ok((Finding::ok(Hop::Router, text).marked(mark).with_facts(facts), ()))
 }
 
 #[cfg(test)]
@@ -81,13 +50,14 @@ mod tests {
         };
         let (public, home) = (seen("1.1.1.1:1", "1.1.1.1:1"), seen("10.0.0.1:1", "1.1.1.1:2"));
         let cases = [
-            (public, 0, 0, Mapping::NoNat),
-            (home, 9, 1, Mapping::Same),
-            (home, 0, 3, Mapping::Symmetric),
-            (home, 0, 0, Mapping::Unknown),
+            (public, 0, 0, "none"),
+            (home, 9, 1, "same-port"),
+            (home, 0, 3, "symmetric"),
+            (home, 0, 0, "unknown"),
         ];
         for (seen, same, other, mapping) in cases {
-            assert_eq!(Mapping::of(seen, Votes { same, other }), mapping);
+            let (finding, ()) = judge(seen, Votes { same, other }).unwrap();
+            assert_eq!(finding.facts["mapping"], mapping);
         }
     }
 }
