@@ -16,7 +16,7 @@ use super::control::{ControlConnection, NoAnswer};
 /// Longer datagrams are cut: none of ours is.
 const MAX_DATAGRAM: usize = 512;
 
-/// The index of the first two bots; those of the crowd come after them.
+/// The indexes of the first two bots. Those of the crowd come after them.
 pub(super) const HOST: usize = 0;
 pub(super) const CLIENT: usize = 1;
 
@@ -35,7 +35,7 @@ pub(super) struct Bot {
 pub(super) enum Socket {
     /// The one whose address the server is told.
     Registered,
-    /// One that the server does not know.
+    /// The one whose address the server is not told.
     Fresh,
 }
 
@@ -80,7 +80,7 @@ fn open_udp(mut local: SocketAddr) -> io::Result<UdpSocket> {
 pub(super) struct Arrival {
     /// Its index.
     pub(super) bot: usize,
-    /// The source and the content; or what the network says about a datagram that was sent before (ICMP).
+    /// The source and the content, or what the network says (ICMP) about a datagram that was sent before.
     pub(super) result: io::Result<(SocketAddr, Vec<u8>)>,
 }
 
@@ -143,8 +143,8 @@ impl Bots {
         }
     }
 
-    /// What comes next, if it comes before the deadline. The sockets are read in turn, so that a flood at one hides
-    /// no other.
+    /// What comes next, if it comes before the deadline. The sockets are read in turn, so that a flood at one does not
+    /// hide the others.
     pub(super) fn receive(&mut self, deadline: Instant) -> Option<Arrival> {
         let mut buffer = [0; MAX_DATAGRAM];
         loop {
@@ -162,7 +162,8 @@ impl Bots {
                 let result = received.map(|(length, from)| (from, buffer[..length].to_vec()));
                 return Some(Arrival { bot, result });
             }
-            // Edge-triggered, and all sockets have been read until they had no more. If it fails, the deadline ends it.
+            // This is edge-triggered: it wakes for what comes after the sockets were read empty. If it fails, the
+            // deadline ends the loop.
             let _ = self.poll.poll(&mut self.events, Some(left));
         }
     }

@@ -21,7 +21,7 @@ pub(super) struct ControlConnection {
     /// This machine's end.
     pub(super) local: SocketAddr,
     reader: LineReader,
-    /// Those that were read and not yet asked for.
+    /// Those that were read and not yet waited for.
     answers: VecDeque<Answer>,
     has_received: bool,
 }
@@ -76,7 +76,7 @@ impl ControlConnection {
         })
     }
 
-    /// Sends whole lines. If it fails, the next answer does not come, and that is told.
+    /// Sends whole lines. A failure shows as an answer that does not come.
     pub(super) fn send(&mut self, lines: &str) {
         let _ = self.stream.write_all(lines.as_bytes());
     }
@@ -84,13 +84,17 @@ impl ControlConnection {
     /// The first answer that `pick` takes; those before it are forgotten.
     ///
     /// # Errors
-    /// If the server refuses, at the deadline, also of a server that goes on talking, or when the connection has ended.
+    /// If the server refuses, if the connection ends, or at the deadline, even if the server goes on talking.
     pub(super) fn wait_for<T>(
         &mut self,
         deadline: Instant,
         mut pick: impl FnMut(Answer) -> Option<T>,
     ) -> Result<T, NoAnswer> {
         loop {
+            let left = deadline.saturating_duration_since(clock::now());
+            if left.is_zero() {
+                return Err(if self.has_received { NoAnswer::NoLine } else { NoAnswer::Silence });
+            }
             while let Some(answer) = self.answers.pop_front() {
                 if let Answer::Refused(refusal) = answer {
                     return Err(NoAnswer::Refused(refusal));
@@ -99,17 +103,13 @@ impl ControlConnection {
                     return Ok(picked);
                 }
             }
-            self.read(deadline)?;
+            self.read(left)?;
         }
     }
 
-    /// Reads what there is, at the latest until the deadline.
-    fn read(&mut self, deadline: Instant) -> Result<(), NoAnswer> {
-        let left = deadline.saturating_duration_since(clock::now());
-        if left.is_zero() {
-            return Err(if self.has_received { NoAnswer::NoLine } else { NoAnswer::Silence });
-        }
-        self.stream.set_read_timeout(Some(left))?;
+    /// Waits for bytes, and cuts those that came into answers.
+    fn read(&mut self, patience: Duration) -> Result<(), NoAnswer> {
+        self.stream.set_read_timeout(Some(patience))?;
         let mut chunk = [0; 1024];
         let length = match self.stream.read(&mut chunk) {
             Ok(0) => return Err(NoAnswer::Closed),

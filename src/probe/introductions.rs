@@ -111,7 +111,8 @@ fn code_remedy(refusal: &Refusal) -> String {
 
 /// One bot asks for an introduction to each of `hosts`: what it is told, and what the host is told.
 ///
-/// The answers to one asker come in its order, and a host gets one for each asker. So nobody else may ask meanwhile.
+/// The answers to one asker come in the order of its questions, and each host is told once. Nobody else may ask
+/// meanwhile: a host is not told who asked.
 fn introduce<T>(
     bots: &mut Bots,
     asker: usize,
@@ -252,7 +253,8 @@ pub(super) fn gather(bots: &mut Bots, size: usize) -> Result<Crowd, String> {
     Ok(crowd)
 }
 
-/// Which bots joined, and why the others did not. All at once: one after another, far servers would take long.
+/// Which bots joined, and why the others did not. They join all at once, because one after another takes long at a
+/// far server.
 fn join_all(bots: &mut Bots, size: usize) -> (Range<usize>, Option<NoAnswer>) {
     let (first, server) = (bots.all.len(), bots.server);
     let join = || Bot::join(ControlConnection::open(server, JOIN_TIME)?, JOIN_TIME);

@@ -1,5 +1,5 @@
-//! `noray probe`: plays two players of a game against a server elsewhere, hop by hop, and says for the hop that fails
-//! what helps.
+//! `noray probe`: plays two players of a game against a server elsewhere, hop by hop. It says which hop fails and what
+//! helps.
 //!
 //! | file | what it is |
 //! |---|---|
@@ -9,7 +9,8 @@
 //! | `control`, `bots`, `play` | sockets: a bot's TCP connection, the bots with their UDP, datagrams through relays |
 //! | `reach`, `introductions`, `registrar`, `relay`, `range`, `router` | the hops |
 //!
-//! - Invariant: memory and time are bounded whatever the server sends; every wait has a deadline.
+//! - Invariant: memory and time are bounded whatever the server sends; every wait has a deadline (for the
+//!   name it is the system's).
 //! - Invariant: a PrivateID goes to the server and nowhere else.
 //! - Invariant: an old server, which answers no errors, is never sent anything from an unregistered socket: it would
 //!   give each a port outside its range.
@@ -41,16 +42,16 @@ use router::Votes;
 /// How long a server may take to accept a connection or to answer a command.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
 
-/// What was found at a hop, and what the next hops need of it; without the latter if it failed.
+/// What was found at a hop. `Ok` also has what the next hops need; after an `Err` there is no next hop that needs it.
 type HopResult<T> = Result<(Finding, T), Finding>;
 
-/// Tries all hops, and prints each as soon as it is over. The status is a failure if not everybody could play.
+/// Tries all hops, and prints each as soon as it is over. The exit status is 0 if a game would work for everybody, else 1.
 pub(crate) fn run(request: &Request) -> ExitCode {
     let screen = (!request.json).then(|| Screen { has_colours: io::stdout().is_terminal() });
     let report = Report { target: request.target.to_string(), findings: Vec::new() };
     let mut log = Log { screen, report };
     log.show(|_, report| format!("Probing noray at {}\n\n", report.target));
-    // Where it ended is in the report.
+    // The report says where it ended.
     let _ = walk(request, &mut log);
     log.show(Screen::ending);
     if request.json {

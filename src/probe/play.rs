@@ -61,14 +61,13 @@ pub(super) struct Link {
     pub(super) ports: [u16; 2],
 }
 
-/// When is sent, and until when is waited at most.
+/// How often datagrams are sent, and how long they are waited for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
-    /// How often is sent.
     pub(super) rounds: u32,
     /// From one round to the next.
     pub(super) every: Duration,
-    /// How long is waited after the last one.
+    /// How much longer they are waited for after the last round.
     pub(super) after: Duration,
 }
 
@@ -80,7 +79,7 @@ pub(super) struct Play<'a> {
     bots: &'a mut Bots,
     pub(super) links: &'a [Link],
     random: [u8; 8],
-    /// When each was sent first. Nothing else is heard.
+    /// When each was sent first. Any other content is a stray, and is ignored.
     sent: BTreeMap<Payload, (Tag, Instant)>,
     /// When each was heard first.
     heard: BTreeMap<Tag, Instant>,
@@ -95,7 +94,8 @@ impl<'a> Play<'a> {
         Self { bots, links, random, sent: BTreeMap::new(), heard: BTreeMap::new() }
     }
 
-    /// In each round, counted from 0, sends what is `due`, in that order; ends when `is_done`, or when the pace says.
+    /// Sends what is `due` in each round (the first is round 0), in that order. Ends when `is_done`, or when the pace
+    /// says so.
     pub(super) fn run(
         &mut self,
         pace: Pace,
@@ -121,7 +121,7 @@ impl<'a> Play<'a> {
         }
     }
 
-    /// Whether the other side has heard one of these of that side.
+    /// Whether a datagram of `side` with one of these numbers was heard at the other side.
     pub(super) fn has_heard(
         &self,
         link: u8,

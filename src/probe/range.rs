@@ -7,7 +7,7 @@
 //!
 //! 1. [`FRESH`]: all fresh sockets send. What arrives came through an open port.
 //! 2. [`ASKERS`]: the askers' registered sockets send too, which opens the asker's own router for the host's
-//!    datagrams. Beside that it shows how that router maps: a registered socket takes its place back at once if it is
+//!    datagrams. It also shows how that router maps: a registered socket takes its place back at once if it is
 //!    still seen at the registered address, and is dropped if it is not.
 //! 3. [`HOSTS`]: the hosts' registered sockets send too. Pairs that were mute until now, and are not any more, have an
 //!    open port towards the host and a closed one towards the asker.
@@ -25,31 +25,31 @@ use super::play::{Link, Pace, Play, Purpose, Side, Tag};
 use super::report::{Finding, Hop, Mark};
 use super::router::Votes;
 
-/// So many bots are 28 pairs with 56 ports.
+/// Eight bots are 28 pairs with 56 ports.
 const MAX_BOTS: usize = 8;
 
-/// At most one of so many ports of the range is taken.
+/// The sample takes at most an eighth of the range.
 const SHARE: usize = 8;
 
-/// For ports of which nothing is known: 6 of them.
+/// Three bots are 6 ports: for a range of which nothing is known.
 const FEW_BOTS: usize = 3;
 
-/// A turn lasts 0.9 s at most, and ends as soon as all is known.
+/// A turn lasts 0.9 s at most. It ends as soon as all is known.
 const TURN: Pace =
     Pace { rounds: 4, every: Duration::from_millis(100), after: Duration::from_millis(500) };
 
-/// The turns: see the module's text.
+/// The turns. The text at the head of this module explains them.
 const FRESH: u8 = 0;
 const ASKERS: u8 = 1;
 const HOSTS: u8 = 2;
 
-/// Up to so many stretches are shown by their ends; ports that alternate more than that are listed one by one.
+/// Up to 4 stretches are shown by their ends. If the ports alternate more than that, they are listed one by one.
 const MAX_STRETCHES: usize = 4;
 
 /// How many ports of a list are shown.
 const MAX_LISTED: usize = 12;
 
-/// How many bots leave a small server most of its ports; few, if the ports that it gives are not in `range`.
+/// How many bots to sample with, so that a small server keeps most of its ports. Few, if `range` is not the server's.
 fn size(range: &PortList, given: Link) -> usize {
     if !given.ports.iter().all(|port| range.contains(*port)) {
         return FEW_BOTS;
@@ -58,7 +58,7 @@ fn size(range: &PortList, given: Link) -> usize {
     (2..=MAX_BOTS).rev().find(|bots| bots * (bots - 1) <= most).unwrap_or(0)
 }
 
-/// One of the turns.
+/// A turn, with what is known about the server.
 #[derive(Clone, Copy, Debug)]
 struct Turn {
     number: u8,
@@ -111,7 +111,7 @@ impl Turn {
         }
     }
 
-    /// Whether the port to which the asker, and that to which the host sends is open.
+    /// Whether the port to which the asker sends is open, and the one to which the host sends.
     fn are_open(self, play: &Play<'_>, link: u8) -> [bool; 2] {
         let heard =
             |purpose| Side::BOTH.map(|side| play.has_heard(link, side, purpose, FRESH..=HOSTS));
@@ -159,7 +159,7 @@ fn is_whole(play: &Play<'_>, link: u8) -> bool {
     Side::BOTH.iter().all(|side| play.has_heard(link, *side, Purpose::Fresh, FRESH..=FRESH))
 }
 
-/// Whether anything of the asker, and of the host has come through until a turn.
+/// Whether anything of the asker has come through until the end of a turn, and whether anything of the host has.
 fn any_heard(play: &Play<'_>, link: u8, turn: u8) -> [bool; 2] {
     Side::BOTH.map(|side| {
         let mut purposes = [Purpose::Hello, Purpose::Fresh].into_iter();
@@ -243,7 +243,7 @@ fn finding(tried: &BTreeMap<u16, bool>, crowd: &Crowd, range: &PortList) -> Find
     }
 }
 
-/// How ports that answer and ports that do not divide `range`, and what helps.
+/// Which parts of the range answer, in words, and what helps.
 fn division(tried: &BTreeMap<u16, bool>, range: &PortList) -> (String, String) {
     let ports: Vec<(u16, bool)> = tried.iter().map(|(port, answers)| (*port, *answers)).collect();
     let stretches: Vec<&[(u16, bool)]> = ports.chunk_by(|a, b| a.1 == b.1).collect();
@@ -277,7 +277,7 @@ fn division(tried: &BTreeMap<u16, bool>, range: &PortList) -> (String, String) {
     (seen, remedy)
 }
 
-/// Neighbours in the sample that are alike.
+/// Neighbours in the sample that all answer, or all do not.
 fn stretch(ports: &[(u16, bool)]) -> String {
     match ports {
         [(port, true)] => format!("{port} answers"),

@@ -1,4 +1,4 @@
-//! The first hops: the server's name leads to addresses, and one of them takes a TCP connection.
+//! The first two hops: the server's name leads to addresses, and one of them takes a TCP connection.
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -13,8 +13,8 @@ use super::{ANSWER_TIME, HopResult};
 /// How many of a name's addresses are tried.
 const MAX_ADDRESSES: usize = 4;
 
-/// The addresses of the server, those of IPv4 first: the stock client uses no other. How long that may take is the
-/// system's to say: 10 s for each name server, if nothing else is configured (resolv.conf(5)).
+/// The addresses of the server, those of IPv4 first: the stock client uses no other. The system limits how long this
+/// takes: by default 10 s for each name server (resolv.conf(5)).
 pub(super) fn resolve(target: &Target) -> HopResult<Vec<SocketAddr>> {
     let found = (target.host.as_str(), target.port).to_socket_addrs();
     let (mut addresses, why) = match found {

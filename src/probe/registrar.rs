@@ -17,7 +17,7 @@ use super::report::{Finding, Hop, command};
 const ROUNDS: u32 = 30;
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// After how many answers that are not `OK` no better ones are waited for.
+/// After so many answers that are not `OK` it gives up.
 const ENOUGH_BAD_ANSWERS: usize = 4;
 
 /// How registering went.
@@ -26,7 +26,7 @@ pub(super) struct Registered {
     /// The bots that have not heard `OK`.
     pub(super) without: Vec<usize>,
     bad: usize,
-    /// The last answer that was not `OK`, or what came in place of one: in words, and what helps.
+    /// The last thing that came in place of `OK`: what was seen, and what helps.
     trouble: Option<(String, String)>,
 }
 

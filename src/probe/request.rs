@@ -61,6 +61,9 @@ impl FromStr for Target {
         if host.is_empty() {
             return Err("the host is missing, write for instance noray.example.org".to_owned());
         }
+        if host.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            return Err(format!("`{}` is not a name", host.escape_debug()));
+        }
         // An interface may follow: fe80::1%eth0.
         let address = host.split('%').next().unwrap_or(host);
         if host.contains(':') && address.parse::<IpAddr>().is_err() {
@@ -123,6 +126,7 @@ mod tests {
             ("http://a", "web address"),
             ("https://a:8890/b", "web address"),
             ("a/b", "web address"),
+            ("a b", "not a name"),
         ];
         for (text, word) in cases {
             let error = text.parse::<Target>().unwrap_err();
