@@ -14,7 +14,7 @@ use serde_json::json;
 use super::answers::{Answer, Refusal};
 use super::bots::{Bot, Bots, CLIENT, HOST};
 use super::control::{ControlConnection, NoAnswer};
-use super::play::Link;
+use super::exchange::Link;
 use super::registrar::register;
 use super::report::{Finding, Hop};
 use super::{ANSWER_TIME, HopResult};

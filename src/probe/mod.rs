@@ -6,7 +6,7 @@
 //! | `request` | the command line |
 //! | `report` | what was found at each hop, as text and as JSON |
 //! | [`answers`] | what a server's lines say |
-//! | `control`, `bots`, `play` | sockets: a bot's TCP connection, the bots with their UDP, datagrams through relays |
+//! | `control`, `bots`, `exchange` | sockets: a bot's TCP connection, the bots with their UDP, datagrams through relays |
 //! | `reach`, `introductions`, `registrar`, `relay`, `range`, `router` | the hops |
 //!
 //! - Invariant: memory and time are bounded whatever the server sends; every wait has a deadline (for the
@@ -18,8 +18,8 @@
 mod answers;
 mod bots;
 mod control;
+mod exchange;
 mod introductions;
-mod play;
 mod range;
 mod reach;
 mod registrar;
@@ -49,41 +49,41 @@ type HopResult<T> = Result<(Finding, T), Finding>;
 pub(crate) fn run(request: &Request) -> ExitCode {
     let screen = (!request.json).then(|| Screen { has_colours: io::stdout().is_terminal() });
     let report = Report { target: request.target.to_string(), findings: Vec::new() };
-    let mut log = Log { screen, report };
-    log.show(|_, report| format!("Probing noray at {}\n\n", report.target));
+    let mut progress = Progress { screen, report };
+    progress.show(|_, report| format!("Probing noray at {}\n\n", report.target));
     // The report says where it ended.
-    let _ = walk(request, &mut log);
-    log.show(Screen::ending);
+    let _ = walk(request, &mut progress);
+    progress.show(Screen::ending);
     if request.json {
-        let _ = print(&log.report.json());
+        let _ = print(&progress.report.json());
     }
-    if log.report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if progress.report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// The hops in order; `None` if one failed that the next ones need.
-fn walk(request: &Request, log: &mut Log) -> Option<()> {
+fn walk(request: &Request, progress: &mut Progress) -> Option<()> {
     let range = &request.relay_ports;
-    let addresses = log.hop(|| reach::resolve(&request.target))?;
-    let control = log.hop(|| reach::connect(&addresses))?;
-    let mut bots = log.hop(|| introductions::give_ids(control, request.registrar_port))?;
-    log.hop(|| registrar::register_both(&mut bots))?;
-    let seen = log.hop(|| introductions::tell_addresses(&mut bots))?;
-    let link = log.hop(|| introductions::tell_relay_ports(&mut bots, range))?;
+    let addresses = progress.hop(|| reach::resolve(&request.target))?;
+    let control = progress.hop(|| reach::connect(&addresses))?;
+    let mut bots = progress.hop(|| introductions::give_ids(control, request.registrar_port))?;
+    progress.hop(|| registrar::register_both(&mut bots))?;
+    let seen = progress.hop(|| introductions::tell_addresses(&mut bots))?;
+    let link = progress.hop(|| introductions::tell_relay_ports(&mut bots, range))?;
     // If these two ports are silent, the sample shows whether all are.
     let mut votes = Votes::default();
-    log.hop(|| relay::there_and_back(&mut bots, link, range, &mut votes));
-    log.hop(|| range::try_ports(&mut bots, link, range, &mut votes));
-    log.hop(|| router::judge(seen, votes))
+    progress.hop(|| relay::there_and_back(&mut bots, link, range, &mut votes));
+    progress.hop(|| range::try_ports(&mut bots, link, range, &mut votes));
+    progress.hop(|| router::judge(seen, votes))
 }
 
 /// The report so far, and where it is shown.
-struct Log {
+struct Progress {
     /// `None` for JSON, which is printed at the end.
     screen: Option<Screen>,
     report: Report,
 }
 
-impl Log {
+impl Progress {
     fn hop<T>(&mut self, attempt: impl FnOnce() -> HopResult<T>) -> Option<T> {
         let start = clock::now();
         let (finding, result) = match attempt() {

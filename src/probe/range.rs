@@ -20,8 +20,8 @@ use serde_json::json;
 
 use super::HopResult;
 use super::bots::Bots;
+use super::exchange::{End, Exchange, Link, Pace, Purpose, Tag};
 use super::introductions::{Crowd, gather};
-use super::play::{Link, Pace, Play, Purpose, Side, Tag};
 use super::report::{Finding, Hop, Mark};
 use super::router::Votes;
 
@@ -67,23 +67,23 @@ struct Turn {
 }
 
 impl Turn {
-    fn play(self, play: &mut Play<'_>) {
-        let links = 0..play.links.len() as u8;
-        play.run(
+    fn run(self, exchange: &mut Exchange<'_>) {
+        let links = 0..exchange.links.len() as u8;
+        exchange.run(
             TURN,
-            |play, _| {
-                let is_left = |link: &u8| self.number != HOSTS || !self.is_known(play, *link);
+            |exchange, _| {
+                let is_left = |link: &u8| self.number != HOSTS || !self.is_known(exchange, *link);
                 links.clone().filter(is_left).flat_map(|link| self.due(link)).collect()
             },
-            |play| links.clone().all(|link| self.is_known(play, link)),
+            |exchange| links.clone().all(|link| self.is_known(exchange, link)),
         );
     }
 
     /// The registered socket goes first: while it is in its place, what the fresh one sends is dropped.
     fn due(self, link: u8) -> Vec<Tag> {
         let mut due = Vec::new();
-        for (side, from_turn) in [(Side::Asker, ASKERS), (Side::Host, HOSTS)] {
-            let tag = |purpose| Tag { purpose, link, side, number: self.number };
+        for (end, from_turn) in [(End::Asker, ASKERS), (End::Host, HOSTS)] {
+            let tag = |purpose| Tag { purpose, link, end, number: self.number };
             if !self.takes_fresh || self.number >= from_turn {
                 due.push(tag(Purpose::Hello));
             }
@@ -95,40 +95,40 @@ impl Turn {
     }
 
     /// Whether there is nothing more to learn from the link in this turn.
-    fn is_known(self, play: &Play<'_>, link: u8) -> bool {
-        let any = any_heard(play, link, self.number);
+    fn is_known(self, exchange: &Exchange<'_>, link: u8) -> bool {
+        let any = any_heard(exchange, link, self.number);
         if !self.takes_fresh {
             any == [true; 2]
         } else if self.number == FRESH {
-            is_whole(play, link)
-        } else if self.number == ASKERS && is_whole(play, link) {
+            is_whole(exchange, link)
+        } else if self.number == ASKERS && is_whole(exchange, link) {
             // Which of them comes says how the router maps.
             [Purpose::Hello, Purpose::Fresh]
                 .iter()
-                .any(|purpose| play.has_heard(link, Side::Asker, *purpose, ASKERS..=ASKERS))
+                .any(|purpose| exchange.has_heard(link, End::Asker, *purpose, ASKERS..=ASKERS))
         } else {
             any.contains(&true)
         }
     }
 
     /// Whether the port to which the asker sends is open, and the one to which the host sends.
-    fn are_open(self, play: &Play<'_>, link: u8) -> [bool; 2] {
+    fn are_open(self, exchange: &Exchange<'_>, link: u8) -> [bool; 2] {
         let heard =
-            |purpose| Side::BOTH.map(|side| play.has_heard(link, side, purpose, FRESH..=HOSTS));
+            |purpose| End::BOTH.map(|end| exchange.has_heard(link, end, purpose, FRESH..=HOSTS));
         if !self.takes_fresh {
             return heard(Purpose::Hello);
         }
-        if any_heard(play, link, ASKERS) == [false; 2] {
-            return [any_heard(play, link, HOSTS).contains(&true), false];
+        if any_heard(exchange, link, ASKERS) == [false; 2] {
+            return [any_heard(exchange, link, HOSTS).contains(&true), false];
         }
         heard(Purpose::Fresh)
     }
 
     /// Which ports were tried, and which of them answer.
-    fn tried(self, play: &Play<'_>) -> BTreeMap<u16, bool> {
+    fn tried(self, exchange: &Exchange<'_>) -> BTreeMap<u16, bool> {
         let mut tried = BTreeMap::new();
-        for (link, index) in play.links.iter().zip(0..) {
-            for (port, is_open) in link.ports.into_iter().zip(self.are_open(play, index)) {
+        for (link, index) in exchange.links.iter().zip(0..) {
+            for (port, is_open) in link.ports.into_iter().zip(self.are_open(exchange, index)) {
                 // An old server gives a player the same port for all its partners.
                 *tried.entry(port).or_insert(false) |= is_open;
             }
@@ -137,14 +137,14 @@ impl Turn {
     }
 
     /// What the links say about the caller's router.
-    fn votes(self, play: &Play<'_>) -> Votes {
+    fn votes(self, exchange: &Exchange<'_>) -> Votes {
         let mut votes = Votes::default();
-        for link in 0..play.links.len() as u8 {
-            let asker = |purpose| play.has_heard(link, Side::Asker, purpose, ASKERS..=ASKERS);
+        for link in 0..exchange.links.len() as u8 {
+            let asker = |purpose| exchange.has_heard(link, End::Asker, purpose, ASKERS..=ASKERS);
             if !self.takes_fresh {
                 // Such a server takes nothing but the registered address.
-                votes.same += any_heard(play, link, HOSTS).iter().filter(|any| **any).count();
-            } else if is_whole(play, link) {
+                votes.same += any_heard(exchange, link, HOSTS).iter().filter(|any| **any).count();
+            } else if is_whole(exchange, link) {
                 let is_same = asker(Purpose::Hello);
                 votes.same += usize::from(is_same);
                 votes.other += usize::from(!is_same && asker(Purpose::Fresh));
@@ -155,15 +155,15 @@ impl Turn {
 }
 
 /// Whether both ports of a link have let fresh sockets in, in the first turn.
-fn is_whole(play: &Play<'_>, link: u8) -> bool {
-    Side::BOTH.iter().all(|side| play.has_heard(link, *side, Purpose::Fresh, FRESH..=FRESH))
+fn is_whole(exchange: &Exchange<'_>, link: u8) -> bool {
+    End::BOTH.iter().all(|end| exchange.has_heard(link, *end, Purpose::Fresh, FRESH..=FRESH))
 }
 
 /// Whether anything of the asker has come through until the end of a turn, and whether anything of the host has.
-fn any_heard(play: &Play<'_>, link: u8, turn: u8) -> [bool; 2] {
-    Side::BOTH.map(|side| {
+fn any_heard(exchange: &Exchange<'_>, link: u8, turn: u8) -> [bool; 2] {
+    End::BOTH.map(|end| {
         let mut purposes = [Purpose::Hello, Purpose::Fresh].into_iter();
-        purposes.any(|purpose| play.has_heard(link, side, purpose, FRESH..=turn))
+        purposes.any(|purpose| exchange.has_heard(link, end, purpose, FRESH..=turn))
     })
 }
 
@@ -182,21 +182,22 @@ pub(super) fn try_ports(
     };
     let crowd = crowd.map_err(|seen| Finding::ok(Hop::Range, seen).marked(Mark::Note))?;
     let is_old = !bots.answers_errors;
-    let mut play = Play::new(bots, &crowd.links);
+    let mut exchange = Exchange::new(bots, &crowd.links);
     let mut turn = Turn { number: FRESH, takes_fresh: !is_old };
     for number in [FRESH, ASKERS, HOSTS] {
         turn.number = number;
-        turn.play(&mut play);
+        turn.run(&mut exchange);
     }
-    if !is_old && !play.has_heard_any(Purpose::Fresh) && play.has_heard_any(Purpose::Hello) {
+    if !is_old && !exchange.has_heard_any(Purpose::Fresh) && exchange.has_heard_any(Purpose::Hello)
+    {
         // It does not latch: as with an old server there is nothing but the registered sockets to go by.
         turn.takes_fresh = false;
-        turn.play(&mut play);
+        turn.run(&mut exchange);
     }
-    let sampled = turn.votes(&play);
+    let sampled = turn.votes(&exchange);
     votes.same += sampled.same;
     votes.other += sampled.other;
-    let mut finding = finding(&turn.tried(&play), &crowd, range);
+    let mut finding = finding(&turn.tried(&exchange), &crowd, range);
     if is_old {
         finding = finding.and_remedy(
             "An old server gives its ports in order, so these are neighbours: the rest of the range \

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::HopResult;
 use super::bots::Bots;
-use super::play::{Link, Pace, Play, Purpose, Side, Tag};
+use super::exchange::{End, Exchange, Link, Pace, Purpose, Tag};
 use super::report::{Finding, Hop, Mark, command};
 use super::router::Votes;
 
@@ -34,24 +34,28 @@ pub(super) fn there_and_back(
 ) -> HopResult<()> {
     let is_old = !bots.answers_errors;
     let links = [link];
-    let mut play = Play::new(bots, &links);
-    let both = |purpose, number| Side::BOTH.map(|side| Tag { purpose, link: 0, side, number });
-    let hears = |play: &Play<'_>| {
-        Side::BOTH.map(|side| play.has_heard(0, side.other(), Purpose::Hello, 0..=0))
+    let mut exchange = Exchange::new(bots, &links);
+    let both = |purpose, number| End::BOTH.map(|end| Tag { purpose, link: 0, end, number });
+    let hears = |exchange: &Exchange<'_>| {
+        End::BOTH.map(|end| exchange.has_heard(0, end.other(), Purpose::Hello, 0..=0))
     };
-    play.run(HELLO, |_, _| both(Purpose::Hello, 0).to_vec(), |play| hears(play) == [true; 2]);
-    if hears(&play) != [true; 2] {
-        return Err(nothing_passes(hears(&play), link, range));
+    exchange.run(
+        HELLO,
+        |_, _| both(Purpose::Hello, 0).to_vec(),
+        |exchange| hears(exchange) == [true; 2],
+    );
+    if hears(&exchange) != [true; 2] {
+        return Err(nothing_passes(hears(&exchange), link, range));
     }
     // An old server relays only what comes from the registered address.
     votes.same += usize::from(is_old);
-    let times = |play: &Play<'_>| Side::BOTH.map(|side| play.times(side));
-    play.run(
+    let times = |exchange: &Exchange<'_>| End::BOTH.map(|end| exchange.times(end));
+    exchange.run(
         PING,
         |_, round| both(Purpose::Ping, round as u8).to_vec(),
-        |play| times(play).iter().all(|times| times.len() == usize::from(PINGS)),
+        |exchange| times(exchange).iter().all(|times| times.len() == usize::from(PINGS)),
     );
-    Ok((measured(times(&play)), ()))
+    Ok((measured(times(&exchange)), ()))
 }
 
 fn nothing_passes([client_hears, host_hears]: [bool; 2], link: Link, range: &PortList) -> Finding {

@@ -23,14 +23,14 @@ pub(super) enum Purpose {
 
 /// One of two introduced bots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Side {
+pub(super) enum End {
     /// The one that asked for the introduction: a game's client.
     Asker,
     /// The other.
     Host,
 }
 
-impl Side {
+impl End {
     /// Each at the index `self as usize`.
     pub(super) const BOTH: [Self; 2] = [Self::Asker, Self::Host];
 
@@ -47,13 +47,13 @@ pub(super) struct Tag {
     pub(super) purpose: Purpose,
     /// Which of the introductions it belongs to.
     pub(super) link: u8,
-    /// The side that sent it, or that sent the ping that it echoes.
-    pub(super) side: Side,
+    /// The end that sent it, or that sent the ping that it echoes.
+    pub(super) end: End,
     /// Which one of several.
     pub(super) number: u8,
 }
 
-/// Two introduced bots, each at the index of its [`Side`].
+/// Two introduced bots, each at the index of its [`End`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Link {
     pub(super) bots: [usize; 2],
@@ -71,11 +71,11 @@ pub(super) struct Pace {
     pub(super) after: Duration,
 }
 
-/// The content of a datagram: 8 random bytes, the same in all of a [`Play`], and 4 that tell its [`Tag`].
+/// The content of a datagram: 8 random bytes, the same in all of a [`Exchange`], and 4 that tell its [`Tag`].
 type Payload = [u8; 12];
 
-/// What was sent through some links, and what of it was heard at the other side.
-pub(super) struct Play<'a> {
+/// What was sent through some links, and what of it was heard at the other end.
+pub(super) struct Exchange<'a> {
     bots: &'a mut Bots,
     pub(super) links: &'a [Link],
     random: [u8; 8],
@@ -85,7 +85,7 @@ pub(super) struct Play<'a> {
     heard: BTreeMap<Tag, Instant>,
 }
 
-impl<'a> Play<'a> {
+impl<'a> Exchange<'a> {
     /// # Panics
     /// If the kernel has no random bytes, which does not happen.
     pub(super) fn new(bots: &'a mut Bots, links: &'a [Link]) -> Self {
@@ -108,28 +108,28 @@ impl<'a> Play<'a> {
                 return;
             }
             for tag in due(self, round) {
-                self.send(tag, tag.side);
+                self.send(tag, tag.end);
             }
             let is_last = round + 1 == pace.rounds;
             let after = if is_last { pace.after } else { Duration::ZERO };
-            let end = start + pace.every * (round + 1) + after;
+            let deadline = start + pace.every * (round + 1) + after;
             while !is_done(self)
-                && let Some(arrival) = self.bots.receive(end)
+                && let Some(arrival) = self.bots.receive(deadline)
             {
                 self.hear(&arrival);
             }
         }
     }
 
-    /// Whether a datagram of `side` with one of these numbers was heard at the other side.
+    /// Whether a datagram of `end` with one of these numbers was heard at the other end.
     pub(super) fn has_heard(
         &self,
         link: u8,
-        side: Side,
+        end: End,
         purpose: Purpose,
         mut numbers: RangeInclusive<u8>,
     ) -> bool {
-        numbers.any(|number| self.heard.contains_key(&Tag { purpose, link, side, number }))
+        numbers.any(|number| self.heard.contains_key(&Tag { purpose, link, end, number }))
     }
 
     /// Whether anything of that purpose was heard anywhere.
@@ -137,10 +137,10 @@ impl<'a> Play<'a> {
         self.heard.keys().any(|tag| tag.purpose == purpose)
     }
 
-    /// The times there and back of a side's pings whose echoes came back.
-    pub(super) fn times(&self, side: Side) -> Vec<Duration> {
+    /// The times there and back of an end's pings whose echoes came back.
+    pub(super) fn times(&self, end: End) -> Vec<Duration> {
         let echoes = self.heard.iter().filter(|(tag, _)| tag.purpose == Purpose::Echo);
-        let own = echoes.filter(|(tag, _)| tag.side == side);
+        let own = echoes.filter(|(tag, _)| tag.end == end);
         let time = |(tag, heard): (&Tag, &Instant)| {
             let ping = self.payload(Tag { purpose: Purpose::Ping, ..*tag });
             self.sent.get(&ping).map(|(_, sent)| *heard - *sent)
@@ -151,16 +151,16 @@ impl<'a> Play<'a> {
     fn payload(&self, tag: Tag) -> Payload {
         let mut bytes = [0; 12];
         bytes[..8].copy_from_slice(&self.random);
-        bytes[8..].copy_from_slice(&[tag.purpose as u8, tag.link, tag.side as u8, tag.number]);
+        bytes[8..].copy_from_slice(&[tag.purpose as u8, tag.link, tag.end as u8, tag.number]);
         bytes
     }
 
-    /// Sends from a side to its relay port.
-    fn send(&mut self, tag: Tag, side: Side) {
+    /// Sends from one end to its relay port.
+    fn send(&mut self, tag: Tag, end: End) {
         let link = self.links[usize::from(tag.link)];
         let is_fresh = tag.purpose == Purpose::Fresh;
         let socket = if is_fresh { Socket::Fresh } else { Socket::Registered };
-        let (bot, port) = (link.bots[side as usize], link.ports[side as usize]);
+        let (bot, port) = (link.bots[end as usize], link.ports[end as usize]);
         let payload = self.payload(tag);
         self.sent.entry(payload).or_insert_with(|| (tag, clock::now()));
         // A refusal counts as lost on the way.
@@ -171,7 +171,7 @@ impl<'a> Play<'a> {
         let Ok((source, payload)) = &arrival.result else { return };
         let Some((tag, _)) = self.sent.get(payload.as_slice()).copied() else { return };
         let link = self.links[usize::from(tag.link)];
-        let at = if tag.purpose == Purpose::Echo { tag.side } else { tag.side.other() };
+        let at = if tag.purpose == Purpose::Echo { tag.end } else { tag.end.other() };
         if source.ip() != self.bots.server.ip() || arrival.bot != link.bots[at as usize] {
             return;
         }
