@@ -81,7 +81,7 @@ impl Registrar {
             AddressRegistration::First(..)
             | AddressRegistration::Changed(..)
             | AddressRegistration::Repeated => (Some(OK), None),
-            AddressRegistration::TooManyChanges => (None, Some(Bound::Moves)),
+            AddressRegistration::TooManyChanges => (None, Some(Bound::AddressChanges)),
             AddressRegistration::Unknown if payload.len() > UNKNOWN.len() => {
                 if self.unknown_answers.try_acquire(UNKNOWN_ANSWERS, now) {
                     (Some(UNKNOWN), None)

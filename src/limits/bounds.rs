@@ -1,13 +1,12 @@
-//! Holds nobody to anything: the names of the bounds on what strangers may use up, for the metric that counts each.
+//! Names of the limits on what strangers may use. Each has a counter in the metrics.
 //!
-//! Others have counters of their own: what a connection is closed for
-//! ([`Misconduct`](crate::limits::conduct::Misconduct)) and what a relay drops ([`DropReason`](crate::core::relay::DropReason)).
-//! The README lists all of them with their values and reasons.
+//! Reasons to close a connection and reasons to drop a datagram have counters of their own. The README lists all of them
+//! with their values and reasons.
 
 use crate::label::labels;
 
 labels! {
-    /// Something of which there may be so much and no more.
+    /// A limit that was reached.
     pub enum Bound {
         /// Connections in all: `NORAY_MAX_CONNECTIONS`, or as many as the machine has room for.
         Connections = "connections",
@@ -21,18 +20,18 @@ labels! {
         Threads = "threads",
         /// Commands of one connection: [`COMMANDS_PER_SECOND`](crate::limits::conduct::COMMANDS_PER_SECOND).
         Commands = "commands",
-        /// Wrong OpenIDs from one network: [`WRONG_OIDS`](crate::core::players::WRONG_OIDS).
+        /// Wrong OpenIDs from one network: [`WRONG_OPEN_IDS`](crate::limits::rates::WRONG_OPEN_IDS).
         WrongOpenIds = "wrong-oids",
-        /// Introductions to one host: [`INTRODUCTIONS`](crate::core::players::INTRODUCTIONS).
+        /// Introductions to one host: [`INTRODUCTIONS`](crate::limits::rates::INTRODUCTIONS).
         Introductions = "introductions",
         /// Of them, those that one network asks for:
-        /// [`INTRODUCTIONS_PER_NETWORK`](crate::core::players::INTRODUCTIONS_PER_NETWORK).
+        /// [`INTRODUCTIONS_PER_NETWORK`](crate::limits::rates::INTRODUCTIONS_PER_NETWORK).
         IntroductionsPerIp = "introductions-per-ip",
         /// `connect` of players whose UDP comes from elsewhere than their connection:
-        /// [`UNCONFIRMED_CONNECTS`](crate::core::players::UNCONFIRMED_CONNECTS).
+        /// [`UNCONFIRMED_CONNECTS`](crate::limits::rates::UNCONFIRMED_CONNECTS).
         UnconfirmedConnects = "unconfirmed-connects",
-        /// Changes of one player's address: [`MOVES`](crate::core::players::MOVES).
-        Moves = "moves",
+        /// Changes of one player's address: [`ADDRESS_CHANGES`](crate::limits::rates::ADDRESS_CHANGES).
+        AddressChanges = "moves",
         /// Relays that players of one network have asked for while few ports are left: `NORAY_UDP_RELAY_MAX_PER_IP`.
         RelaysPerIp = "relays-per-ip",
         /// Relays in all: `NORAY_UDP_RELAY_PORTS`.
@@ -40,7 +39,7 @@ labels! {
         /// Requests for metrics and health at the same time.
         Requests = "requests",
         /// Answers to what is no PrivateID:
-        /// [`UNKNOWN_ANSWERS_PER_SECOND`](crate::core::registrar::UNKNOWN_ANSWERS_PER_SECOND).
+        /// [`UNKNOWN_ANSWERS`](crate::limits::rates::UNKNOWN_ANSWERS).
         UnknownAnswers = "unknown-answers",
     }
 }
