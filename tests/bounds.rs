@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use noray::config::Config;
-use noray::limits::conduct::{COMMAND_BURST, COMMANDS_PER_SECOND, MAX_REFUSALS};
+use noray::limits::connection_policy::{COMMAND_BURST, COMMANDS_PER_SECOND, MAX_REFUSALS};
 use noray::limits::rates::{INTRODUCTIONS, INTRODUCTIONS_PER_NETWORK, WRONG_OPEN_IDS};
 use noray::limits::token_bucket::RateLimit;
 use support::{Line, Player, TestServer, config};

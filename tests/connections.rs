@@ -3,7 +3,7 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -83,6 +83,39 @@ fn one_ip_may_have_so_many_connections() {
     let _players: Vec<Player> = (0..3).map(|_| Player::join(&server)).collect();
     let mut refused = Line::connect(server.addresses.socket);
     assert_eq!(refused.expect("error"), "server-full try again later");
+}
+
+#[test]
+fn who_is_refused_and_keeps_writing_reads_why_and_a_clean_end() {
+    let server = TestServer::start(&Config { max_connections_per_ip: 1, ..config() });
+    let _player = Player::join(&server);
+    for round in 0..200 {
+        let mut stream = TcpStream::connect(server.addresses.socket).unwrap();
+        // The answer is there: a server that closes at once has done so, or is about to.
+        stream.peek(&mut [0]).unwrap();
+        for _ in 0..5 {
+            stream.write_all(b"register-host\n").expect("it is open");
+        }
+        let said = std::io::read_to_string(&stream).expect("no reset");
+        assert_eq!(said, "error server-full try again later\n", "round {round}");
+    }
+}
+
+#[test]
+fn who_is_cut_off_and_keeps_writing_reads_why_and_a_clean_end() {
+    let server = TestServer::start(&config());
+    let _bystander = Player::join(&server);
+    for round in 0..20 {
+        let mut stream = TcpStream::connect(server.addresses.socket).unwrap();
+        stream.write_all(&[b'x'; 5000]).unwrap();
+        stream.peek(&mut [0]).unwrap();
+        for _ in 0..5 {
+            stream.write_all(b"register-host\n").expect("it is open");
+        }
+        stream.shutdown(Shutdown::Write).unwrap();
+        let said = std::io::read_to_string(&stream).expect("no reset");
+        assert!(said.starts_with("error line-too-long"), "round {round}: {said}");
+    }
 }
 
 #[test]

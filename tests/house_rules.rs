@@ -82,7 +82,8 @@ fn the_readme_lists_every_bound_with_what_counts_it() {
     let (_, bounds) = README.split_once("### Bounds").expect("the section");
     let (bounds, _) = bounds.split_once("###").expect("the next section");
     let labels = noray::limits::bounds::Bound::ALL.iter().map(|bound| bound.label());
-    let ends = noray::limits::conduct::Misconduct::ALL.iter().map(|misconduct| misconduct.label());
+    let ends =
+        noray::limits::connection_policy::DisconnectReason::ALL.iter().map(|reason| reason.label());
     for label in labels.chain(ends) {
         assert!(bounds.contains(&format!("`{label}`")), "{label}");
     }

@@ -9,7 +9,7 @@ use crate::core::players::AddressRegistration;
 use crate::core::protocol::{CommandKind, Reply};
 use crate::core::relay::{ClosedPair, RelayLimit, RelayPort};
 use crate::limits::bounds::Bound;
-use crate::limits::conduct::Misconduct;
+use crate::limits::connection_policy::DisconnectReason;
 
 /// Effects in the order in which they are to be carried out.
 pub type Effects = VecDeque<Effect>;
@@ -60,7 +60,7 @@ pub enum Effect {
     /// Something was refused because of this bound.
     BoundReached(Bound),
     /// A connection is closed because of what the player did.
-    Misconduct(ConnectionId, Misconduct),
+    Disconnect(ConnectionId, DisconnectReason),
     /// A player was told that a relay has reached a limit.
     RelayLimitReached {
         /// The port where the datagram arrived.

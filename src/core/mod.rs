@@ -42,7 +42,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::limits::bounds::Bound;
-use crate::limits::conduct::Misconduct;
+use crate::limits::connection_policy::DisconnectReason;
 use crate::time::Timestamp;
 use deadlines::Deadlines;
 use drain::Drain;
@@ -78,7 +78,7 @@ pub enum Input<'a> {
     /// A player sent a command that its rate limit does not allow.
     CommandTooSoon(ConnectionId, CommandKind),
     /// A connection is to be closed for that reason.
-    Misconduct(ConnectionId, Misconduct),
+    Disconnect(ConnectionId, DisconnectReason),
     /// A connection has ended.
     Disconnected(ConnectionId),
     /// A datagram arrived at the registrar.
@@ -194,8 +194,8 @@ impl Core {
                 let failure = commands::Failure::at(Bound::Commands, ErrorCode::RateLimited);
                 commands::tell_failure(connection, kind, failure, effects);
             }
-            Input::Misconduct(connection, misconduct) => {
-                self.handle_misconduct(connection, misconduct, effects);
+            Input::Disconnect(connection, reason) => {
+                self.handle_disconnect(connection, reason, effects);
             }
             Input::Disconnected(connection) => {
                 self.disconnect(connection, Closing::AtOnce, effects);
@@ -271,21 +271,21 @@ impl Core {
         assert!(self.closed.is_empty(), "whatever was closed has been told");
     }
 
-    fn handle_misconduct(
+    fn handle_disconnect(
         &mut self,
         connection: ConnectionId,
-        misconduct: Misconduct,
+        reason: DisconnectReason,
         effects: &mut Effects,
     ) {
         if self.players.connection(connection).is_none() {
             return;
         }
-        effects.push_back(Effect::Misconduct(connection, misconduct));
+        effects.push_back(Effect::Disconnect(connection, reason));
         // There is no room in its buffer for words.
-        let closing = if misconduct == Misconduct::SlowReader {
+        let closing = if reason == DisconnectReason::SlowReader {
             Closing::AtOnce
         } else {
-            effects.push_back(Effect::Tell(connection, Reply::Misconduct(misconduct)));
+            effects.push_back(Effect::Tell(connection, Reply::Disconnect(reason)));
             Closing::AfterReplies
         };
         self.disconnect(connection, closing, effects);

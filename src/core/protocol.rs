@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use crate::core::id::{OpenId, PrivateId};
 use crate::core::relay::{RelayLimit, RelayPort};
 use crate::label::{Label, labels};
-use crate::limits::conduct::Misconduct;
+use crate::limits::connection_policy::DisconnectReason;
 
 /// The longest line that a player may send, in bytes without its `\n` or `\r\n`.
 pub const MAX_LINE: usize = 4096;
@@ -212,7 +212,7 @@ pub enum Reply {
     /// `error not-utf8 DETAIL`.
     NotUtf8,
     /// `error CODE DETAIL`, after which the connection ends.
-    Misconduct(Misconduct),
+    Disconnect(DisconnectReason),
     /// `error server-full`, after which the connection ends.
     ServerFull,
     /// `relay-limit LIMIT`: a relay of this player's has reached it.
@@ -238,8 +238,8 @@ impl Reply {
             }
             Self::UnknownCommand(name) => format!("error unknown-command {name}\n"),
             Self::NotUtf8 => "error not-utf8 the line was ignored\n".to_owned(),
-            Self::Misconduct(misconduct) => {
-                format!("error {} {}\n", misconduct.label(), misconduct.detail())
+            Self::Disconnect(reason) => {
+                format!("error {} {}\n", reason.label(), reason.detail())
             }
             Self::ServerFull => "error server-full try again later\n".to_owned(),
             Self::RelayLimit(limit) => format!("relay-limit {}\n", limit.label()),

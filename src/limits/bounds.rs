@@ -18,7 +18,7 @@ labels! {
         UnregisteredPerIp = "unregistered-per-ip",
         /// Threads: the system refused one for a player.
         Threads = "threads",
-        /// Commands of one connection: [`COMMANDS_PER_SECOND`](crate::limits::conduct::COMMANDS_PER_SECOND).
+        /// Commands of one connection: [`COMMANDS_PER_SECOND`](crate::limits::connection_policy::COMMANDS_PER_SECOND).
         Commands = "commands",
         /// Wrong OpenIDs from one network: [`WRONG_OPEN_IDS`](crate::limits::rates::WRONG_OPEN_IDS).
         WrongOpenIds = "wrong-oids",

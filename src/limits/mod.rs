@@ -2,15 +2,17 @@
 //!
 //! | module | what it limits |
 //! |---|---|
+//! | [`admission`] | how many connections there may be, in all and of one network |
 //! | [`bounds`] | names of the limits, each with a counter |
 //! | [`token_bucket`] | the one mechanism behind all rate limits |
 //! | [`network`], [`network_rate`] | whose an IP address is; a rate limit for each of them |
 //! | [`rates`] | the rate limits that are constants |
-//! | [`conduct`] | what a player may do on its connection |
+//! | [`connection_policy`] | what a player may do on its connection |
 //! | [`relay`] | what relays may carry |
 
+pub mod admission;
 pub mod bounds;
-pub mod conduct;
+pub mod connection_policy;
 pub mod network;
 pub mod network_rate;
 pub mod rates;

@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use crate::limits::token_bucket::RateLimit;
 
+/// New connections of one network: each comes with a burst of commands. As many at once as it may have, by default, and
+/// then those of players who come and go.
+pub const NEW_CONNECTIONS: RateLimit = RateLimit { per_second: 50, burst: Duration::from_secs(21) };
+
 /// Introductions to one host: each makes it send for seconds. 128 at once, as when a full lobby starts.
 pub const INTRODUCTIONS: RateLimit = RateLimit { per_second: 8, burst: Duration::from_secs(16) };
 

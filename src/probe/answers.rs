@@ -92,7 +92,7 @@ mod tests {
     use noray::core::protocol::{CommandKind, ErrorCode, Reply};
     use noray::core::relay::{RelayLimit, RelayPort};
     use noray::label::Label;
-    use noray::limits::conduct::Misconduct;
+    use noray::limits::connection_policy::DisconnectReason;
 
     #[test]
     fn lines_of_both_servers() {
@@ -138,7 +138,7 @@ mod tests {
             Reply::RelayLimit(RelayLimit::Traffic),
         ];
         let failures = ErrorCode::ALL.iter().map(|code| Reply::Failed(CommandKind::Connect, *code));
-        let ends = Misconduct::ALL.iter().map(|why| Reply::Misconduct(*why));
+        let ends = DisconnectReason::ALL.iter().map(|why| Reply::Disconnect(*why));
         for reply in replies.into_iter().chain(failures).chain(ends) {
             for line in reply.encode().lines() {
                 let answer = Answer::parse(line.as_bytes());

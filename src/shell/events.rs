@@ -1,11 +1,11 @@
-//! Handles nothing: the one way from other threads to the event loop, a bounded channel and a waker.
+//! The bounded channel by which all other threads tell the event loop what happens. Each event also wakes the loop.
 
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
 use crate::core::id::ConnectionId;
 use crate::core::protocol::{Command, CommandKind};
-use crate::limits::conduct::Misconduct;
+use crate::limits::connection_policy::DisconnectReason;
 use crate::shell::connection::SharedConnection;
 use crate::shell::poller::Waker;
 use crossbeam_channel::{Receiver, Sender};
@@ -15,13 +15,13 @@ pub(crate) enum Event {
     /// A player has connected; its thread is about to read.
     Connected(SharedConnection),
     /// No thread could be had for that player.
-    Refused(ConnectionId),
+    NoThread(ConnectionId),
     /// A player sent a line.
     Command { player: ConnectionId, command: Command, received: Instant },
     /// A player sent a command that its rate does not allow.
     TooFast { player: ConnectionId, kind: CommandKind, received: Instant },
-    /// A player's connection is to be closed; nothing more will come from it.
-    Misconduct(ConnectionId, Misconduct),
+    /// A player is to be told why its connection is closed; no more commands come from it.
+    Disconnect(ConnectionId, DisconnectReason),
     /// A player's connection has ended.
     Disconnected(ConnectionId),
     /// Somebody wants to know whether the loop turns.

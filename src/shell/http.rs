@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 use crate::limits::bounds::Bound;
 use crate::operation::clock;
 use crate::operation::metrics::Metrics;
+use crate::shell::acceptor::Acceptor;
+use crate::shell::admission::ConnectionTable;
 use crate::shell::events::{Event, EventSender};
-use crate::shell::listener::Acceptor;
 
 const OK: &str = "200 OK";
 const UNAVAILABLE: &str = "503 Service Unavailable";
@@ -38,6 +39,7 @@ const COOL_DOWN: Duration = Duration::from_millis(100);
 pub(crate) struct Endpoint {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) events: EventSender,
+    pub(crate) table: Arc<ConnectionTable>,
     pub(crate) relay_ports: usize,
 }
 
@@ -116,7 +118,10 @@ impl Endpoint {
         let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
         let is_get = [&b"GET"[..], b"HEAD"].contains(&method);
         let (status, body) = match path {
-            b"/metrics" if is_get => (OK, self.metrics.text()),
+            b"/metrics" if is_get => {
+                self.table.record_levels();
+                (OK, self.metrics.text())
+            }
             b"/healthz" if is_get && self.does_loop_turn() => (OK, "ok\n".to_owned()),
             b"/healthz" if is_get => (UNAVAILABLE, "the event loop does not answer\n".to_owned()),
             b"/readyz" if is_get => match self.unreadiness() {

@@ -1,11 +1,15 @@
 //! Sockets and threads around the core.
 
+mod accept_loop;
+mod acceptor;
+mod admission;
 mod connection;
 mod event_loop;
 mod events;
 mod http;
-mod listener;
+mod player_thread;
 pub mod poller;
+mod refused;
 pub mod server;
 pub mod signals;
 mod sockets;

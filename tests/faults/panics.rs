@@ -92,7 +92,10 @@ fn a_handler_that_panics_takes_its_own_connection_with_it_and_nothing_else() {
         let log = noray.process.log_until(&format!("the handler of {peer} panicked"));
         let errors: Vec<&str> = log.lines().filter(|line| line.contains(" ERROR ")).collect();
         assert_eq!(errors.len(), 2, "{log}");
-        assert!(errors[0].contains("src/connection.rs") && errors[0].contains("5000"), "{log}");
+        assert!(
+            errors[0].contains("src/shell/player_thread.rs") && errors[0].contains("5000"),
+            "{log}"
+        );
         assert!(!log.contains(&victim.pid[..16]), "{log}");
         drop(strace);
     }

@@ -18,7 +18,7 @@ use crate::core::protocol::CommandKind;
 use crate::core::relay::DropReason;
 use crate::label::labels;
 use crate::limits::bounds::Bound;
-use crate::limits::conduct::Misconduct;
+use crate::limits::connection_policy::DisconnectReason;
 
 labels! {
     /// What a configured relay port is doing.
@@ -85,7 +85,7 @@ metrics! {
         /// TCP connections refused because a cap was reached.
         pub connections_refused: Counter = "noray_connections_refused_total",
         /// TCP connections closed because of what the player did.
-        pub connections_closed: Family<Misconduct, Counter> = "noray_connections_closed_total" by "reason",
+        pub connections_closed: Family<DisconnectReason, Counter> = "noray_connections_closed_total" by "reason",
         /// What was refused because a bound was reached.
         pub bounds_reached: Family<Bound, Counter> = "noray_bounds_reached_total" by "bound",
         /// Players that have registered.

@@ -13,7 +13,7 @@ use crate::core::protocol::Reply;
 use crate::core::relay::{ClosedPair, DropReason, RelayPort};
 use crate::core::{Input, drain};
 use crate::label::Label;
-use crate::limits::conduct::Misconduct;
+use crate::limits::connection_policy::DisconnectReason;
 use crate::limits::throttle::Throttle;
 use crate::operation::clock;
 use crate::operation::logging::STEP;
@@ -76,9 +76,9 @@ impl EventLoop {
             Effect::BoundReached(bound) => {
                 self.metrics.bounds_reached.of(bound).add_as_only_writer(1);
             }
-            Effect::Misconduct(connection, misconduct) => {
-                self.metrics.connections_closed.of(misconduct).add_as_only_writer(1);
-                log::debug!("{}: {}, closed", self.peer(connection), misconduct.label());
+            Effect::Disconnect(connection, reason) => {
+                self.metrics.connections_closed.of(reason).add_as_only_writer(1);
+                log::debug!("{}: {}, closed", self.peer(connection), reason.label());
             }
             Effect::RelayLimitReached { at, limit, open_id } => {
                 log::debug!("relay {at}: {} limit, player {open_id}", limit.label());
@@ -98,7 +98,9 @@ impl EventLoop {
         };
         let input = match player.send(reply) {
             Ok(()) => return,
-            Err(SendError::BufferFull) => Input::Misconduct(connection, Misconduct::SlowReader),
+            Err(SendError::BufferFull) => {
+                Input::Disconnect(connection, DisconnectReason::SlowReader)
+            }
             Err(SendError::Broken) => Input::Disconnected(connection),
         };
         self.core.handle(input, &mut self.random, self.now, &mut self.effects);

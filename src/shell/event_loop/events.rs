@@ -26,7 +26,7 @@ impl EventLoop {
     fn handle_event(&mut self, event: Event) -> Flow {
         match event {
             Event::Connected(connection) => self.handle_connection(connection),
-            Event::Refused(connection) => self.handle(Input::NoThread(connection)),
+            Event::NoThread(connection) => self.handle(Input::NoThread(connection)),
             Event::Command { player, command, received } => {
                 self.handle_command(player, &command, received);
             }
@@ -34,8 +34,8 @@ impl EventLoop {
                 self.handle(Input::CommandTooSoon(player, kind));
                 self.record_duration(kind, received);
             }
-            Event::Misconduct(player, misconduct) => {
-                self.handle(Input::Misconduct(player, misconduct));
+            Event::Disconnect(player, reason) => {
+                self.handle(Input::Disconnect(player, reason));
             }
             Event::Disconnected(player) => self.handle(Input::Disconnected(player)),
             Event::Ping(answer) => {

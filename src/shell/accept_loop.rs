@@ -1,0 +1,146 @@
+//! The thread that accepts players' connections: admits each, or refuses it, and starts its thread.
+
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::thread::{self, Scope};
+use std::time::Duration;
+
+use crate::core::id::ConnectionId;
+use crate::limits::throttle::Throttle;
+use crate::operation::clock;
+use crate::shell::acceptor::Acceptor;
+use crate::shell::admission::ConnectionTable;
+use crate::shell::connection::{Connection, FAREWELL_TIME, SharedConnection};
+use crate::shell::events::{Event, EventSender, LoopGone};
+use crate::shell::player_thread;
+use crate::shell::refused::RefusedConnections;
+use crate::time::RunningTime;
+
+/// A thread's stack in bytes. Half of it was never touched; smaller ones cost more memory, not less, and overflow in a
+/// panic.
+const STACK_SIZE: usize = 64 * 1024;
+
+/// How long no connection is accepted after the system refused one, for want of descriptors or threads.
+const COOL_DOWN: Duration = Duration::from_millis(100);
+
+/// What the accepting thread works with.
+pub(crate) struct AcceptLoop {
+    acceptor: Arc<Acceptor>,
+    table: Arc<ConnectionTable>,
+    events: EventSender,
+    refused: RefusedConnections,
+    warnings: Throttle,
+    time: RunningTime,
+    next_id: u64,
+}
+
+impl AcceptLoop {
+    pub(crate) fn new(
+        acceptor: Arc<Acceptor>,
+        table: Arc<ConnectionTable>,
+        events: EventSender,
+    ) -> Self {
+        Self {
+            acceptor,
+            table,
+            events,
+            refused: RefusedConnections::default(),
+            warnings: Throttle::default(),
+            time: RunningTime::new(clock::now()),
+            next_id: 0,
+        }
+    }
+
+    /// The body of the thread: accepts until the acceptor is closed, then waits for the players' threads.
+    pub(crate) fn run(mut self) {
+        thread::scope(|threads| {
+            while let Some(accepted) = self.accept() {
+                let handled = match accepted {
+                    Ok((stream, peer)) => self.handle_connection(stream, peer, threads),
+                    Err(error) => {
+                        self.handle_error(&error);
+                        Ok(())
+                    }
+                };
+                if let Err(LoopGone) = handled {
+                    return;
+                }
+            }
+            // If the loop is gone, nobody waits for this.
+            let _ = self.events.post(Event::AcceptorClosed);
+        });
+    }
+
+    /// Waits for the next connection. While refused ones are open, it waits for [`FAREWELL_TIME`] at most.
+    fn accept(&mut self) -> Option<io::Result<(TcpStream, SocketAddr)>> {
+        self.refused.close_overdue(clock::now());
+        if self.refused.is_empty() {
+            return self.acceptor.accept();
+        }
+        let limited = self.acceptor.set_patience(Some(FAREWELL_TIME));
+        let accepted = self.acceptor.accept();
+        let unlimited = self.acceptor.set_patience(None);
+        debug_assert!(limited.and(unlimited).is_ok(), "the kernel takes any time");
+        accepted
+    }
+
+    fn handle_connection<'scope>(
+        &mut self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        threads: &'scope Scope<'scope, '_>,
+    ) -> Result<(), LoopGone> {
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        let now = self.time.advance(clock::now(), Duration::MAX);
+        let Ok(permit) = self.table.admit(peer.ip(), now) else {
+            self.refused.refuse(stream, clock::now());
+            return Ok(());
+        };
+        let id = ConnectionId(self.next_id);
+        self.next_id += 1;
+        self.start_thread(Arc::new(Connection::new(id, stream, peer, permit)), threads)
+    }
+
+    fn start_thread<'scope>(
+        &mut self,
+        connection: SharedConnection,
+        threads: &'scope Scope<'scope, '_>,
+    ) -> Result<(), LoopGone> {
+        // Before the thread posts what it reads.
+        self.events.post(Event::Connected(Arc::clone(&connection)))?;
+        let (own, own_events) = (Arc::clone(&connection), self.events.clone());
+        let spawned = thread::Builder::new()
+            .name("player".to_owned())
+            .stack_size(STACK_SIZE)
+            .spawn_scoped(threads, move || player_thread::run(&own, &own_events));
+        if let Err(error) = spawned {
+            self.events.post(Event::NoThread(connection.id))?;
+            self.refused.keep_without_thread(connection, clock::now());
+            self.cool_down(&error);
+        }
+        Ok(())
+    }
+
+    fn handle_error(&mut self, error: &io::Error) {
+        // The player has gone already, the process was stopped and continues, or the time to wait is over.
+        let is_passing = matches!(
+            error.kind(),
+            ErrorKind::ConnectionAborted | ErrorKind::Interrupted | ErrorKind::WouldBlock
+        );
+        if !is_passing {
+            self.cool_down(error);
+        }
+    }
+
+    /// Waits a little after an error that would only come again at once, such as too many open files.
+    fn cool_down(&mut self, error: &io::Error) {
+        if self.warnings.is_due(clock::now()) {
+            log::warn!(
+                "cannot take a player's connection: {error}; too many open files: raise LimitNOFILE=, \
+                 no resources for a thread: raise TasksMax="
+            );
+        }
+        thread::park_timeout(COOL_DOWN);
+    }
+}

@@ -1,0 +1,53 @@
+//! The table of connections, shared by the threads that accept connections, change the caps and write the metrics.
+//!
+//! The event loop never takes its lock. Marking a connection as registered and dropping its permit change atomics.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::limits::admission::{Admission, Caps, Permit};
+use crate::limits::bounds::Bound;
+use crate::operation::metrics::{Metrics, Table};
+use crate::time::Timestamp;
+
+/// The table of connections behind a lock.
+pub(crate) struct ConnectionTable {
+    admission: Mutex<Admission>,
+    metrics: Arc<Metrics>,
+}
+
+impl ConnectionTable {
+    pub(crate) fn new(caps: Caps, metrics: Arc<Metrics>) -> Self {
+        metrics.max_connections.set(caps.connections);
+        Self { admission: Mutex::new(Admission::new(caps)), metrics }
+    }
+
+    /// Replaces the caps. Whoever is connected stays.
+    pub(crate) fn set_caps(&self, caps: Caps) {
+        self.admission.lock().set_caps(caps);
+        self.metrics.max_connections.set(caps.connections);
+    }
+
+    /// Admits one more connection from `ip`, or counts that it was refused.
+    ///
+    /// # Errors
+    /// The bound that is reached. Call this from one thread only: it is the only writer of the counters.
+    pub(crate) fn admit(&self, ip: IpAddr, now: Timestamp) -> Result<Permit, Bound> {
+        let admitted = self.admission.lock().admit(ip.into(), now);
+        if let Err(bound) = admitted {
+            self.metrics.connections_refused.add_as_only_writer(1);
+            self.metrics.bounds_reached.of(bound).add_as_only_writer(1);
+        }
+        admitted
+    }
+
+    /// Brings the levels among the metrics up to date. Call this before they are written.
+    pub(crate) fn record_levels(&self) {
+        let mut admission = self.admission.lock();
+        admission.forget_networks();
+        self.metrics.tcp_connections.set(admission.connections());
+        self.metrics.table_entries.of(Table::ConnectedNetworks).set(admission.networks());
+    }
+}
