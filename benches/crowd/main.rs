@@ -38,6 +38,7 @@ fn main() {
     println!("\n{CROWD} players, noray and the load share all processors");
     processors.use_both();
     crowd(&start_noray(&roomy).0);
+    come_and_go(&start(&roomy).0);
     storm(&start(&[&WIDE[..], &["NORAY_MAX_CONNECTIONS=8000"]].concat()).0);
     println!("\nwhile one partner floods its relay with all that one processor sends, for 5 s");
     flood("default limits: noray drops nearly all of it", &start(&[]).0);
@@ -114,6 +115,33 @@ fn crowd(noray: &Process) {
         noray.resident_kb() / 1024.0,
         empty / 1024.0
     );
+}
+
+/// How often a thousand players come, and leave at once.
+const ROUNDS: usize = 10;
+const COMING: usize = 1_000;
+
+/// Whether the loop ever waits for the threads that connections begin and end in.
+fn come_and_go(_noray: &Process) {
+    println!("\n{COMING} players join at once and leave at once, {ROUNDS} times");
+    let game = Game::join();
+    let before = turns();
+    let stream = game.stream();
+    for _ in 0..ROUNDS {
+        drop(joiner::join(COMING));
+    }
+    println!("  {}", beat(stream.stop()));
+    let longer: Vec<u64> =
+        turns().iter().zip(before).map(|(after, before)| after - before).collect();
+    println!("  turns of the loop that took more than 1, 5 and 25 ms: {longer:?}");
+}
+
+/// How many turns of the loop took longer than 1, 5 and 25 ms.
+fn turns() -> [u64; 3] {
+    let name = "noray_loop_turn_duration_seconds";
+    let all = metric(&format!("{name}_count"));
+    ["0.001", "0.005", "0.025"]
+        .map(|bound| all - metric(&format!("{name}_bucket{{le=\"{bound}\"}}")))
 }
 
 const STORM: usize = 5_000;
@@ -265,10 +293,11 @@ fn idle(noray: &Process) -> f64 {
 fn beat(outcome: Outcome) -> String {
     let Outcome { sent, mut latencies } = outcome;
     format!(
-        "of a game's {sent} datagrams {} lost, p50 {:.2} ms, p99 {:.2} ms",
+        "of a game's {sent} datagrams {} lost, p50 {:.2} ms, p99 {:.2} ms, worst {:.2} ms",
         sent - latencies.0.len() as u64,
         latencies.percentile_ms(50),
-        latencies.percentile_ms(99)
+        latencies.percentile_ms(99),
+        latencies.percentile_ms(100)
     )
 }
 
