@@ -1,6 +1,7 @@
 //! Measures nothing: what the figures must be.
 
 use crate::coturn;
+use crate::forwarder::YARDSTICK;
 use crate::load::{Figures, Rate};
 use crate::report::{Case, Median};
 
@@ -12,7 +13,7 @@ pub(crate) fn print(cases: &[Case]) {
         "\nCPU per datagram, noray to the bare forwarder: at most 1.10 at 100,000/s and at saturation"
     );
     for case in cases.iter().filter(|case| case.offered != Rate::PerSecond(10_000).name()) {
-        check(case, case.ratio("noray", "bare", cpu), 1.10);
+        check(case, case.ratio("noray", YARDSTICK, cpu), 1.10);
     }
     println!("\nCPU per datagram, noray to coturn: at most 0.85 at 100,000/s");
     for case in cases.iter().filter(|case| case.offered == HUNDRED_THOUSAND.name()) {
@@ -32,11 +33,11 @@ pub(crate) fn print(cases: &[Case]) {
     }
     println!("\np99 at 100,000/s, noray to the bare forwarder: at most 1.20");
     for case in cases.iter().filter(|case| case.offered == HUNDRED_THOUSAND.name()) {
-        check(case, case.ratio("noray", "bare", p99), 1.20);
+        check(case, case.ratio("noray", YARDSTICK, p99), 1.20);
     }
     // One case's rounds are too few to tell: what stalls the machine for some milliseconds decides over each.
     let at_rate = cases.iter().filter(|case| case.offered == HUNDRED_THOUSAND.name());
-    let ratios: Vec<f64> = at_rate.flat_map(|case| case.ratios("noray", "bare", p99)).collect();
+    let ratios: Vec<f64> = at_rate.flat_map(|case| case.ratios("noray", YARDSTICK, p99)).collect();
     if !ratios.is_empty() {
         println!("  all rounds of these cases together        {}", Median::of(ratios.into_iter()));
     }
@@ -57,7 +58,7 @@ fn cpu(figures: &Figures) -> f64 {
 
 /// The rounds of the two cases were not paired with each other, so this compares ratios to the bare forwarder.
 fn growth(few: &Case, many: &Case) -> Option<Median> {
-    let (few, many) = (few.ratio("noray", "bare", cpu)?, many.ratio("noray", "bare", cpu)?);
+    let (few, many) = (few.ratio("noray", YARDSTICK, cpu)?, many.ratio("noray", YARDSTICK, cpu)?);
     Some(Median {
         value: many.value / few.value,
         low: many.low / few.high,

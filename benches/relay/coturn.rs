@@ -48,7 +48,13 @@ pub(crate) fn start(shape: Shape) -> Option<Subject> {
         flows.push(Flow { from: client, to: server, channel: Some(CHANNEL) });
         flows.push(Flow { from: host, to: relayed, channel: None });
     }
-    Some(Subject { name: NAME, process: Process(child), sockets, flows, _lines: Vec::new() })
+    Some(Subject {
+        name: NAME.to_owned(),
+        process: Process(child),
+        sockets,
+        flows,
+        _lines: Vec::new(),
+    })
 }
 
 /// Channels' permissions end after five minutes; binding them again renews them.

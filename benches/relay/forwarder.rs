@@ -1,11 +1,14 @@
-//! The yardstick: pairs of sockets, and from each to the other with one `recv_from` and one `send_to` a datagram.
+//! The yardsticks: pairs of sockets, and from each to the other with as little as can be.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::io::{BufRead, BufReader, IoSlice, IoSliceMut, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
 
-use mio::net::UdpSocket;
+use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, recvmmsg, sendmmsg};
 
 use crate::shape::Shape;
 use crate::subject::{Flow, PlayerSocket, Subject};
@@ -14,14 +17,26 @@ use crate::support::Process;
 /// Beside noray's: the way to one loopback address costs the kernel more than to another.
 const IP: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 77, 0, 3));
 
-/// Makes the bench's binary this forwarder.
+/// Makes the bench's binary a forwarder; the kind's name follows.
 pub(crate) const ARGUMENT: &str = "--bare-forwarder";
 
-/// Starts the forwarder, with as many sockets as noray has, for the players of `shape`.
-pub(crate) fn start(shape: Shape) -> Subject {
+/// What others are compared with. Level-triggered epoll tells of a socket as long as it has something, so a
+/// datagram that comes alone costs one wait, one `recv_from` and one `send_to`.
+pub(crate) const YARDSTICK: &str = "level";
+
+/// Edge-triggered epoll, as mio does it: each socket is read until it is empty, so a datagram that comes alone costs
+/// one more `recv_from`.
+pub(crate) const EDGE: &str = "edge";
+
+/// The same with `recvmmsg`, which says in one call that there was no more.
+pub(crate) const BATCH: &str = "batch";
+pub(crate) const BATCH_SEND: &str = "batch2";
+
+/// Starts a forwarder of that kind, with as many sockets as noray has, for the players of `shape`.
+pub(crate) fn start(kind: &str, shape: Shape) -> Subject {
     let own = std::env::current_exe().expect("the bench has a path");
     let mut child = Command::new(own)
-        .arg(ARGUMENT)
+        .args([ARGUMENT, kind])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -39,36 +54,152 @@ pub(crate) fn start(shape: Shape) -> Subject {
     // A player sends to the port whose receiver is its partner.
     let flow = |index: usize| Flow { from: ends[index], to: ports[index ^ 1], channel: None };
     let flows = (0..ends.len()).map(flow).collect();
-    Subject { name: "bare", process: Process(child), sockets, flows, _lines: Vec::new() }
+    Subject { name: kind.to_owned(), process: Process(child), sockets, flows, _lines: Vec::new() }
 }
 
 /// Reads receivers' addresses from standard input, a line each and an empty one at the end; binds a socket for each
 /// and prints its address. What arrives at a socket goes to its receiver, from the other socket of the pair.
-pub(crate) fn run() {
+pub(crate) fn run(kind: &str) {
     let lines = std::io::stdin().lock().lines().map(|line| line.expect("text"));
     let receivers: Vec<SocketAddr> = lines
         .take_while(|line| !line.is_empty())
         .map(|line| line.parse().expect("an address"))
         .collect();
-    let mut poll = Poll::new().expect("epoll");
-    let mut sockets = Vec::new();
-    for index in 0..receivers.len() {
-        let mut socket = UdpSocket::bind(SocketAddr::new(IP, 0)).expect("a free port");
-        poll.registry()
-            .register(&mut socket, Token(index), Interest::READABLE)
-            .expect("epoll takes it");
-        println!("{}", socket.local_addr().expect("it is bound"));
-        sockets.push(socket);
+    let sockets: Vec<UdpSocket> = receivers.iter().map(|_| bind()).collect();
+    let ends = Ends { sockets, receivers };
+    match kind {
+        YARDSTICK => level_triggered(&ends),
+        EDGE => edge_triggered(&ends, one_by_one(&ends)),
+        BATCH => edge_triggered(&ends, in_batches(&ends)),
+        BATCH_SEND => edge_triggered(&ends, in_batches2(&ends)),
+        _ => panic!("no such forwarder: {kind}"),
     }
-    let mut events = Events::with_capacity(1024);
+}
+
+/// The sockets, in pairs, and where what arrives at each goes.
+struct Ends {
+    sockets: Vec<UdpSocket>,
+    receivers: Vec<SocketAddr>,
+}
+
+impl Ends {
+    fn send(&self, arrived_at: usize, payload: &[u8]) {
+        // A full buffer loses datagrams, here as there.
+        let _ = self.sockets[arrived_at ^ 1].send_to(payload, self.receivers[arrived_at]);
+    }
+}
+
+fn bind() -> UdpSocket {
+    let socket = UdpSocket::bind(SocketAddr::new(IP, 0)).expect("a free port");
+    socket.set_nonblocking(true).expect("a socket");
+    println!("{}", socket.local_addr().expect("it is bound"));
+    socket
+}
+
+fn level_triggered(ends: &Ends) -> ! {
+    let epoll = Epoll::new(EpollCreateFlags::empty()).expect("epoll");
+    for (index, socket) in (0..).zip(&ends.sockets) {
+        epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLIN, index)).expect("epoll takes it");
+    }
+    let mut events = [EpollEvent::empty(); 1024];
     let mut buffer = vec![0; 65_536];
     loop {
+        let count = epoll.wait(&mut events, EpollTimeout::NONE).expect("epoll waits");
+        for event in &events[..count] {
+            let index = event.data() as usize;
+            if let Ok((length, _)) = ends.sockets[index].recv_from(&mut buffer) {
+                ends.send(index, &buffer[..length]);
+            }
+        }
+    }
+}
+
+fn edge_triggered(ends: &Ends, mut drain: impl FnMut(usize)) -> ! {
+    let mut poll = Poll::new().expect("epoll");
+    for (index, socket) in ends.sockets.iter().enumerate() {
+        let fd = socket.as_raw_fd();
+        let registry = poll.registry();
+        let registered = registry.register(&mut SourceFd(&fd), Token(index), Interest::READABLE);
+        registered.expect("epoll takes it");
+    }
+    let mut events = Events::with_capacity(1024);
+    loop {
         poll.poll(&mut events, None).expect("epoll waits");
-        for event in &events {
-            let index = event.token().0;
-            while let Ok((length, _)) = sockets[index].recv_from(&mut buffer) {
-                // A full buffer loses datagrams, here as there.
-                let _ = sockets[index ^ 1].send_to(&buffer[..length], receivers[index]);
+        events.iter().for_each(|event| drain(event.token().0));
+    }
+}
+
+fn one_by_one(ends: &Ends) -> impl FnMut(usize) {
+    let mut buffer = vec![0; 65_536];
+    move |index| {
+        while let Ok((length, _)) = ends.sockets[index].recv_from(&mut buffer) {
+            ends.send(index, &buffer[..length]);
+        }
+    }
+}
+
+fn in_batches(ends: &Ends) -> impl FnMut(usize) {
+    const BATCH: usize = 8;
+    let mut buffers = vec![[0; 65_536]; BATCH];
+    let mut headers = MultiHeaders::<SockaddrIn>::preallocate(BATCH, None);
+    move |index| {
+        loop {
+            let mut slices = buffers.iter_mut();
+            let mut slices: [_; BATCH] =
+                std::array::from_fn(|_| [IoSliceMut::new(slices.next().expect("as many"))]);
+            let fd = ends.sockets[index].as_raw_fd();
+            let Ok(batch) = recvmmsg(fd, &mut headers, &mut slices, MsgFlags::empty(), None) else {
+                return;
+            };
+            let mut lengths = [0; BATCH];
+            let mut count = 0;
+            for message in batch {
+                lengths[count] = message.bytes;
+                count += 1;
+            }
+            for (buffer, length) in buffers.iter().zip(lengths).take(count) {
+                ends.send(index, &buffer[..length]);
+            }
+            if count < BATCH {
+                return;
+            }
+        }
+    }
+}
+
+fn in_batches2(ends: &Ends) -> impl FnMut(usize) {
+    const BATCH: usize = 8;
+    let mut buffers = vec![[0; 65_536]; BATCH];
+    let mut headers = MultiHeaders::<SockaddrIn>::preallocate(BATCH, None);
+    let mut out = MultiHeaders::<SockaddrIn>::preallocate(BATCH, None);
+    move |index| {
+        loop {
+            let mut slices = buffers.iter_mut();
+            let mut slices: [_; BATCH] =
+                std::array::from_fn(|_| [IoSliceMut::new(slices.next().expect("as many"))]);
+            let fd = ends.sockets[index].as_raw_fd();
+            let Ok(batch) = recvmmsg(fd, &mut headers, &mut slices, MsgFlags::empty(), None) else {
+                return;
+            };
+            let mut lengths = [0; BATCH];
+            let mut count = 0;
+            for message in batch {
+                lengths[count] = message.bytes;
+                count += 1;
+            }
+            if count == 1 {
+                ends.send(index, &buffers[0][..lengths[0]]);
+                return;
+            }
+            let SocketAddr::V4(to) = ends.receivers[index] else { unreachable!() };
+            let slices: [_; BATCH] =
+                std::array::from_fn(|i| [IoSlice::new(&buffers[i][..lengths[i]])]);
+            let fd = ends.sockets[index ^ 1].as_raw_fd();
+            let addrs = [Some(SockaddrIn::from(to)); BATCH];
+            let _ =
+                sendmmsg(fd, &mut out, &slices[..count], &addrs[..count], [], MsgFlags::empty());
+            if count < BATCH {
+                return;
             }
         }
     }

@@ -26,6 +26,7 @@ use std::fs::File;
 use std::time::Duration;
 
 use load::{Figures, Load, Rate};
+use noray::Beside;
 use report::Case;
 use shape::Shape;
 use subject::Subject;
@@ -42,10 +43,9 @@ const RATES: [Rate; 3] = [Rate::PerSecond(10_000), Rate::PerSecond(100_000), Rat
 
 fn main() {
     if std::env::args().nth(1).as_deref() == Some(forwarder::ARGUMENT) {
-        return forwarder::run();
+        return forwarder::run(&std::env::args().nth(2).expect("its kind"));
     }
-    // cargo adds --bench.
-    let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    let (words, besides) = arguments();
     prepare_machine();
     if words.iter().any(|word| word == profile::ARGUMENT) {
         return profile::run();
@@ -65,7 +65,12 @@ fn main() {
             continue;
         }
         processors.use_relays();
-        let mut subjects = vec![noray::start(shape), forwarder::start(shape)];
+        let mut subjects = vec![noray::start(shape)];
+        subjects.extend(
+            besides.iter().enumerate().map(|(index, it)| noray::start_beside(index, it, shape)),
+        );
+        let bare = [forwarder::YARDSTICK, forwarder::EDGE, forwarder::BATCH, forwarder::BATCH_SEND];
+        subjects.extend(bare.map(|kind| forwarder::start(kind, shape)));
         match coturn::start(shape) {
             Some(coturn) => subjects.push(coturn),
             None => println!("coturn is left out: there is no turnserver"),
@@ -84,6 +89,23 @@ fn main() {
     }
     bars::print(&cases);
     println!("\nfor machines: {path}");
+}
+
+/// The words that name cases, and the binaries to measure beside this one.
+fn arguments() -> (Vec<String>, Vec<Beside>) {
+    // cargo adds --bench.
+    let mut arguments = std::env::args().skip(1).filter(|word| word != "--bench");
+    let (mut words, mut besides) = (Vec::new(), Vec::new());
+    while let Some(word) = arguments.next() {
+        if word == "--beside" {
+            let beside = arguments.next().expect("NAME=BINARY follows --beside");
+            let (name, binary) = beside.split_once('=').expect("--beside NAME=BINARY");
+            besides.push(Beside { name: name.to_owned(), binary: binary.to_owned() });
+        } else {
+            words.push(word);
+        }
+    }
+    (words, besides)
 }
 
 fn is_wanted(shape: Shape, load: &Load, words: &[String]) -> bool {
@@ -108,6 +130,6 @@ fn measure(shape: Shape, load: &Load, subjects: &[Subject]) -> Case {
         shape: shape.name(),
         payload: load.payload,
         offered: load.rate.name(),
-        subjects: subjects.iter().map(|subject| subject.name).zip(rounds).collect(),
+        subjects: subjects.iter().map(|subject| subject.name.clone()).zip(rounds).collect(),
     }
 }

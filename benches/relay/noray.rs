@@ -1,13 +1,36 @@
 //! The real binary, with limits that nothing reaches.
 
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+
 use crate::shape::Shape;
 use crate::subject::{Flow, PlayerSocket, Subject};
-use crate::support::{Player, WIDE, connect_relay, start_noray};
+use crate::support::{IP, Player, WIDE, connect_relay, start_noray_at};
+
+pub(crate) const NAME: &str = "noray";
+
+/// Another binary of noray, measured beside this one.
+pub(crate) struct Beside {
+    pub(crate) name: String,
+    pub(crate) binary: String,
+}
 
 /// Starts noray and introduces the players of `shape` to each other.
 pub(crate) fn start(shape: Shape) -> Subject {
-    let (process, _) = start_noray(&WIDE);
-    let mut players: Vec<Player> = (0..shape.players()).map(|_| Player::join()).collect();
+    start_at(IP, NAME, env!("CARGO_BIN_EXE_noray"), shape)
+}
+
+/// The same with another binary, the one with this `index` among such.
+pub(crate) fn start_beside(index: usize, beside: &Beside, shape: Shape) -> Subject {
+    let last = u8::try_from(16 + index).expect("a few binaries");
+    let ip = Ipv4Addr::new(127, 77, 0, last).into();
+    start_at(ip, &beside.name, &beside.binary, shape)
+}
+
+fn start_at(ip: IpAddr, name: &str, binary: &str, shape: Shape) -> Subject {
+    let (process, _) = start_noray_at(ip, Path::new(binary), &WIDE);
+    let join = |_| Player::join_between(Ipv4Addr::LOCALHOST.into(), ip);
+    let mut players: Vec<Player> = (0..shape.players()).map(join).collect();
     let mut flows = Vec::new();
     for pair in shape.pairs() {
         let [host, client] = players.get_disjoint_mut(pair).expect("a host is nobody's client");
@@ -20,5 +43,5 @@ pub(crate) fn start(shape: Shape) -> Subject {
         .into_iter()
         .map(|player| (player.line, PlayerSocket { udp: player.udp, header: 0 }))
         .unzip();
-    Subject { name: "noray", process, sockets, flows, _lines: lines }
+    Subject { name: name.to_owned(), process, sockets, flows, _lines: lines }
 }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Write;
 
+use crate::forwarder::YARDSTICK;
 use crate::load::Figures;
 
 /// A median of paired rounds, and an interval that holds the true one with 95 % or a little more.
@@ -45,7 +46,7 @@ pub(crate) struct Case {
     pub(crate) shape: String,
     pub(crate) payload: usize,
     pub(crate) offered: String,
-    pub(crate) subjects: Vec<(&'static str, Vec<Figures>)>,
+    pub(crate) subjects: Vec<(String, Vec<Figures>)>,
 }
 
 impl Case {
@@ -68,15 +69,15 @@ impl Case {
     }
 
     pub(crate) fn rounds(&self, name: &str) -> Option<&[Figures]> {
-        self.subjects.iter().find(|(subject, _)| *subject == name).map(|(_, rounds)| &rounds[..])
+        self.subjects.iter().find(|(subject, _)| subject == name).map(|(_, rounds)| &rounds[..])
     }
 
     pub(crate) fn print(&self, json: &mut File) {
         let mut offered = self.offered.as_str();
         for (name, rounds) in &self.subjects {
             let of = |figure: fn(&Figures) -> f64| Median::of(rounds.iter().map(figure)).value;
-            let ratio = self.ratio(name, "bare", |f| f.cpu_us).expect("the bare one is there");
-            let shown = if *name == "bare" { "1".to_owned() } else { ratio.to_string() };
+            let ratio = self.ratio(name, YARDSTICK, |f| f.cpu_us).expect("it is always there");
+            let shown = if name == YARDSTICK { "1".to_owned() } else { ratio.to_string() };
             println!(
                 "{offered:<12} {name:<7} {:>11.0} {:>7.3} {:>8.0} {:>8.0} {:>8.0} {:>8.2}  {shown:<18} {:>6.1}",
                 of(|f| f.delivered_per_second),
@@ -126,7 +127,7 @@ pub(crate) fn print_head(title: &str) {
         "p99 us",
         "p99.9 us",
         "CPU us",
-        "CPU to bare",
+        "CPU to level",
         "MB"
     );
 }

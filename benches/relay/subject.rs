@@ -6,7 +6,7 @@ use crate::support::{Line, Process, udp_socket};
 
 /// A relay process and its players.
 pub(crate) struct Subject {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     pub(crate) process: Process,
     pub(crate) sockets: Vec<PlayerSocket>,
     /// Two for each pair: to the client and to the host.

@@ -5,6 +5,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -55,10 +56,15 @@ pub(crate) fn kilobytes(path: &str, key: &str) -> f64 {
 
 /// Starts noray at [`IP`]; also how long it took until it served.
 pub(crate) fn start_noray(settings: &[&str]) -> (Process, Duration) {
-    let hosts = ["SOCKET", "UDP", "HTTP"].map(|which| format!("NORAY_{which}_HOST={IP}"));
+    start_noray_at(IP, Path::new(env!("CARGO_BIN_EXE_noray")), settings)
+}
+
+/// Starts a binary of noray at `ip`; also how long it took until it served.
+pub(crate) fn start_noray_at(ip: IpAddr, binary: &Path, settings: &[&str]) -> (Process, Duration) {
+    let hosts = ["SOCKET", "UDP", "HTTP"].map(|which| format!("NORAY_{which}_HOST={ip}"));
     let all = hosts.iter().map(String::as_str).chain(settings.iter().copied());
     let begin = Instant::now();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_noray"))
+    let mut child = Command::new(binary)
         .args(all.flat_map(|setting| ["--set", setting]))
         .stderr(Stdio::piped())
         .spawn()
@@ -95,9 +101,15 @@ impl Line {
 
     /// From an address of the loopback network.
     pub(crate) fn connect_from(ip: IpAddr) -> Self {
+        Self::connect_between(ip, IP)
+    }
+
+    /// From an address of the loopback network to the noray at `server`.
+    pub(crate) fn connect_between(ip: IpAddr, server: IpAddr) -> Self {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         socket.bind(&SocketAddr::new(ip, 0).into()).expect("a free port");
-        socket.connect(&PLAYERS.into()).expect("noray listens");
+        let players = SocketAddr::new(server, PLAYERS.port());
+        socket.connect(&players.into()).expect("noray listens");
         let stream = TcpStream::from(socket);
         stream.set_nodelay(true).expect("a socket");
         Self(BufReader::new(stream))
@@ -131,6 +143,8 @@ impl Line {
 
 /// A player that has registered its address.
 pub(crate) struct Player {
+    /// The IP of its noray.
+    server: IpAddr,
     pub(crate) line: Line,
     pub(crate) udp: UdpSocket,
     pub(crate) oid: String,
@@ -144,12 +158,18 @@ impl Player {
 
     /// From an address of the loopback network.
     pub(crate) fn join_from(ip: IpAddr) -> Self {
-        let (mut line, udp) = (Line::connect_from(ip), udp_socket_at(ip));
+        Self::join_between(ip, IP)
+    }
+
+    /// From an address of the loopback network at the noray at `server`.
+    pub(crate) fn join_between(ip: IpAddr, server: IpAddr) -> Self {
+        let (mut line, udp) = (Line::connect_between(ip, server), udp_socket_at(ip));
         line.send("register-host");
         let oid = line.expect("set-oid");
         let pid = line.expect("set-pid");
-        register_address(&udp, &pid);
-        Self { line, udp, oid, pid }
+        let registrar = SocketAddr::new(server, REGISTRAR.port());
+        assert_eq!(ask(&udp, pid.as_bytes(), registrar), b"OK");
+        Self { server, line, udp, oid, pid }
     }
 
     pub(crate) fn ip(&self) -> IpAddr {
@@ -166,7 +186,7 @@ pub(crate) fn connect_relay(client: &mut Player, host: &mut Player) -> [SocketAd
     client.line.send(&format!("connect-relay {}", host.oid));
     [client, host].map(|player| {
         let port = player.line.expect("connect-relay").parse().expect("a port");
-        SocketAddr::new(IP, port)
+        SocketAddr::new(player.server, port)
     })
 }
 
