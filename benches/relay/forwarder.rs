@@ -1,6 +1,6 @@
-//! The yardsticks: pairs of sockets, and from each to the other with as little as can be.
+//! The bare forwarders: pairs of sockets, and what arrives at one leaves from the other, without any rule.
 
-use std::io::{BufRead, BufReader, IoSlice, IoSliceMut, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
@@ -8,7 +8,6 @@ use std::process::{Command, Stdio};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, recvmmsg, sendmmsg};
 
 use crate::shape::Shape;
 use crate::subject::{Flow, PlayerSocket, Subject};
@@ -16,6 +15,9 @@ use crate::support::Process;
 
 /// Beside noray's: the way to one loopback address costs the kernel more than to another.
 const IP: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 77, 0, 3));
+
+/// How many sockets are reported at once.
+const MAX_EVENTS: usize = 1024;
 
 /// Makes the bench's binary a forwarder; the kind's name follows.
 pub(crate) const ARGUMENT: &str = "--bare-forwarder";
@@ -27,10 +29,6 @@ pub(crate) const YARDSTICK: &str = "level";
 /// Edge-triggered epoll, as mio does it: each socket is read until it is empty, so a datagram that comes alone costs
 /// one more `recv_from`.
 pub(crate) const EDGE: &str = "edge";
-
-/// The same with `recvmmsg`, which says in one call that there was no more.
-pub(crate) const BATCH: &str = "batch";
-pub(crate) const BATCH_SEND: &str = "batch2";
 
 /// Starts a forwarder of that kind, with as many sockets as noray has, for the players of `shape`.
 pub(crate) fn start(kind: &str, shape: Shape) -> Subject {
@@ -69,9 +67,7 @@ pub(crate) fn run(kind: &str) {
     let ends = Ends { sockets, receivers };
     match kind {
         YARDSTICK => level_triggered(&ends),
-        EDGE => edge_triggered(&ends, one_by_one(&ends)),
-        BATCH => edge_triggered(&ends, in_batches(&ends)),
-        BATCH_SEND => edge_triggered(&ends, in_batches2(&ends)),
+        EDGE => edge_triggered(&ends),
         _ => panic!("no such forwarder: {kind}"),
     }
 }
@@ -101,7 +97,7 @@ fn level_triggered(ends: &Ends) -> ! {
     for (index, socket) in (0..).zip(&ends.sockets) {
         epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLIN, index)).expect("epoll takes it");
     }
-    let mut events = [EpollEvent::empty(); 1024];
+    let mut events = [EpollEvent::empty(); MAX_EVENTS];
     let mut buffer = vec![0; 65_536];
     loop {
         let count = epoll.wait(&mut events, EpollTimeout::NONE).expect("epoll waits");
@@ -114,7 +110,7 @@ fn level_triggered(ends: &Ends) -> ! {
     }
 }
 
-fn edge_triggered(ends: &Ends, mut drain: impl FnMut(usize)) -> ! {
+fn edge_triggered(ends: &Ends) -> ! {
     let mut poll = Poll::new().expect("epoll");
     for (index, socket) in ends.sockets.iter().enumerate() {
         let fd = socket.as_raw_fd();
@@ -122,84 +118,14 @@ fn edge_triggered(ends: &Ends, mut drain: impl FnMut(usize)) -> ! {
         let registered = registry.register(&mut SourceFd(&fd), Token(index), Interest::READABLE);
         registered.expect("epoll takes it");
     }
-    let mut events = Events::with_capacity(1024);
+    let mut events = Events::with_capacity(MAX_EVENTS);
+    let mut buffer = vec![0; 65_536];
     loop {
         poll.poll(&mut events, None).expect("epoll waits");
-        events.iter().for_each(|event| drain(event.token().0));
-    }
-}
-
-fn one_by_one(ends: &Ends) -> impl FnMut(usize) {
-    let mut buffer = vec![0; 65_536];
-    move |index| {
-        while let Ok((length, _)) = ends.sockets[index].recv_from(&mut buffer) {
-            ends.send(index, &buffer[..length]);
-        }
-    }
-}
-
-fn in_batches(ends: &Ends) -> impl FnMut(usize) {
-    const BATCH: usize = 8;
-    let mut buffers = vec![[0; 65_536]; BATCH];
-    let mut headers = MultiHeaders::<SockaddrIn>::preallocate(BATCH, None);
-    move |index| {
-        loop {
-            let mut slices = buffers.iter_mut();
-            let mut slices: [_; BATCH] =
-                std::array::from_fn(|_| [IoSliceMut::new(slices.next().expect("as many"))]);
-            let fd = ends.sockets[index].as_raw_fd();
-            let Ok(batch) = recvmmsg(fd, &mut headers, &mut slices, MsgFlags::empty(), None) else {
-                return;
-            };
-            let mut lengths = [0; BATCH];
-            let mut count = 0;
-            for message in batch {
-                lengths[count] = message.bytes;
-                count += 1;
-            }
-            for (buffer, length) in buffers.iter().zip(lengths).take(count) {
+        for event in &events {
+            let index = event.token().0;
+            while let Ok((length, _)) = ends.sockets[index].recv_from(&mut buffer) {
                 ends.send(index, &buffer[..length]);
-            }
-            if count < BATCH {
-                return;
-            }
-        }
-    }
-}
-
-fn in_batches2(ends: &Ends) -> impl FnMut(usize) {
-    const BATCH: usize = 8;
-    let mut buffers = vec![[0; 65_536]; BATCH];
-    let mut headers = MultiHeaders::<SockaddrIn>::preallocate(BATCH, None);
-    let mut out = MultiHeaders::<SockaddrIn>::preallocate(BATCH, None);
-    move |index| {
-        loop {
-            let mut slices = buffers.iter_mut();
-            let mut slices: [_; BATCH] =
-                std::array::from_fn(|_| [IoSliceMut::new(slices.next().expect("as many"))]);
-            let fd = ends.sockets[index].as_raw_fd();
-            let Ok(batch) = recvmmsg(fd, &mut headers, &mut slices, MsgFlags::empty(), None) else {
-                return;
-            };
-            let mut lengths = [0; BATCH];
-            let mut count = 0;
-            for message in batch {
-                lengths[count] = message.bytes;
-                count += 1;
-            }
-            if count == 1 {
-                ends.send(index, &buffers[0][..lengths[0]]);
-                return;
-            }
-            let SocketAddr::V4(to) = ends.receivers[index] else { unreachable!() };
-            let slices: [_; BATCH] =
-                std::array::from_fn(|i| [IoSlice::new(&buffers[i][..lengths[i]])]);
-            let fd = ends.sockets[index ^ 1].as_raw_fd();
-            let addrs = [Some(SockaddrIn::from(to)); BATCH];
-            let _ =
-                sendmmsg(fd, &mut out, &slices[..count], &addrs[..count], [], MsgFlags::empty());
-            if count < BATCH {
-                return;
             }
         }
     }

@@ -1,13 +1,15 @@
-//! The real binary on loopback beside a bare forwarder and coturn, in turns, in one run: `cargo bench --bench relay`.
+//! The real binary on loopback beside bare forwarders and coturn, in turns, in one run: `cargo bench --bench relay`.
 //!
-//! The bare forwarder does nothing but `recv_from` and `send_to` under edge-triggered epoll: what it costs is the
-//! kernel's, what noray costs beyond it is ours. coturn is measured where it is installed. Where there are two
-//! processors or more, the relay has one and the load another; root gets a network namespace of its own, where no
-//! rule of the machine's firewall costs anything. Each figure is the median of all rounds; a ratio is the median of the
-//! rounds' ratios, with the interval that holds the true one with at least 95 %.
+//! The bare forwarders do nothing but `recv_from` and `send_to`: what they cost is the kernel's, what noray costs beyond
+//! is ours. The level-triggered one is the yardstick. The edge-triggered one shows what mio's way of reporting costs.
+//! coturn is measured where it is installed. Where there are two processors or more, the relay has one and the load
+//! another; root gets a network namespace of its own, where no rule of the machine's firewall costs anything. Each figure
+//! is the median of all rounds; a ratio is the median of the rounds' ratios, with the interval that holds the true one
+//! with at least 95 %.
 //!
 //! `cargo bench --bench relay -- WORDS` measures only the cases whose name contains all words, for instance
-//! `-- "50 pairs" ", 200"`. JSON lines go to `target/relay-bench.jsonl`. `-- --profile` shows instead where the time of
+//! `-- "50 pairs" ", 200"`. `--beside NAME=BINARY` measures another binary of noray in the same turns, for instance the
+//! one before a change. JSON lines go to `target/relay-bench.jsonl`. `-- --profile` shows instead where the time of
 //! a saturated noray goes; it needs `perf`.
 
 mod bars;
@@ -69,8 +71,9 @@ fn main() {
         subjects.extend(
             besides.iter().enumerate().map(|(index, it)| noray::start_beside(index, it, shape)),
         );
-        let bare = [forwarder::YARDSTICK, forwarder::EDGE, forwarder::BATCH, forwarder::BATCH_SEND];
-        subjects.extend(bare.map(|kind| forwarder::start(kind, shape)));
+        subjects.extend(
+            [forwarder::YARDSTICK, forwarder::EDGE].map(|kind| forwarder::start(kind, shape)),
+        );
         match coturn::start(shape) {
             Some(coturn) => subjects.push(coturn),
             None => println!("coturn is left out: there is no turnserver"),
@@ -87,7 +90,7 @@ fn main() {
             cases.push(case);
         }
     }
-    bars::print(&cases);
+    bars::print(&cases, &besides);
     println!("\nfor machines: {path}");
 }
 

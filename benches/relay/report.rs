@@ -1,4 +1,4 @@
-//! Measures nothing: medians with their intervals, as a table for people and as JSON lines for machines.
+//! The report: medians with their intervals, as a table for people and as JSON lines for machines.
 
 use std::fs::File;
 use std::io::Write;
@@ -79,7 +79,7 @@ impl Case {
             let ratio = self.ratio(name, YARDSTICK, |f| f.cpu_us).expect("it is always there");
             let shown = if name == YARDSTICK { "1".to_owned() } else { ratio.to_string() };
             println!(
-                "{offered:<12} {name:<7} {:>11.0} {:>7.3} {:>8.0} {:>8.0} {:>8.0} {:>8.2}  {shown:<18} {:>6.1}",
+                "{offered:<12} {name:<10} {:>11.0} {:>7.3} {:>8.0} {:>8.0} {:>8.0} {:>8.2}  {shown:<18} {:>6.1}",
                 of(|f| f.delivered_per_second),
                 of(|f| f.loss_percent),
                 of(|f| f.p50_us),
@@ -118,7 +118,7 @@ impl Case {
 pub(crate) fn print_head(title: &str) {
     println!("\n{title}");
     println!(
-        "{:<12} {:<7} {:>11} {:>7} {:>8} {:>8} {:>8} {:>8}  {:<18} {:>6}",
+        "{:<12} {:<10} {:>11} {:>7} {:>8} {:>8} {:>8} {:>8}  {:<18} {:>6}",
         "offered",
         "",
         "delivered/s",

@@ -1,5 +1,6 @@
 //! The bounded channel by which all other threads tell the event loop what happens. Each event also wakes the loop.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
@@ -7,8 +8,8 @@ use crate::core::id::ConnectionId;
 use crate::core::protocol::{Command, CommandKind};
 use crate::limits::connection_policy::DisconnectReason;
 use crate::shell::connection::SharedConnection;
-use crate::shell::poller::Waker;
 use crossbeam_channel::{Receiver, Sender};
+use mio::Waker;
 
 /// What other threads tell the loop.
 pub(crate) enum Event {
@@ -43,28 +44,33 @@ pub(crate) struct LoopGone;
 /// A channel that holds `size` events; each one posted also wakes the loop.
 pub(crate) fn channel(size: usize, waker: Waker) -> (EventSender, Receiver<Event>) {
     let (channel, receiver) = crossbeam_channel::bounded(size);
-    (EventSender { channel, waker }, receiver)
+    (EventSender { channel, waker: Arc::new(waker) }, receiver)
 }
 
 /// Posts events to the loop and wakes it.
 #[derive(Clone)]
 pub(crate) struct EventSender {
     channel: Sender<Event>,
-    waker: Waker,
+    waker: Arc<Waker>,
 }
 
 impl EventSender {
     /// Posts an event, waiting while the channel is full.
     pub(crate) fn post(&self, event: Event) -> Result<(), LoopGone> {
         self.channel.send(event).map_err(|_| LoopGone)?;
-        self.waker.wake();
+        self.wake();
         Ok(())
     }
 
     /// Posts an event, waiting for at most `patience` while the channel is full.
     pub(crate) fn post_within(&self, event: Event, patience: Duration) -> Result<(), LoopGone> {
         self.channel.send_timeout(event, patience).map_err(|_| LoopGone)?;
-        self.waker.wake();
+        self.wake();
         Ok(())
+    }
+
+    fn wake(&self) {
+        // It fails only if the kernel has no memory left; the loop takes the event in its next turn then.
+        let _ = self.waker.wake();
     }
 }

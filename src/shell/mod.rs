@@ -8,7 +8,6 @@ mod event_loop;
 mod events;
 mod http;
 mod player_thread;
-pub mod poller;
 mod refused;
 pub mod server;
 pub mod signals;

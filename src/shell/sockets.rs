@@ -1,20 +1,28 @@
-//! Decides nothing: the server's UDP sockets, bound, read and written without ever waiting.
+//! The server's UDP sockets: bound, read and written without ever waiting, and the queue of those that are to be read.
+//!
+//! mio is edge-triggered: it reports a socket when datagrams come, not for as long as there are some. A reported
+//! socket therefore joins the queue and is read until a read finds it empty. One that has more than one turn's worth
+//! goes to the queue's end, so that a flooded port delays nobody.
 
+use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, SocketAddr, SocketAddrV6, UdpSocket};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
-use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, recvfrom, sendto};
+use mio::net::UdpSocket;
+use mio::{Events, Interest, Registry, Token};
+use nix::libc::{EMSGSIZE, ENOBUFS};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::core::relay::{OwnAddresses, PortMap, RelayPort};
 use crate::operation::machine::Asked;
 use crate::operation::os;
-use crate::shell::poller::{Poller, Token};
 
 /// Bytes that may wait at the registrar: what a thousand players send at once after a restart. A relay's port has
 /// one sender and the kernel's default, which holds more than a second at the default rate.
 const REGISTRAR_BUFFER: usize = 1024 * 1024;
+
+/// The token of the loop's waker: no socket's.
+pub(crate) const WAKER: Token = Token(usize::MAX);
 
 /// One of the server's UDP sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,16 +35,16 @@ impl SocketId {
     /// A relay's token is its port. No relay has port 0, so that is the registrar's.
     fn token(self) -> Token {
         match self {
-            Self::Registrar => 0,
-            Self::Relay(port) => port.0.into(),
+            Self::Registrar => Token(0),
+            Self::Relay(port) => Token(port.0.into()),
         }
     }
 
-    /// The socket of a token.
-    pub(crate) fn from_token(token: Token) -> Self {
-        match u16::try_from(token).expect("every token is a port or 0") {
-            0 => Self::Registrar,
-            port => Self::Relay(RelayPort(port)),
+    /// The socket of a token; none if it is [`WAKER`].
+    fn from_token(token: Token) -> Option<Self> {
+        match u16::try_from(token.0).ok()? {
+            0 => Some(Self::Registrar),
+            port => Some(Self::Relay(RelayPort(port))),
         }
     }
 }
@@ -71,16 +79,11 @@ pub(crate) struct Unbound {
     pub(crate) beyond_open_files: usize,
 }
 
-/// One socket, and how much is read of it at once.
 struct Entry {
     socket: UdpSocket,
-    budget: usize,
-    /// The last turn in which it had something to read.
-    last_turn: u64,
+    /// Whether it is in [`Sockets::ready`].
+    is_ready: bool,
 }
-
-/// How many datagrams of one socket are taken in one turn at most.
-const MAX_BUDGET: usize = 8;
 
 /// The registrar's socket and one for each relay port.
 pub(crate) struct Sockets {
@@ -89,6 +92,8 @@ pub(crate) struct Sockets {
     registrar_buffer: Asked,
     relays: PortMap<Entry>,
     relay_ports: Vec<RelayPort>,
+    /// The sockets that may have something to read, each once. The longest unread is first.
+    ready: VecDeque<SocketId>,
     /// Whether IPv4 addresses are written as IPv6 ones on these sockets.
     is_ipv6: bool,
 }
@@ -132,30 +137,52 @@ impl Sockets {
             registrar_buffer,
             relays,
             relay_ports: bound,
+            ready: VecDeque::new(),
             is_ipv6: host.is_ipv6(),
         };
         Ok((sockets, unbound))
     }
 
-    /// Has `poller` report every socket that has something to read.
-    pub(crate) fn register(&self, poller: &Poller) -> io::Result<()> {
+    /// Has mio report every socket to which something comes.
+    ///
+    /// # Errors
+    /// If the kernel has no memory left.
+    pub(crate) fn register(&mut self, registry: &Registry) -> io::Result<()> {
         let relays = self.relay_ports.iter().copied().map(SocketId::Relay);
-        for id in relays.chain([SocketId::Registrar]) {
-            poller.add(self.socket(id).expect("it was bound"), id.token())?;
+        let all: Vec<SocketId> = relays.chain([SocketId::Registrar]).collect();
+        for id in all {
+            let socket = &mut self.entry_mut(id).expect("it was bound").socket;
+            registry.register(socket, id.token(), Interest::READABLE)?;
         }
         Ok(())
     }
 
-    /// How many datagrams may be read of a socket that is ready in this turn: one at first, for most come alone, and
-    /// twice as many in each turn in which it is ready again.
-    pub(crate) fn budget(&mut self, id: SocketId, turn: u64) -> usize {
-        let Some(entry) = self.entry_mut(id) else {
-            return 0;
-        };
-        let is_ready_again = entry.last_turn.wrapping_add(1) == turn;
-        entry.budget = if is_ready_again { MAX_BUDGET.min(2 * entry.budget) } else { 1 };
-        entry.last_turn = turn;
-        entry.budget
+    /// Queues the sockets that mio reports.
+    pub(crate) fn handle_events(&mut self, events: &Events) {
+        for id in events.iter().filter_map(|event| SocketId::from_token(event.token())) {
+            self.queue(id);
+        }
+    }
+
+    /// Queues a socket that may have something to read, if it is not queued yet.
+    pub(crate) fn queue(&mut self, id: SocketId) {
+        let Some(entry) = self.entry_mut(id) else { return };
+        if !std::mem::replace(&mut entry.is_ready, true) {
+            self.ready.push_back(id);
+        }
+    }
+
+    /// Takes from the queue the socket that waited longest. Who reads it must read until there is nothing, or queue it
+    /// again: mio will not report what it has already.
+    pub(crate) fn next_ready(&mut self) -> Option<SocketId> {
+        let id = self.ready.pop_front()?;
+        self.entry_mut(id).expect("only bound ones are queued").is_ready = false;
+        Some(id)
+    }
+
+    /// How many sockets are queued.
+    pub(crate) fn ready(&self) -> usize {
+        self.ready.len()
     }
 
     /// The relay ports that are bound, ascending.
@@ -190,15 +217,13 @@ impl Sockets {
         let Some(socket) = self.socket(id) else {
             return Received::Nothing;
         };
-        match recvfrom(socket, buffer, RecvFlags::empty()) {
-            Ok((length, _, source)) => {
-                let source = source.expect("a datagram has a source");
-                let source = SocketAddr::try_from(source).expect("of the socket's family");
+        match socket.recv_from(buffer) {
+            Ok((length, source)) => {
                 let source = SocketAddr::new(source.ip().to_canonical(), source.port());
                 Received::Datagram { length, source }
             }
-            Err(Errno::WOULDBLOCK) => Received::Nothing,
-            Err(error) => Received::Failed(error.into()),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Received::Nothing,
+            Err(error) => Received::Failed(error),
         }
     }
 
@@ -207,11 +232,11 @@ impl Sockets {
         let Some(socket) = self.socket(id) else {
             return Sent::Failed(ErrorKind::NotConnected.into());
         };
-        match sendto(socket, payload, SendFlags::empty(), &self.for_kernel(to)) {
+        match socket.send_to(payload, self.for_kernel(to)) {
             Ok(_) => Sent::Whole,
-            Err(Errno::WOULDBLOCK | Errno::NOBUFS) => Sent::BufferFull,
-            Err(Errno::MSGSIZE) => Sent::TooLarge,
-            Err(error) => Sent::Failed(error.into()),
+            Err(error) if is_buffer_full(&error) => Sent::BufferFull,
+            Err(error) if error.raw_os_error() == Some(EMSGSIZE) => Sent::TooLarge,
+            Err(error) => Sent::Failed(error),
         }
     }
 
@@ -240,6 +265,10 @@ impl Sockets {
     }
 }
 
+fn is_buffer_full(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::WouldBlock || error.raw_os_error() == Some(ENOBUFS)
+}
+
 /// Asks for a receive buffer of [`REGISTRAR_BUFFER`]; the kernel cuts it to `net.core.rmem_max`.
 fn widen(socket: &UdpSocket) -> io::Result<Asked> {
     let socket = SockRef::from(socket);
@@ -255,5 +284,75 @@ fn bind_udp(address: SocketAddr) -> io::Result<Entry> {
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    Ok(Entry { socket: socket.into(), budget: 1, last_turn: 0 })
+    Ok(Entry { socket: UdpSocket::from_std(socket.into()), is_ready: false })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use mio::Poll;
+
+    use super::*;
+
+    /// The registrar and at least two relay ports, at free ports of the loopback interface.
+    fn bound() -> Sockets {
+        let ports: Vec<u16> = (40_000..40_064).collect();
+        let registrar = SocketAddr::from(([127, 0, 0, 1], 0));
+        Sockets::bind(registrar, &ports, 2).unwrap().0
+    }
+
+    fn send(to: SocketAddr, count: usize) {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        for _ in 0..count {
+            socket.send_to(b"x", to).unwrap();
+        }
+    }
+
+    fn queued(sockets: &mut Sockets) -> Vec<SocketId> {
+        std::iter::from_fn(|| sockets.next_ready()).collect()
+    }
+
+    #[test]
+    fn a_token_stands_for_one_socket() {
+        for id in [SocketId::Registrar, SocketId::Relay(RelayPort(u16::MAX))] {
+            assert_eq!(SocketId::from_token(id.token()), Some(id));
+        }
+        assert_eq!(SocketId::from_token(WAKER), None);
+    }
+
+    #[test]
+    fn a_socket_is_reported_when_something_comes_and_read_until_it_is_empty() {
+        let mut sockets = bound();
+        let (mut poll, mut events) = (Poll::new().unwrap(), Events::with_capacity(4));
+        sockets.register(poll.registry()).unwrap();
+        let mut buffer = [0; 8];
+        for _ in 0..2 {
+            send(sockets.registrar_address(), 3);
+            poll.poll(&mut events, None).unwrap();
+            sockets.handle_events(&events);
+            assert_eq!(queued(&mut sockets), [SocketId::Registrar]);
+            for _ in 0..3 {
+                let received = sockets.receive(SocketId::Registrar, &mut buffer);
+                assert!(matches!(received, Received::Datagram { length: 1, .. }));
+            }
+            assert!(matches!(sockets.receive(SocketId::Registrar, &mut buffer), Received::Nothing));
+            poll.poll(&mut events, Some(Duration::ZERO)).unwrap();
+            assert!(events.is_empty());
+        }
+    }
+
+    #[test]
+    fn sockets_have_their_turn_in_order_and_each_once() {
+        let mut sockets = bound();
+        let [first, second] = [0, 1].map(|index| SocketId::Relay(sockets.relay_ports()[index]));
+        for id in [first, second, first] {
+            sockets.queue(id);
+        }
+        assert_eq!(sockets.ready(), 2);
+        assert_eq!(sockets.next_ready(), Some(first));
+        sockets.queue(first);
+        assert_eq!(queued(&mut sockets), [second, first]);
+        assert_eq!(sockets.ready(), 0);
+    }
 }

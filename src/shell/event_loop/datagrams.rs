@@ -3,47 +3,45 @@
 use std::io;
 use std::net::SocketAddr;
 
-use super::EventLoop;
+use super::{EventLoop, SOCKETS_PER_TURN};
 use crate::core::Input;
 use crate::core::relay::{Action, DropReason, RelayPort};
 use crate::label::Label;
 use crate::operation::clock;
 use crate::shell::sockets::{Received, Sent, SocketId};
 
+/// How many datagrams of one socket are read per turn.
+const DATAGRAMS_PER_SOCKET: usize = 8;
+
 /// One datagram in so many has its time taken.
 const TIMED_DATAGRAMS: u64 = 1024;
 
 impl EventLoop {
-    /// Reads the sockets that have something, each a little, so that a flooded one delays nobody: at most
-    /// [`MAX_READY`](crate::shell::poller::MAX_READY) sockets of 8 datagrams, 2 to 4 ms of work, before events have
-    /// their turn.
+    /// Reads the sockets that are ready, each a little: at most [`SOCKETS_PER_TURN`] of them, [`DATAGRAMS_PER_SOCKET`]
+    /// datagrams each. That is 2 to 4 ms of work before events have their turn.
     pub(super) fn handle_datagrams(&mut self) {
-        for index in 0..self.readable.len() {
-            let id = self.readable[index];
-            let budget = self.sockets.budget(id, self.turn);
+        for _ in 0..self.sockets.ready().min(SOCKETS_PER_TURN) {
+            let Some(id) = self.sockets.next_ready() else { return };
             match id {
-                SocketId::Registrar => self.drain(id, budget, Self::register),
-                SocketId::Relay(port) => self.drain(id, budget, |this, source, length| {
+                SocketId::Registrar => self.drain(id, Self::register),
+                SocketId::Relay(port) => self.drain(id, |this, source, length| {
                     this.relay(port, source, length);
                 }),
             }
         }
     }
 
-    /// Reads up to `budget` datagrams of one socket into the buffer.
-    fn drain(
-        &mut self,
-        id: SocketId,
-        budget: usize,
-        handle: impl Fn(&mut Self, SocketAddr, usize),
-    ) {
-        for _ in 0..budget {
+    /// Reads datagrams of one socket into the buffer until there is none. If that takes too long, the socket has
+    /// another turn later.
+    fn drain(&mut self, id: SocketId, handle: impl Fn(&mut Self, SocketAddr, usize)) {
+        for _ in 0..DATAGRAMS_PER_SOCKET {
             match self.sockets.receive(id, &mut self.buffer) {
                 Received::Datagram { length, source } => handle(self, source, length),
                 Received::Nothing => return,
                 Received::Failed(error) => self.record_receive_error(id, &error),
             }
         }
+        self.sockets.queue(id);
     }
 
     fn record_receive_error(&mut self, id: SocketId, error: &io::Error) {

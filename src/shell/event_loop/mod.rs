@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
+use mio::{Events, Poll, Waker};
 
 use crate::config::Config;
 use crate::core::deadlines::Deadlines;
@@ -28,14 +29,16 @@ use crate::operation::supervisor::Supervisor;
 use crate::shell::acceptor::Acceptor;
 use crate::shell::connection::SharedConnection;
 use crate::shell::events::{Event, EventSender, channel};
-use crate::shell::poller::{MAX_READY, Poller};
-use crate::shell::sockets::{SocketId, Sockets};
+use crate::shell::sockets::{Sockets, WAKER};
 use crate::time::{RunningTime, Timestamp};
 
 use effects::Warnings;
 
 /// How many events from other threads are taken per turn: a crowd that leaves must not stall the relays.
 const EVENTS_PER_TURN: usize = 64;
+
+/// How many sockets are read per turn.
+const SOCKETS_PER_TURN: usize = 64;
 
 /// The largest UDP payload is smaller by some bytes.
 const LARGEST_DATAGRAM: usize = 65_536;
@@ -60,13 +63,12 @@ enum Task {
 }
 
 pub(crate) struct EventLoop {
-    poller: Poller,
+    poll: Poll,
+    /// What the last `poll` reported.
+    reported: Events,
     channel: Receiver<Event>,
     acceptor: Arc<Acceptor>,
     sockets: Sockets,
-    /// Sockets that have something to read in this turn.
-    readable: Vec<SocketId>,
-    turn: u64,
     buffer: Vec<u8>,
     connections: HashMap<ConnectionId, SharedConnection>,
     core: Core,
@@ -90,14 +92,15 @@ impl EventLoop {
     /// If the kernel has no epoll instance or descriptor left.
     pub(crate) fn new(
         config: &Config,
-        sockets: Sockets,
+        mut sockets: Sockets,
         acceptor: Arc<Acceptor>,
         metrics: Arc<Metrics>,
         channel_size: usize,
     ) -> io::Result<(Self, EventSender)> {
-        let poller = Poller::new()?;
-        sockets.register(&poller)?;
-        let (sender, channel) = channel(channel_size, poller.waker());
+        let poll = Poll::new()?;
+        sockets.register(poll.registry())?;
+        let waker = Waker::new(poll.registry(), WAKER)?;
+        let (sender, channel) = channel(channel_size, waker);
         let own = sockets.own_addresses().unwrap_or_else(|error| {
             log::warn!(
                 "the machine's addresses cannot be read, a relay may be led to its own: {error}"
@@ -108,12 +111,11 @@ impl EventLoop {
         let ports = sockets.relay_ports().to_vec();
         let core = Core::new(config.settings(), own, ports, &mut random, now);
         let event_loop = Self {
-            poller,
+            poll,
+            reported: Events::with_capacity(SOCKETS_PER_TURN),
             channel,
             acceptor,
             sockets,
-            readable: Vec::with_capacity(MAX_READY),
-            turn: 0,
             buffer: vec![0; LARGEST_DATAGRAM],
             connections: HashMap::new(),
             core,
@@ -162,19 +164,17 @@ impl EventLoop {
         Ok(flow)
     }
 
-    /// Waits for something to do; how long that was to last at most.
+    /// Waits until a socket or an event has something to do, or a deadline comes; how long that was to last at most.
+    /// It does not wait while anything is left of earlier turns, which nobody reports again.
     fn wait(&mut self) -> io::Result<Duration> {
-        let deadline = self.next_deadline();
-        let wait = if self.channel.is_empty() {
-            self.poller.wait(deadline, self.now)?;
-            deadline.since(self.now)
-        } else {
-            self.poller.look()?;
-            Duration::ZERO
-        };
-        self.turn = self.turn.wrapping_add(1);
-        self.readable.clear();
-        self.readable.extend(self.poller.ready().map(SocketId::from_token));
+        let is_busy = !self.channel.is_empty() || self.sockets.ready() > 0;
+        let wait = if is_busy { Duration::ZERO } else { self.next_deadline().since(self.now) };
+        match self.poll.poll(&mut self.reported, Some(wait)) {
+            // A signal came, and no report.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => result?,
+        }
+        self.sockets.handle_events(&self.reported);
         Ok(wait)
     }
 
