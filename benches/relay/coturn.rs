@@ -39,7 +39,11 @@ pub(crate) fn start(shape: Shape) -> Option<Subject> {
         .ok()?;
     let mut headers = vec![0; shape.players()];
     shape.pairs().iter().for_each(|[_, client]| headers[*client] = 4);
-    let sockets: Vec<PlayerSocket> = headers.into_iter().map(PlayerSocket::new).collect();
+    let sockets: Vec<PlayerSocket> = headers
+        .into_iter()
+        .enumerate()
+        .map(|(player, header)| PlayerSocket::new(player, header))
+        .collect();
     let server = SocketAddr::new(IP.parse().expect("an address"), PORT);
     let mut flows = Vec::new();
     for [host, client] in shape.pairs() {

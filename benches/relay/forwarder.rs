@@ -39,7 +39,8 @@ pub(crate) fn start(kind: &str, shape: Shape) -> Subject {
         .stdout(Stdio::piped())
         .spawn()
         .expect("the bench starts itself");
-    let sockets: Vec<PlayerSocket> = (0..shape.players()).map(|_| PlayerSocket::new(0)).collect();
+    let sockets: Vec<PlayerSocket> =
+        (0..shape.players()).map(|player| PlayerSocket::new(player, 0)).collect();
     let mut input = child.stdin.take().expect("it is piped");
     let ends: Vec<usize> = shape.pairs().into_iter().flatten().collect();
     for end in &ends {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use crate::shape::Shape;
-use crate::subject::{Flow, PlayerSocket, Subject};
+use crate::subject::{Flow, PlayerSocket, Subject, player_ip};
 use crate::support::{IP, Player, WIDE, connect_relay, start_noray_at};
 
 pub(crate) const NAME: &str = "noray";
@@ -29,7 +29,7 @@ pub(crate) fn start_beside(index: usize, beside: &Beside, shape: Shape) -> Subje
 
 fn start_at(ip: IpAddr, name: &str, binary: &str, shape: Shape) -> Subject {
     let (process, _) = start_noray_at(ip, Path::new(binary), &WIDE);
-    let join = |_| Player::join_between(Ipv4Addr::LOCALHOST.into(), ip);
+    let join = |player| Player::join_between(player_ip(player), ip);
     let mut players: Vec<Player> = (0..shape.players()).map(join).collect();
     let mut flows = Vec::new();
     for pair in shape.pairs() {

@@ -1,8 +1,8 @@
 //! What is measured: a relay in a process of its own, and the sockets of the players that it connects.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
-use crate::support::{Line, Process, udp_socket};
+use crate::support::{Line, Process, udp_socket_at};
 
 /// A relay process and its players.
 pub(crate) struct Subject {
@@ -13,6 +13,11 @@ pub(crate) struct Subject {
     pub(crate) flows: Vec<Flow>,
     /// The players' TCP connections: their ids live as long.
     pub(crate) _lines: Vec<Line>,
+}
+
+/// The IP of the player with this number. One IP may not open all connections at once, so each has 500 players.
+pub(crate) fn player_ip(player: usize) -> IpAddr {
+    Ipv4Addr::new(127, 0, u8::try_from(player / 500).expect("some thousand players"), 1).into()
 }
 
 /// A player's socket.
@@ -33,8 +38,8 @@ pub(crate) struct Flow {
 }
 
 impl PlayerSocket {
-    pub(crate) fn new(header: usize) -> Self {
-        Self { udp: udp_socket(), header }
+    pub(crate) fn new(player: usize, header: usize) -> Self {
+        Self { udp: udp_socket_at(player_ip(player)), header }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
