@@ -224,7 +224,8 @@ impl Reply {
     pub fn encode(&self) -> String {
         match self {
             Self::SetIds(oid, pid) => format!("set-oid {oid}\nset-pid {}\n", pid.reveal()),
-            Self::Connect(address) => format!("connect {address}\n"),
+            // The number of a link-local address's scope means something only on this machine.
+            Self::Connect(to) => format!("connect {}\n", SocketAddr::new(to.ip(), to.port())),
             Self::ConnectRelay(port) => format!("connect-relay {port}\n"),
             Self::Echo(data) if data.is_empty() => "echo\n".to_owned(),
             Self::Echo(data) => format!("echo {data}\n"),

@@ -15,6 +15,7 @@ use crate::shell::connection::{Connection, FAREWELL_TIME, SharedConnection};
 use crate::shell::events::{Event, EventSender, LoopGone};
 use crate::shell::player_thread;
 use crate::shell::refused::RefusedConnections;
+use crate::shell::sockets::canonical;
 use crate::time::RunningTime;
 
 /// A thread's stack in bytes. Half of it was never touched; smaller ones cost more memory, not less, and overflow in a
@@ -91,7 +92,7 @@ impl AcceptLoop {
         peer: SocketAddr,
         threads: &'scope Scope<'scope, '_>,
     ) -> Result<(), LoopGone> {
-        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        let peer = canonical(peer);
         let now = self.time.advance(clock::now(), Duration::MAX);
         let Ok(permit) = self.table.admit(peer.ip(), now) else {
             self.refused.refuse(stream, clock::now());

@@ -218,10 +218,7 @@ impl Sockets {
             return Received::Nothing;
         };
         match socket.recv_from(buffer) {
-            Ok((length, source)) => {
-                let source = SocketAddr::new(source.ip().to_canonical(), source.port());
-                Received::Datagram { length, source }
-            }
+            Ok((length, source)) => Received::Datagram { length, source: canonical(source) },
             Err(error) if error.kind() == ErrorKind::WouldBlock => Received::Nothing,
             Err(error) => Received::Failed(error),
         }
@@ -262,6 +259,16 @@ impl Sockets {
             }
             IpAddr::V4(_) | IpAddr::V6(_) => address,
         }
+    }
+}
+
+/// The address as the rules know it: IPv4 as such, whatever the socket's family, and IPv6 without a flow's label. A
+/// link-local one keeps its scope, without which nothing could be sent there (RFC 4007).
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
+    let SocketAddr::V6(v6) = address else { return address };
+    match v6.ip().to_ipv4_mapped() {
+        Some(ip) => SocketAddr::new(ip.into(), v6.port()),
+        None => SocketAddrV6::new(*v6.ip(), v6.port(), 0, v6.scope_id()).into(),
     }
 }
 

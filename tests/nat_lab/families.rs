@@ -1,12 +1,15 @@
 //! IPv6 beside IPv4, and carriers that use several IPs for one player.
 
+use std::fs;
+use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::sync::atomic::AtomicBool;
 use std::thread;
 
-use crate::lab::{Router, lab};
+use crate::lab::{Host, Router, lab};
 use crate::players::{
     Client, Noray, Player, SetAtEnd, client_game, connect, connect_relay, host_game,
 };
+use crate::support::{Line, register_address};
 
 const BOTH_FAMILIES: [&str; 2] = ["NORAY_SOCKET_HOST=::", "NORAY_UDP_HOST=::"];
 const SERVER_V6: &str = "[2001:db8::10]:8890";
@@ -56,6 +59,44 @@ fn addresses_are_shown_in_their_own_familys_form() {
     c.send("six", d.udp.local_addr().unwrap());
     assert_eq!(d.receive().0, "six");
     assert!(!noray.log().contains("::ffff:"), "nor in the log");
+}
+
+/// This machine's link-local address and its scope there: lines of address, interface, prefix, scope (proc(5)).
+fn link_local() -> (Ipv6Addr, u32) {
+    let addresses = fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap();
+    let words = addresses.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let words = words.into_iter().find(|words| words[3] == "20").expect("a link-local address");
+    let address = u128::from_str_radix(words[0], 16).unwrap();
+    (address.into(), u32::from_str_radix(words[1], 16).unwrap())
+}
+
+#[test]
+fn players_on_the_servers_link_play_by_their_link_local_addresses() {
+    let Some(lab) = lab() else { return };
+    let _noray = Noray::start(&lab, &BOTH_FAMILIES);
+    let (server, _) = lab.server.enter(link_local);
+    let at_server = |scope, port| SocketAddr::from(SocketAddrV6::new(server, port, 0, scope));
+    let join = |machine: &Host| {
+        let (own, scope) = machine.enter(link_local);
+        let mut line = machine.enter(|| Line::connect(at_server(scope, 8890)));
+        line.send("register-host");
+        let (oid, pid) = (line.expect("set-oid"), line.expect("set-pid"));
+        let udp = machine.enter(|| UdpSocket::bind(SocketAddrV6::new(own, 0, 0, scope))).unwrap();
+        register_address(&udp, &pid, at_server(scope, 8809));
+        (Player { line, oid, pid, udp }, scope)
+    };
+    let machines = [(); 2].map(|()| lab.ipv6_host());
+    let [(mut client, clients), (mut host, hosts)] = machines.each_ref().map(join);
+    client.line.send(&format!("connect {}", host.oid));
+    assert!(!client.line.expect("connect").contains('%'), "the scope is the server's own");
+    host.line.expect("connect");
+    client.line.send(&format!("connect-relay {}", host.oid));
+    let to_host = at_server(clients, client.line.expect("connect-relay").parse().unwrap());
+    let to_client = at_server(hosts, host.line.expect("connect-relay").parse().unwrap());
+    client.send("there", to_host);
+    assert_eq!(host.receive(), ("there".to_owned(), to_client));
+    host.send("and back", to_client);
+    assert_eq!(client.receive(), ("and back".to_owned(), to_host));
 }
 
 #[test]
