@@ -4,11 +4,16 @@ mod support;
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::net::UnixDatagram;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram};
 use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread;
 
-use support::process::{Process, empty_folder};
-use support::{Line, PATIENCE, Player, connect_relay, http_get, own_ip, register_address};
+use support::process::{NORAY, Process, empty_folder};
+use support::{
+    Line, PATIENCE, Player, connect_relay, http_get, own_ip, register_address, try_until,
+};
 
 const HTTP_PORT: u16 = 20_100;
 
@@ -156,6 +161,82 @@ fn a_wrong_or_missing_file_changes_nothing() {
     assert!(metrics.contains("\nnoray_config_last_reload_failed 0\n"), "{metrics}");
 }
 
+/// `noray reload`, whose output comes when it is waited for.
+fn ask_for_reload(process: &Process) -> Child {
+    Command::new(NORAY)
+        .args(["reload", "--pid", &process.child.id().to_string()])
+        .env_remove("JOURNAL_STREAM")
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it runs")
+}
+
+/// The exit status and what stands on stderr.
+fn answer(client: Child) -> (Option<i32>, String) {
+    let output = client.wait_with_output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn whoever_asks_for_a_reload_hears_the_outcome() {
+    let mut server = Configured::start("NORAY_OID_LENGTH=5\n");
+    let failed = |server: &Configured| {
+        let metrics = http_get(server.http(), "/metrics").1;
+        metrics.contains("\nnoray_config_last_reload_failed 1\n")
+    };
+    for _ in 0..3 {
+        fs::write(&server.file, "NORAY_OID_LENGTH=6\nNORAY_TYPO=1\nNORAY_X=1\n").unwrap();
+        let (status, mistakes) = answer(ask_for_reload(&server.process));
+        let file = server.file.display();
+        assert_eq!(status, Some(1), "{mistakes}");
+        for (line, key) in [(2, "NORAY_TYPO"), (3, "NORAY_X")] {
+            let start = format!("{file}:{line}: {key}: ");
+            assert!(mistakes.lines().any(|mistake| mistake.starts_with(&start)), "{mistakes}");
+        }
+        assert!(failed(&server));
+
+        fs::write(&server.file, "NORAY_OID_LENGTH=6\n").unwrap();
+        assert_eq!(answer(ask_for_reload(&server.process)), (Some(0), String::new()));
+        assert!(!failed(&server));
+        assert_eq!(server.process.join().oid.len(), 6, "it is in force");
+    }
+    server.reload("NORAY_OID_LENGTH=7\n", "NORAY_OID_LENGTH: 6 -> 7");
+}
+
+#[test]
+fn only_the_server_can_answer_who_asks_for_a_reload() {
+    let server = Configured::start("NORAY_OID_LENGTH=5\n");
+    let pid = server.process.child.id();
+    fs::write(&server.file, "NORAY_TYPO=1\n").unwrap();
+    server.process.signal("STOP");
+    let client = ask_for_reload(&server.process);
+    let forger = UnixDatagram::unbound().unwrap();
+    let name = UnixAddr::from_abstract_name(format!("noray-reload-{pid}")).unwrap();
+    assert!(try_until(PATIENCE, || {
+        thread::yield_now();
+        forger.connect_addr(&name).is_ok()
+    }));
+    for _ in 0..3 {
+        forger.send(b"done\n").unwrap();
+    }
+    let (status, error) = answer(ask_for_reload(&server.process));
+    assert_eq!(status, Some(1));
+    assert!(error.contains("another process waits"), "{error}");
+    server.process.signal("CONT");
+    let (status, mistakes) = answer(client);
+    assert_eq!(status, Some(1));
+    assert!(mistakes.contains("NORAY_TYPO"), "{mistakes}");
+}
+
+#[test]
+fn a_reload_of_no_server_fails() {
+    let output = Command::new(NORAY).args(["reload", "--pid", "4194305"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.stderr, b"there is no process 4194305\n", "above the kernel's largest");
+    let output = Command::new(NORAY).arg("reload").output().unwrap();
+    assert_eq!(output.status.code(), Some(64));
+}
+
 #[test]
 fn a_draining_server_begins_nothing_and_ends_nothing() {
     let mut server = Configured::start("NORAY_DRAIN_TIMEOUT=1h\n");
@@ -279,12 +360,12 @@ fn the_journal_gets_priorities_and_no_second_time() {
 
 #[test]
 fn mistakes_reach_the_journal_with_a_priority() {
-    let output = std::process::Command::new("sh")
+    let output = Command::new("sh")
         .args([
             "-c",
             "JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) exec \"$0\" --set NORAY_X=1",
         ])
-        .arg(support::process::NORAY)
+        .arg(NORAY)
         .current_dir(empty_folder())
         .output()
         .unwrap();

@@ -58,7 +58,7 @@ fn a_wrong_configuration_is_not_retried() {
 #[test]
 fn the_man_page_has_every_option() {
     let page = dist("noray.1");
-    for command in [&["--help"][..], &["probe", "--help"]] {
+    for command in [&["--help"][..], &["probe", "--help"], &["reload", "--help"]] {
         let help = text(&Command::new(NORAY).args(command).output().unwrap());
         let options = help.split_whitespace().filter_map(|word| word.strip_prefix("--"));
         for option in options.map(|option| option.trim_end_matches([',', ')', ']', '.'])) {

@@ -80,6 +80,9 @@ macro_rules! keys {
 /// The 64 characters that the existing server draws ids from.
 const ID_CHARACTERS: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-";
 
+/// How many players a server may be set to take at most.
+pub const MAX_CONNECTIONS: usize = 100_000;
+
 keys! {
     /// Everything that can be set.
     pub struct Config {
@@ -112,7 +115,7 @@ keys! {
         pub http_port: u16,
 
         /// How many players may be connected at once.
-        #[key("NORAY_MAX_CONNECTIONS", default = "4096", read = count::<100_000>, takes_effect = AtOnce)]
+        #[key("NORAY_MAX_CONNECTIONS", default = "4096", read = count::<MAX_CONNECTIONS>, takes_effect = AtOnce)]
         pub max_connections: usize,
 
         /// How many of them from one IP address; many players share the one of their carrier.

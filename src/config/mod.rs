@@ -27,7 +27,7 @@ use crate::label::labels;
 use crate::limits::relay::RelayLimits;
 
 pub use effective::{Effective, Sources};
-pub use keys::{Config, KEYS, Key, TakesEffect};
+pub use keys::{Config, KEYS, Key, MAX_CONNECTIONS, TakesEffect};
 pub use origin::{Mistake, Origin};
 pub use reload::{Change, Reload};
 

@@ -1,4 +1,4 @@
-//! Changes nothing: what this machine allows, held against what the server needs, with the remedy for each lack.
+//! What this machine allows, compared with what the server needs: one sentence for each lack, with its remedy.
 
 use std::fs;
 use std::net::IpAddr;
@@ -26,20 +26,20 @@ pub(crate) struct Needs {
     pub(crate) receive_buffer: Asked,
 }
 
-/// Something that the kernel grants in part.
+/// A size that the kernel may grant in part, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Asked {
     pub(crate) asked: usize,
     pub(crate) got: usize,
 }
 
-/// What the machine allows. What it does not say is left out.
+/// What the machine allows. If it does not report a limit, none is assumed.
 #[derive(Clone, Debug)]
 pub(crate) struct Machine {
     ips: Vec<IpAddr>,
-    /// From which the kernel takes ports for programs that do not name one.
+    /// The ports that the kernel gives to programs that do not name one.
     ephemeral_ports: Option<RangeInclusive<u16>>,
-    /// Which of them it does not take.
+    /// Those of them that it does not give.
     reserved_ports: PortList,
     thread_limits: Vec<ThreadLimit>,
 }
@@ -48,12 +48,12 @@ pub(crate) struct Machine {
 struct ThreadLimit {
     name: &'static str,
     limit: u64,
-    /// What raises it, up to the number.
+    /// The text that says how to raise it, up to the number.
     remedy: &'static str,
 }
 
 impl Machine {
-    /// What it allows now.
+    /// What this machine allows now.
     pub(crate) fn read() -> Self {
         Self {
             ips: os::local_ips().unwrap_or_default(),
@@ -66,7 +66,7 @@ impl Machine {
         }
     }
 
-    /// What it lacks, a sentence each, with the remedy.
+    /// What this machine lacks, a sentence each, with the remedy.
     pub(crate) fn shortcomings(&self, needs: &Needs) -> Vec<String> {
         let ports = self.unreserved_ports(&needs.udp_ports);
         let addresses = self.ambiguous_addresses(needs.udp_host);
@@ -180,8 +180,8 @@ pub(crate) fn memory_limit() -> Option<u64> {
     in_all.into_iter().chain(of_group).min()
 }
 
-/// The least limit of the process's control group and those above it (cgroups(7)), from the files that have it in
-/// version 1 and 2.
+/// The lowest limit of the process's control group and those above it (cgroups(7)), from the files that hold it in version
+/// 1 and 2.
 fn control_group_limit(controller: &str, [v1, v2]: [&str; 2]) -> Option<u64> {
     let groups = read("/proc/self/cgroup")?;
     // hierarchy:controllers:path, without controllers in version 2.

@@ -1,4 +1,5 @@
-//! Holds no state of the server: what it asks the operating system for, besides sockets.
+//! What the server asks of the operating system, besides sockets and files: random bytes, environment variables, priorities,
+//! the machine's addresses, the limit on open files.
 
 use std::io;
 use std::net::IpAddr;
@@ -25,23 +26,32 @@ impl Random for KernelRandom {
     }
 }
 
+/// The value of a variable that another program sets for this process, such as systemd; no configuration.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "what systemd tells this process is no configuration"
+)]
+pub(crate) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
 /// Has the kernel make room for `count` open files at once, as far as that is allowed.
 ///
-/// While a process has one thread that costs nothing. Later the kernel waits for all processors each time that the table
-/// doubles: with 2,049 relay ports 46 ms in all.
+/// This costs nothing while the process has one thread. Later the kernel waits for all processors each time the table
+/// doubles: 46 ms in all for 2,049 relay ports.
 pub fn make_room_for_files(count: usize) {
     if let Ok(highest) = i32::try_from(count.saturating_sub(1)) {
-        // Closed at once; the table does not shrink. If it fails, the table grows as it always does.
+        // It is closed at once, but the table does not shrink. If this fails, the table grows later, as usual.
         let _ = rustix::io::fcntl_dupfd_cloexec(io::stderr(), highest);
     }
 }
 
-/// How much the threads of players and requests step back, as nice(1) counts. The loop wakes before hundreds of them that
-/// have something to do at once: without this, some thousand connections a second of 100 commands each made datagrams 50 ms
-/// to 3.7 s late.
+/// How much lower the priority of players' and requests' threads is, as nice(1) counts. So the loop runs before hundreds of
+/// them that have something to do at once. Without this, a thousand connections a second with 100 commands each delayed
+/// datagrams by 50 ms to 3.7 s.
 const NICENESS: i32 = 15;
 
-/// From now on this thread, and those that it starts, let others go first.
+/// Lowers the priority of this thread, and so of those that it starts.
 pub fn step_back() {
     if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
         log::warn!(
@@ -51,7 +61,10 @@ pub fn step_back() {
     }
 }
 
-/// The addresses of this machine's interfaces, now.
+/// The addresses of this machine's interfaces, now. The kernel may make the caller wait while interfaces change.
+///
+/// # Errors
+/// If the kernel does not report them.
 pub fn local_ips() -> io::Result<Vec<IpAddr>> {
     let interfaces = nix::ifaddrs::getifaddrs()?;
     let addresses = interfaces.filter_map(|interface| interface.address);
@@ -62,7 +75,7 @@ pub fn local_ips() -> io::Result<Vec<IpAddr>> {
     Ok(ips.collect())
 }
 
-/// Raises the soft limit on open files to the hard one, if that is allowed; the limit that holds now.
+/// Raises the soft limit on open files to the hard one, if that is allowed. Returns the limit that holds now.
 pub fn raise_open_file_limit() -> u64 {
     /// What every system allows.
     const MINIMUM: u64 = 256;

@@ -1,7 +1,7 @@
-//! Never waits: tells systemd how the server does, as `sd_notify(3)` describes, if systemd started it.
+//! Tells systemd how the server does, as `sd_notify(3)` describes, if systemd started it.
 //!
-//! One socket for the life of the process, written without waiting: a supervisor that does not read must not stop
-//! the relay.
+//! There is one socket for the life of the process. It is written without waiting: a supervisor that does not read must
+//! not stop the relay.
 
 use std::io;
 use std::os::linux::net::SocketAddrExt;
@@ -9,13 +9,15 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often the status is brought up to date where no watchdog asks for more.
+use crate::operation::os;
+
+/// How often the status is brought up to date, if no watchdog asks for more.
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What systemd gives a server that ends beyond its own time, before it is killed.
+/// How much longer than it says a server may take to end before systemd kills it.
 const STOP_RESERVE: Duration = Duration::from_secs(10);
 
-/// The way to systemd, or nowhere.
+/// The way to systemd, if there is one.
 #[derive(Clone, Debug, Default)]
 pub struct Supervisor(Option<Arc<Channel>>);
 
@@ -26,18 +28,22 @@ struct Channel {
 }
 
 impl Supervisor {
-    /// From the values of `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID` in the environment.
-    ///
-    /// # Errors
-    /// If there is a socket that cannot be reached.
-    pub fn new(
-        socket: Option<&str>,
-        watchdog_usec: Option<&str>,
-        watchdog_pid: Option<&str>,
-    ) -> io::Result<Self> {
-        let Some(name) = socket.filter(|name| !name.is_empty()) else {
-            return Ok(Self::default());
+    /// The supervisor that the environment names, by `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID`.
+    pub fn from_environment() -> Self {
+        let Some(name) = os::variable("NOTIFY_SOCKET").filter(|name| !name.is_empty()) else {
+            return Self::default();
         };
+        let pid = os::variable("WATCHDOG_PID");
+        let is_for_us = pid.is_none_or(|pid| pid == std::process::id().to_string());
+        let watchdog = os::variable("WATCHDOG_USEC").filter(|_| is_for_us);
+        let watchdog = watchdog.and_then(|usec| usec.parse().ok()).map(Duration::from_micros);
+        Self::connect(&name, watchdog).unwrap_or_else(|error| {
+            log::warn!("systemd cannot be told how the server does: {error}");
+            Self::default()
+        })
+    }
+
+    fn connect(name: &str, watchdog: Option<Duration>) -> io::Result<Self> {
         let address = match name.as_bytes() {
             [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
             _ => SocketAddr::from_pathname(name)?,
@@ -45,11 +51,8 @@ impl Supervisor {
         let socket = UnixDatagram::unbound()?;
         socket.connect_addr(&address)?;
         socket.set_nonblocking(true)?;
-        let is_for_us = watchdog_pid.is_none_or(|pid| pid == std::process::id().to_string());
-        let watchdog = watchdog_usec.and_then(|text| text.parse().ok()).filter(|_| is_for_us);
         // Twice in its time, as sd_watchdog_enabled(3) recommends.
-        let beat_interval = watchdog
-            .map_or(STATUS_INTERVAL, |usec| STATUS_INTERVAL.min(Duration::from_micros(usec) / 2));
+        let beat_interval = watchdog.map_or(STATUS_INTERVAL, |time| STATUS_INTERVAL.min(time / 2));
         Ok(Self(Some(Arc::new(Channel { socket, beat_interval }))))
     }
 

@@ -6,19 +6,20 @@ use std::time::{Duration, Instant};
 use crate::config::Config;
 use crate::core::id::ConnectionId;
 use crate::core::protocol::{Command, CommandKind};
+use crate::core::relay::OwnAddresses;
 use crate::limits::connection_policy::DisconnectReason;
 use crate::shell::connection::SharedConnection;
 use crossbeam_channel::{Receiver, Sender};
 use mio::Waker;
 
-/// What other threads tell the loop.
+/// What other threads tell the loop. The channel's memory is touched at start, so what is large is boxed.
 pub(crate) enum Event {
     /// A player has connected; its thread is about to read.
     Connected(SharedConnection),
     /// No thread could be had for that player.
     NoThread(ConnectionId),
     /// A player sent a line.
-    Command { player: ConnectionId, command: Command, received: Instant },
+    Command { player: ConnectionId, command: Box<Command>, received: Instant },
     /// A player sent a command that its rate does not allow.
     TooFast { player: ConnectionId, kind: CommandKind, received: Instant },
     /// A player is to be told why its connection is closed; no more commands come from it.
@@ -29,6 +30,8 @@ pub(crate) enum Event {
     Ping(Sender<()>),
     /// Another configuration is in force; the sender is told when it is so.
     Reload(Box<Config>, Sender<()>),
+    /// The machine has other addresses than before.
+    OwnAddresses(Box<OwnAddresses>),
     /// The server is to end once its relays are quiet.
     Drain,
     /// The server is to end.
@@ -60,6 +63,12 @@ impl EventSender {
         self.channel.send(event).map_err(|_| LoopGone)?;
         self.wake();
         Ok(())
+    }
+
+    /// How many events may wait.
+    #[cfg(test)]
+    pub(crate) fn capacity(&self) -> usize {
+        self.channel.capacity().expect("it is bounded")
     }
 
     /// Posts an event, waiting for at most `patience` while the channel is full.

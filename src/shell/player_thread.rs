@@ -161,7 +161,7 @@ impl<'a> Reader<'a> {
         };
         let (player, received) = (self.connection.id, clock::now());
         let event = if rate == CommandRate::Within {
-            Event::Command { player, command, received }
+            Event::Command { player, command: Box::new(command), received }
         } else {
             Event::TooFast { player, kind: command.kind(), received }
         };

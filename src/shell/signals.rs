@@ -1,14 +1,16 @@
-//! Ends and changes nothing itself: what each signal asks of the server.
+//! The signals by which an operator steers the server: SIGHUP reloads the configuration, SIGTERM drains, SIGINT ends.
 
 use std::io;
 
-use crate::config::{Config, Effective, Reload};
-use crate::operation::supervisor::Supervisor;
-use crate::shell::server::ServerHandle;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::operation::logging;
+use crate::config::{Config, Reload};
+use crate::operation::config_source::ConfigSource;
+use crate::operation::reload_request::ReloadClient;
+use crate::operation::supervisor::Supervisor;
+use crate::operation::{logging, threads};
+use crate::shell::server::ServerHandle;
 
 /// From now on signals wait to be handled, also those that come before the server is there.
 ///
@@ -26,18 +28,17 @@ pub struct Operator {
     pub supervisor: Supervisor,
     /// The configuration that is in force.
     pub in_force: Config,
-    /// Reads the configuration again from where it came, or says every mistake, a line each.
-    pub read_config: Box<dyn FnMut() -> Result<Effective, String> + Send>,
+    /// Where it is read from.
+    pub source: ConfigSource,
 }
 
 impl Operator {
-    /// Handles signals on a thread that lives as long as the process: SIGHUP reloads, SIGTERM drains, and once more
-    /// ends at once, as SIGINT does.
+    /// Handles signals on a thread that lives as long as the process. A second SIGTERM ends at once, as SIGINT does.
     ///
     /// # Errors
-    /// If the thread cannot be had.
+    /// If the system gives no thread.
     pub fn start(mut self, mut signals: Signals) -> io::Result<()> {
-        let handle_all = move || {
+        threads::spawn_vital("signals", move || {
             let mut is_draining = false;
             for signal in signals.forever() {
                 match signal {
@@ -52,30 +53,35 @@ impl Operator {
                     }
                 }
             }
-        };
-        std::thread::Builder::new().name("signals".to_owned()).spawn(handle_all)?;
+            unreachable!("nobody closes the signals");
+        })?;
         Ok(())
     }
 
     fn reload(&mut self) {
+        let client = ReloadClient::waiting();
         self.supervisor.reloading();
-        match (self.read_config)() {
-            Ok(effective) => self.put_in_force(effective.config),
-            Err(mistakes) => {
-                for mistake in mistakes.lines() {
-                    log::error!("reload: {mistake}");
-                }
-                log::error!("reload: nothing is changed, the configuration in force stays");
-                self.handle.note_failed_reload();
+        let outcome = self.try_to_reload();
+        self.handle.note_reload(outcome.is_err());
+        if let Err(mistakes) = &outcome {
+            for mistake in mistakes.lines() {
+                log::error!("reload: {mistake}");
             }
+        }
+        if let Some(client) = client {
+            client.tell(&outcome);
         }
         self.supervisor.ready();
     }
 
-    fn put_in_force(&mut self, read: Config) {
-        let Reload { config, changed, awaits_restart } = Reload::new(&self.in_force, read);
+    /// Reads the configuration and puts it in force, or says why not, a line each.
+    fn try_to_reload(&mut self) -> Result<(), String> {
+        let read = self.source.read().map_err(|mistakes| {
+            format!("{mistakes}\nnothing is changed, the configuration in force stays")
+        })?;
+        let Reload { config, changed, awaits_restart } = Reload::new(&self.in_force, read.config);
+        self.handle.reload(&config).map_err(|stuck| stuck.to_string())?;
         logging::set_level(config.log_level);
-        self.handle.reload(&config);
         self.in_force = config;
         for change in &changed {
             log::info!("reload: {change}");
@@ -86,5 +92,6 @@ impl Operator {
         if changed.is_empty() && awaits_restart.is_empty() {
             log::info!("reload: the configuration is the same as before");
         }
+        Ok(())
     }
 }

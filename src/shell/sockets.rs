@@ -15,7 +15,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::core::relay::{OwnAddresses, PortMap, RelayPort};
 use crate::operation::machine::Asked;
-use crate::operation::os;
+use crate::shell::own_addresses;
 
 /// Bytes that may wait at the registrar: what a thousand players send at once after a restart. A relay's port has
 /// one sender and the kernel's default, which holds more than a second at the default rate.
@@ -200,16 +200,9 @@ impl Sockets {
         self.registrar_buffer
     }
 
-    /// The addresses of all these sockets. Of those that are bound to every address, as many as the machine has now.
+    /// The addresses of all these sockets now.
     pub(crate) fn own_addresses(&self) -> io::Result<OwnAddresses> {
-        let host = self.registrar_address.ip();
-        let relay_ports = self.relay_ports.iter().map(|port| port.0);
-        let ports = relay_ports.chain([self.registrar_address.port()]);
-        if host.is_unspecified() {
-            Ok(OwnAddresses::new(os::local_ips()?, ports).and_loopback())
-        } else {
-            Ok(OwnAddresses::new([host], ports))
-        }
+        own_addresses::read(self.registrar_address, self.relay_ports.iter().map(|port| port.0))
     }
 
     /// Reads one datagram. The source is an IPv4 address if the sender's is one, whatever the socket's family.

@@ -1,7 +1,8 @@
-//! A player's thread that panics in the middle of a game.
+//! Threads that panic in the middle of a game: a player's takes its own connection with it, one of the server's own ends
+//! the process.
 //!
-//! The product has no switch for that: `strace` makes the thread's next recvfrom(2) claim more bytes than the buffer
-//! holds, as a kernel never would.
+//! The product has no switch for that: `strace` falsifies what a system call of the thread returns. A recvfrom(2), sendto(2)
+//! or write(2), for instance, claims more bytes than the buffer holds, as a kernel never would.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,24 +11,29 @@ use std::process::Stdio;
 
 use crate::game::{Match, Noray, can_run};
 use crate::support::process::{Running, ends_with_this_thread};
-use crate::support::{PATIENCE, try_until};
+use crate::support::{Line, PATIENCE, try_until};
 
-/// The ids of the players' threads.
-fn player_threads(noray: &Noray) -> BTreeSet<String> {
+/// The ids of the threads of that name.
+fn threads(noray: &Noray, name: &str) -> BTreeSet<String> {
     let tasks = fs::read_dir(noray.proc("task")).expect("the process is there").flatten();
-    let players = tasks.filter(|task| {
-        fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.trim() == "player")
+    let of_name = tasks.filter(|task| {
+        fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim() == name)
     });
-    players.map(|task| task.file_name().into_string().expect("a number")).collect()
+    of_name.map(|task| task.file_name().into_string().expect("a number")).collect()
 }
 
-/// Makes every further read of that thread claim 5000 bytes.
+fn player_threads(noray: &Noray) -> BTreeSet<String> {
+    threads(noray, "player")
+}
+
+/// Falsifies what that system call of that thread returns.
 ///
 /// # Errors
 /// What strace says if it cannot be attached.
-fn falsify_reads(thread: &str) -> Result<Running, String> {
+fn falsify(thread: &str, call: &str, fault: &str) -> Result<Running, String> {
+    let (trace, inject) = (format!("trace={call}"), format!("inject={call}:{fault}"));
     let child = ends_with_this_thread("strace")
-        .args(["-p", thread, "-e", "trace=recvfrom", "-e", "inject=recvfrom:retval=5000"])
+        .args(["-p", thread, "-e", &trace, "-e", &inject])
         .stderr(Stdio::piped())
         .spawn()
         .expect("setpriv runs");
@@ -44,10 +50,14 @@ fn falsify_reads(thread: &str) -> Result<Running, String> {
     }
 }
 
+/// Whether the programs are there that a test needs; says that it is skipped if not.
+fn can_falsify() -> bool {
+    can_run("strace", &["--version"], "strace") && can_run("setpriv", &["true"], "util-linux")
+}
+
 #[test]
 fn a_handler_that_panics_takes_its_own_connection_with_it_and_nothing_else() {
-    if !can_run("strace", &["--version"], "strace") || !can_run("setpriv", &["true"], "util-linux")
-    {
+    if !can_falsify() {
         return;
     }
     const LEVELS: [&str; 3] = [
@@ -65,7 +75,7 @@ fn a_handler_that_panics_takes_its_own_connection_with_it_and_nothing_else() {
         let peer = victim.line.stream().local_addr().unwrap();
         let new: Vec<String> = player_threads(&noray).difference(&threads).cloned().collect();
         let [thread] = new.as_slice() else { panic!("not one new thread: {new:?}") };
-        let strace = match falsify_reads(thread) {
+        let strace = match falsify(thread, "recvfrom", "retval=5000") {
             Ok(strace) => strace,
             Err(reason) => {
                 println!("skipped: strace cannot attach: {}", reason.trim());
@@ -102,4 +112,50 @@ fn a_handler_that_panics_takes_its_own_connection_with_it_and_nothing_else() {
     assert!(crate::support::http_get(noray.http(), "/healthz").0.contains("200"));
     noray.process.join();
     game.end().settle();
+}
+
+/// Has a thread of the server's own panic. The process ends with status 1; returns what it logged, or `None` if strace
+/// cannot be attached.
+fn panic_thread(name: &str, call: &str, fault: &str, provoke: impl Fn(&Noray)) -> Option<String> {
+    let noray = Noray::start("", &["NORAY_LOGLEVEL=debug", "NORAY_MAX_CONNECTIONS=1"]);
+    assert!(try_until(PATIENCE, || !threads(&noray, name).is_empty()), "no thread {name}");
+    let thread = threads(&noray, name).pop_first().expect("it lives on");
+    let _strace = match falsify(&thread, call, fault) {
+        Ok(strace) => strace,
+        Err(reason) => {
+            println!("skipped: strace cannot attach: {}", reason.trim());
+            return None;
+        }
+    };
+    provoke(&noray);
+    let (status, log) = noray.process.wait();
+    assert_eq!(status, Some(1), "{log}");
+    Some(log)
+}
+
+#[test]
+fn a_thread_of_the_servers_own_that_panics_ends_the_process_for_systemd_to_restart_it() {
+    if !can_falsify() {
+        return;
+    }
+    // The listener refuses the second player. The first one's thread lives: nobody may wait for it.
+    let listener = panic_thread("listener", "sendto", "retval=5000", |noray| {
+        let mut first = Line::connect(noray.process.players);
+        first.settle();
+        Line::connect(noray.process.players);
+        std::mem::forget(first);
+    });
+    let signals = panic_thread("signals", "recvfrom", "error=ENOMEM", |noray| {
+        noray.process.signal("HUP");
+    });
+    for (name, log) in [("listener", listener), ("signals", signals)] {
+        let Some(log) = log else { return };
+        let last = log.lines().last().expect("a line");
+        assert!(last.contains(" ERROR ") && last.contains("panicked at"), "{name}: {log}");
+    }
+    // It cannot write its own end into the log's queue.
+    let log = panic_thread("log", "write", "retval=5000:when=1", |noray| {
+        Line::connect(noray.process.players).send("nonsense");
+    });
+    assert!(log.is_none_or(|log| log.contains("thread 'log'") && log.contains("panicked at")));
 }

@@ -124,9 +124,11 @@ metrics! {
         pub table_entries: Family<Table, Gauge> = "noray_table_entries" by "table",
         /// Log lines lost because they were too many, read too slowly or could not be written.
         pub log_lines_lost: Counter = "noray_log_lines_lost_total",
+        /// Log lines about steps of players and relays left out on purpose because they were too many.
+        pub log_lines_left_out: Counter = "noray_log_lines_left_out_total",
         /// 1 while the server is about to end.
         pub is_draining: Gauge = "noray_draining",
-        /// 1 if the last reload changed nothing because the configuration was wrong.
+        /// 1 if the last reload failed, which the log explains.
         pub has_reload_failed: Gauge = "noray_config_last_reload_failed",
     }
 }

@@ -46,6 +46,7 @@ impl EventLoop {
                 self.handle(Input::Reload(config.settings()));
                 let _ = done.try_send(());
             }
+            Event::OwnAddresses(own) => self.handle(Input::OwnAddresses(*own)),
             Event::Drain => self.handle(Input::Drain),
             Event::Shutdown => {
                 self.supervisor.stopping(Duration::ZERO);

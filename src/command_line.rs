@@ -1,0 +1,96 @@
+//! The command line: its options, what it prints, and the exit statuses.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use argh::FromArgs;
+use noray::operation::logging::{self, LogFormat};
+
+use crate::probe;
+use crate::reload::ReloadCommand;
+
+/// Exit statuses, as in sysexits(3).
+pub(crate) mod exit {
+    pub(crate) const FAILURE: u8 = 1;
+    pub(crate) const USAGE: u8 = 64;
+    pub(crate) const UNAVAILABLE: u8 = 69;
+    pub(crate) const CONFIG: u8 = 78;
+}
+
+/// Introduces players of online games to each other and relays their UDP traffic where routers forbid it.
+#[derive(FromArgs)]
+#[argh(note = "Every key is explained in noray.conf.example.")]
+pub(crate) struct Args {
+    /// file of KEY=value lines (default: ./noray.conf, if it exists)
+    #[argh(option, arg_name = "file")]
+    pub(crate) config: Option<PathBuf>,
+    /// set a key, over file and environment; may be repeated
+    #[argh(option, arg_name = "key=value")]
+    pub(crate) set: Vec<String>,
+    /// print the effective configuration with the origin of each value, and exit: 0 if it is right, 78 if not
+    #[argh(switch)]
+    pub(crate) check_config: bool,
+    /// print the version, and exit
+    #[argh(switch)]
+    version: bool,
+    #[argh(subcommand)]
+    pub(crate) command: Option<Subcommand>,
+}
+
+/// What the program does instead of running a server.
+#[derive(FromArgs)]
+#[argh(subcommand)]
+pub(crate) enum Subcommand {
+    /// Play against a server elsewhere.
+    Probe(probe::Request),
+    /// Have a running server read its configuration again.
+    Reload(ReloadCommand),
+}
+
+impl Subcommand {
+    pub(crate) fn run(&self) -> ExitCode {
+        match self {
+            Self::Probe(request) => probe::run(request),
+            Self::Reload(command) => command.run(),
+        }
+    }
+}
+
+impl Args {
+    /// Reads the process's arguments.
+    ///
+    /// # Errors
+    /// The exit status, if help or version was asked for and is printed, or if a mistake is.
+    pub(crate) fn read(format: LogFormat) -> Result<Self, ExitCode> {
+        let arguments: Vec<String> = std::env::args_os()
+            .skip(1)
+            .map(|argument| argument.to_string_lossy().into_owned())
+            .collect();
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        match Self::from_args(&["noray"], &arguments) {
+            Ok(args) if args.version => {
+                Err(print(concat!("noray ", env!("CARGO_PKG_VERSION"), "\n")))
+            }
+            Ok(args) => Ok(args),
+            Err(exit) if exit.status.is_ok() => Err(print(&exit.output)),
+            Err(exit) => Err(fail(exit::USAGE, format, &exit.output)),
+        }
+    }
+}
+
+/// Writes to stdout.
+pub(crate) fn print(text: &str) -> ExitCode {
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Writes mistakes to stderr, a line each.
+pub(crate) fn fail(status: u8, format: LogFormat, text: &str) -> ExitCode {
+    for line in text.trim_end().lines() {
+        logging::complain(format, line);
+    }
+    ExitCode::from(status)
+}

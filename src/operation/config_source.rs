@@ -1,0 +1,50 @@
+//! Where the configuration comes from: a file, the environment and the command line, read at start and at every reload.
+
+use std::io::ErrorKind;
+use std::path::PathBuf;
+
+use crate::config::{Effective, Sources};
+
+/// The file that is read if no other is named and it exists.
+const DEFAULT_FILE: &str = "noray.conf";
+
+/// What the configuration is read from, more than once.
+#[derive(Debug)]
+pub struct ConfigSource {
+    /// The file that must be there; if `None`, `./noray.conf` is read if it exists.
+    pub file: Option<PathBuf>,
+    /// `KEY=value` of each `--set`.
+    pub set: Vec<String>,
+}
+
+impl ConfigSource {
+    /// The effective configuration now.
+    ///
+    /// # Errors
+    /// All mistakes, a line each.
+    pub fn read(&mut self) -> Result<Effective, String> {
+        let environment = std::env::vars_os()
+            .map(|(key, value)| (key.to_string_lossy().into(), value.to_string_lossy().into()))
+            .collect();
+        let file = self.read_file()?;
+        let sources = Sources { file, environment, command_line: self.set.clone() };
+        Effective::read(&sources).map_err(|mistakes| {
+            let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+            lines.join("\n")
+        })
+    }
+
+    /// A default file that was there once must be there again.
+    fn read_file(&mut self) -> Result<Option<(String, Vec<u8>)>, String> {
+        let path = self.file.clone().unwrap_or(DEFAULT_FILE.into());
+        match std::fs::read(&path) {
+            Ok(content) => {
+                let name = path.display().to_string();
+                self.file = Some(path);
+                Ok(Some((name, content)))
+            }
+            Err(error) if self.file.is_none() && error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(format!("{}: cannot be read: {error}", path.display())),
+        }
+    }
+}
