@@ -13,6 +13,7 @@ use std::thread;
 use support::process::{NORAY, Process, empty_folder};
 use support::{
     Line, PATIENCE, Player, connect_relay, http_get, own_ip, register_address, try_until,
+    uninterrupted,
 };
 
 const HTTP_PORT: u16 = 20_100;
@@ -298,7 +299,7 @@ impl Systemd {
 
     fn receive(&self) -> String {
         let mut buffer = [0; 256];
-        let length = self.0.recv(&mut buffer).expect("it was told something");
+        let length = uninterrupted(|| self.0.recv(&mut buffer)).expect("it was told something");
         String::from_utf8(buffer[..length].to_vec()).unwrap()
     }
 

@@ -214,12 +214,13 @@ impl ServerHandle {
         }
         self.capacity.warn_if_below(config.max_connections);
         self.table.set_caps(caps(&self.capacity, config));
+        self.metrics.has_reload_failed.set(0);
         Ok(())
     }
 
-    /// Counts whether the last reload has failed.
-    pub fn note_reload(&self, has_failed: bool) {
-        self.metrics.has_reload_failed.set(has_failed.into());
+    /// Sets the gauge of a failed reload, until one goes well.
+    pub fn record_failed_reload(&self) {
+        self.metrics.has_reload_failed.set(1);
     }
 
     /// Begins nothing new and ends the server once its relays are quiet.

@@ -62,8 +62,8 @@ impl Operator {
         let client = ReloadClient::waiting();
         self.supervisor.reloading();
         let outcome = self.try_to_reload();
-        self.handle.note_reload(outcome.is_err());
         if let Err(mistakes) = &outcome {
+            self.handle.record_failed_reload();
             for mistake in mistakes.lines() {
                 log::error!("reload: {mistake}");
             }

@@ -6,7 +6,7 @@
 
 pub mod process;
 
-use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -259,9 +259,19 @@ pub fn register_address(socket: &UdpSocket, pid: &str, registrar: SocketAddr) {
 
 pub fn receive(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
     let mut buffer = vec![0; 65_536];
-    let (length, from) = socket.recv_from(&mut buffer).expect("a datagram");
+    let (length, from) = uninterrupted(|| socket.recv_from(&mut buffer)).expect("a datagram");
     buffer.truncate(length);
     (buffer, from)
+}
+
+/// Repeats a call that was interrupted, as those with a time limit are when a child of another test ends or stops.
+pub fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
 }
 
 /// A socket at a free port of `ip` with room for bursts.
