@@ -15,7 +15,7 @@
 //!         v
 //! event loop           mio::Poll; sole owner of the core, of all UDP sockets, and of what is written to players
 //! http                 answers from atomics; its requests have short-lived threads
-//! addresses            reads the machine's addresses now and then, posts them when they changed
+//! addresses            reads the machine's addresses every 30 s, posts them when they changed
 //! signals              reads the configuration again, posts Reload, Drain, Shutdown
 //! log                  writes the lines that all others put into a bounded queue
 //! ```
@@ -69,7 +69,7 @@
 //! | [`operation`] | what the operator sees: log, metrics, systemd, what the machine lacks |
 //!
 //! `core`, `limits`, `config`, `time` and `label` know no socket, no thread and no clock; a lint keeps them so. The binary
-//! adds the command line and `noray probe`, which plays two players against a server elsewhere.
+//! adds the command line, `noray reload` and `noray probe`, which plays two players against a server elsewhere.
 //!
 //! # Invariants
 //!
@@ -85,7 +85,8 @@
 //! - Invariant: nothing that a stranger sends ends the process, grows memory without a bound, or stops the loop from
 //!   turning. An error on one socket stays with that socket. Every bound has a name and a counter
 //!   ([`limits::bounds`]).
-//! - Invariant: a thread that ends though it should not, ends the process with status 1, and systemd restarts it.
+//! - Invariant: one of the server's own threads that panics ends the process with status 1, and systemd restarts it. Only
+//!   the thread of a single player or HTTP request may panic alone ([`operation::threads`]).
 //! - Invariant: the registrar never answers with more bytes than it got. An address that was not heard at a pair's port is
 //!   sent at most 64 KiB in the pair's life.
 //! - Invariant: a PrivateID is never logged, never printed by `Debug`, and never written to a disk.
