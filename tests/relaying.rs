@@ -76,6 +76,16 @@ fn datagrams_of_every_size_pass() {
 }
 
 #[test]
+fn a_burst_arrives_whole_though_nothing_comes_after_it() {
+    let server = TestServer::start(&config());
+    let (mut host, mut client) = (Player::join(&server), Player::join(&server));
+    let (to_host, _) = connect_relay(&mut client, &mut host);
+    // More than the loop reads of one socket per turn, less than a socket's buffer holds.
+    (0..150).for_each(|number| client.send(&[number], server.relay(to_host)));
+    (0..150).for_each(|number| assert_eq!(host.receive().0, [number]));
+}
+
+#[test]
 fn relays_live_on_without_the_players_connections() {
     let server = TestServer::start(&config());
     let (mut host, mut client) = (Player::join(&server), Player::join(&server));
