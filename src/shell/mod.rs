@@ -3,6 +3,7 @@
 mod accept_loop;
 mod acceptor;
 mod admission;
+mod alarm;
 mod connection;
 mod event_loop;
 mod events;

@@ -9,8 +9,9 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 use mio::net::UdpSocket;
-use mio::{Events, Interest, Registry, Token};
-use nix::libc::{EMSGSIZE, ENOBUFS};
+use mio::{Interest, Registry, Token};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recvfrom, sendto};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::core::relay::{OwnAddresses, PortMap, RelayPort};
@@ -20,9 +21,6 @@ use crate::shell::own_addresses;
 /// Bytes that may wait at the registrar: what a thousand players send at once after a restart. A relay's port has
 /// one sender and the kernel's default, which holds more than a second at the default rate.
 const REGISTRAR_BUFFER: usize = 1024 * 1024;
-
-/// The token of the loop's waker: no socket's.
-pub(crate) const WAKER: Token = Token(usize::MAX);
 
 /// One of the server's UDP sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,11 +38,11 @@ impl SocketId {
         }
     }
 
-    /// The socket of a token; none if it is [`WAKER`].
-    fn from_token(token: Token) -> Option<Self> {
-        match u16::try_from(token.0).ok()? {
-            0 => Some(Self::Registrar),
-            port => Some(Self::Relay(RelayPort(port))),
+    /// The socket of a token, which must be one that [`Sockets::register`] gave.
+    pub(crate) fn from_token(token: Token) -> Self {
+        match u16::try_from(token.0).expect("a socket's token is a port or 0") {
+            0 => Self::Registrar,
+            port => Self::Relay(RelayPort(port)),
         }
     }
 }
@@ -157,14 +155,8 @@ impl Sockets {
         Ok(())
     }
 
-    /// Queues the sockets that mio reports.
-    pub(crate) fn handle_events(&mut self, events: &Events) {
-        for id in events.iter().filter_map(|event| SocketId::from_token(event.token())) {
-            self.queue(id);
-        }
-    }
-
-    /// Queues a socket that may have something to read, if it is not queued yet.
+    /// Queues a socket that may have something to read, because mio reports it or because it was not read until it was
+    /// empty. One that is queued stays where it is.
     pub(crate) fn queue(&mut self, id: SocketId) {
         let Some(entry) = self.entry_mut(id) else { return };
         if !std::mem::replace(&mut entry.is_ready, true) {
@@ -210,10 +202,14 @@ impl Sockets {
         let Some(socket) = self.socket(id) else {
             return Received::Nothing;
         };
-        match socket.recv_from(buffer) {
-            Ok((length, source)) => Received::Datagram { length, source: canonical(source) },
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Received::Nothing,
-            Err(error) => Received::Failed(error),
+        match recvfrom(socket, buffer, RecvFlags::empty()) {
+            Ok((length, _, source)) => {
+                let source = source.expect("a datagram has a source");
+                let source = SocketAddr::try_from(source).expect("of the socket's family");
+                Received::Datagram { length, source: canonical(source) }
+            }
+            Err(Errno::WOULDBLOCK) => Received::Nothing,
+            Err(error) => Received::Failed(error.into()),
         }
     }
 
@@ -222,11 +218,11 @@ impl Sockets {
         let Some(socket) = self.socket(id) else {
             return Sent::Failed(ErrorKind::NotConnected.into());
         };
-        match socket.send_to(payload, self.for_kernel(to)) {
+        match sendto(socket, payload, SendFlags::empty(), &self.for_kernel(to)) {
             Ok(_) => Sent::Whole,
-            Err(error) if is_buffer_full(&error) => Sent::BufferFull,
-            Err(error) if error.raw_os_error() == Some(EMSGSIZE) => Sent::TooLarge,
-            Err(error) => Sent::Failed(error),
+            Err(Errno::WOULDBLOCK | Errno::NOBUFS) => Sent::BufferFull,
+            Err(Errno::MSGSIZE) => Sent::TooLarge,
+            Err(error) => Sent::Failed(error.into()),
         }
     }
 
@@ -265,10 +261,6 @@ pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     }
 }
 
-fn is_buffer_full(error: &io::Error) -> bool {
-    error.kind() == ErrorKind::WouldBlock || error.raw_os_error() == Some(ENOBUFS)
-}
-
 /// Asks for a receive buffer of [`REGISTRAR_BUFFER`]; the kernel cuts it to `net.core.rmem_max`.
 fn widen(socket: &UdpSocket) -> io::Result<Asked> {
     let socket = SockRef::from(socket);
@@ -291,7 +283,7 @@ fn bind_udp(address: SocketAddr) -> io::Result<Entry> {
 mod tests {
     use std::time::Duration;
 
-    use mio::Poll;
+    use mio::{Events, Poll};
 
     use super::*;
 
@@ -316,9 +308,8 @@ mod tests {
     #[test]
     fn a_token_stands_for_one_socket() {
         for id in [SocketId::Registrar, SocketId::Relay(RelayPort(u16::MAX))] {
-            assert_eq!(SocketId::from_token(id.token()), Some(id));
+            assert_eq!(SocketId::from_token(id.token()), id);
         }
-        assert_eq!(SocketId::from_token(WAKER), None);
     }
 
     #[test]
@@ -330,8 +321,8 @@ mod tests {
         for _ in 0..2 {
             send(sockets.registrar_address(), 3);
             poll.poll(&mut events, None).unwrap();
-            sockets.handle_events(&events);
-            assert_eq!(queued(&mut sockets), [SocketId::Registrar]);
+            let reported: Vec<Token> = events.iter().map(|event| event.token()).collect();
+            assert_eq!(reported, [SocketId::Registrar.token()]);
             for _ in 0..3 {
                 let received = sockets.receive(SocketId::Registrar, &mut buffer);
                 assert!(matches!(received, Received::Datagram { length: 1, .. }));

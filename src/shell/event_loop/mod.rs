@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
-use mio::{Events, Poll, Waker};
+use mio::{Events, Poll, Token, Waker};
 
 use crate::config::Config;
 use crate::core::deadlines::Deadlines;
@@ -27,15 +27,20 @@ use crate::operation::metrics::Metrics;
 use crate::operation::os::KernelRandom;
 use crate::operation::supervisor::Supervisor;
 use crate::shell::acceptor::Acceptor;
+use crate::shell::alarm::Alarm;
 use crate::shell::connection::SharedConnection;
 use crate::shell::events::{Event, EventSender, channel};
-use crate::shell::sockets::{Sockets, WAKER};
+use crate::shell::sockets::{SocketId, Sockets};
 use crate::time::{RunningTime, Timestamp};
 
 use effects::Warnings;
 
 /// How many events from other threads are taken per turn: a crowd that leaves must not stall the relays.
 const EVENTS_PER_TURN: usize = 64;
+
+/// Tokens that are no socket's.
+const WAKER: Token = Token(usize::MAX);
+const ALARM: Token = Token(usize::MAX - 1);
 
 /// How many sockets are read per turn.
 const SOCKETS_PER_TURN: usize = 64;
@@ -64,6 +69,7 @@ enum Task {
 
 pub(crate) struct EventLoop {
     poll: Poll,
+    alarm: Alarm,
     /// What the last `poll` reported.
     reported: Events,
     channel: Receiver<Event>,
@@ -99,6 +105,7 @@ impl EventLoop {
     ) -> io::Result<(Self, EventSender)> {
         let poll = Poll::new()?;
         sockets.register(poll.registry())?;
+        let alarm = Alarm::new(poll.registry(), ALARM)?;
         let waker = Waker::new(poll.registry(), WAKER)?;
         let (sender, channel) = channel(channel_size, waker);
         let own = sockets.own_addresses().unwrap_or_else(|error| {
@@ -112,6 +119,7 @@ impl EventLoop {
         let core = Core::new(config.settings(), own, ports, &mut random, now);
         let event_loop = Self {
             poll,
+            alarm,
             reported: Events::with_capacity(SOCKETS_PER_TURN),
             channel,
             acceptor,
@@ -167,14 +175,28 @@ impl EventLoop {
     /// Waits until a socket or an event has something to do, or a deadline comes; how long that was to last at most.
     /// It does not wait while anything is left of earlier turns, which nobody reports again.
     fn wait(&mut self) -> io::Result<Duration> {
+        let deadline = self.next_deadline();
         let is_busy = !self.channel.is_empty() || self.sockets.ready() > 0;
-        let wait = if is_busy { Duration::ZERO } else { self.next_deadline().since(self.now) };
-        match self.poll.poll(&mut self.reported, Some(wait)) {
+        let wait = if is_busy { Duration::ZERO } else { deadline.since(self.now) };
+        let limit = if wait.is_zero() {
+            Some(wait)
+        } else {
+            self.alarm.set(deadline, wait)?;
+            None
+        };
+        match self.poll.poll(&mut self.reported, limit) {
             // A signal came, and no report.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => result?,
         }
-        self.sockets.handle_events(&self.reported);
+        for event in &self.reported {
+            match event.token() {
+                // What it woke for is in the channel.
+                WAKER => {}
+                ALARM => self.alarm.handle_ring(),
+                token => self.sockets.queue(SocketId::from_token(token)),
+            }
+        }
         Ok(wait)
     }
 
