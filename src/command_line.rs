@@ -1,22 +1,14 @@
-//! The command line: its options, what it prints, and the exit statuses.
+//! The command line: options and subcommands.
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use argh::FromArgs;
-use noray::operation::logging::{self, LogFormat};
+use noray::operation::logging::LogFormat;
 
+use crate::exit::{self, fail, print};
 use crate::probe;
 use crate::reload::ReloadCommand;
-
-/// Exit statuses, as in sysexits(3).
-pub(crate) mod exit {
-    pub(crate) const FAILURE: u8 = 1;
-    pub(crate) const USAGE: u8 = 64;
-    pub(crate) const UNAVAILABLE: u8 = 69;
-    pub(crate) const CONFIG: u8 = 78;
-}
 
 /// Introduces players of online games to each other and relays their UDP traffic where routers forbid it.
 #[derive(FromArgs)]
@@ -42,9 +34,9 @@ pub(crate) struct Args {
 #[derive(FromArgs)]
 #[argh(subcommand)]
 pub(crate) enum Subcommand {
-    /// Play against a server elsewhere.
+    /// Play two players against a server elsewhere.
     Probe(probe::Request),
-    /// Have a running server read its configuration again.
+    /// Make a running server read its configuration again.
     Reload(ReloadCommand),
 }
 
@@ -61,7 +53,7 @@ impl Args {
     /// Reads the process's arguments.
     ///
     /// # Errors
-    /// The exit status, if help or version was asked for and is printed, or if a mistake is.
+    /// The exit status, after help, the version or a mistake was printed.
     pub(crate) fn read(format: LogFormat) -> Result<Self, ExitCode> {
         let arguments: Vec<String> = std::env::args_os()
             .skip(1)
@@ -73,24 +65,8 @@ impl Args {
                 Err(print(concat!("noray ", env!("CARGO_PKG_VERSION"), "\n")))
             }
             Ok(args) => Ok(args),
-            Err(exit) if exit.status.is_ok() => Err(print(&exit.output)),
-            Err(exit) => Err(fail(exit::USAGE, format, &exit.output)),
+            Err(early) if early.status.is_ok() => Err(print(&early.output)),
+            Err(early) => Err(fail(exit::USAGE, format, &early.output)),
         }
     }
-}
-
-/// Writes to stdout.
-pub(crate) fn print(text: &str) -> ExitCode {
-    match io::stdout().write_all(text.as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
-    }
-}
-
-/// Writes mistakes to stderr, a line each.
-pub(crate) fn fail(status: u8, format: LogFormat, text: &str) -> ExitCode {
-    for line in text.trim_end().lines() {
-        logging::complain(format, line);
-    }
-    ExitCode::from(status)
 }

@@ -1,6 +1,7 @@
-//! The program: arguments to [`Config`](noray::config::Config), a logger, a server, an exit status.
+//! The program `noray`: it reads arguments and the configuration, starts the log, and runs the server until its end.
 
 mod command_line;
+mod exit;
 mod probe;
 mod reload;
 
@@ -15,9 +16,10 @@ use noray::operation::metrics::Metrics;
 use noray::operation::supervisor::Supervisor;
 use noray::operation::threads;
 use noray::shell::server::{Server, StartError};
-use noray::shell::signals::{self, Operator};
+use noray::shell::signals::{self, SignalHandler};
 
-use crate::command_line::{Args, exit, fail, print};
+use crate::command_line::Args;
+use crate::exit::{fail, print};
 
 fn main() -> ExitCode {
     let format = LogFormat::of_stderr();
@@ -40,7 +42,9 @@ fn main() -> ExitCode {
     let metrics = Arc::new(Metrics::default());
     let log = match logging::start(format, effective.config.log_level, &metrics) {
         Ok(log) => log,
-        Err(error) => return fail(exit::FAILURE, format, &format!("cannot start to log: {error}")),
+        Err(error) => {
+            return fail(exit::FAILURE, format, &format!("cannot start the log: {error}"));
+        }
     };
     threads::make_vital();
     let outcome = serve(effective, source, metrics);
@@ -62,13 +66,16 @@ fn serve(
 ) -> Result<(), StartError> {
     let signals = signals::catch().map_err(StartError::System)?;
     let set = effective.set_values();
-    log::info!("noray {} starts, {set} values set, see --check-config", env!("CARGO_PKG_VERSION"));
+    log::info!(
+        "noray {} starts with {set} values set; --check-config shows them",
+        env!("CARGO_PKG_VERSION")
+    );
     let mut server = Server::bind(&effective.config, metrics)?;
     let supervisor = Supervisor::from_environment();
     server.set_supervisor(&supervisor);
     let (handle, in_force) = (server.handle(), effective.config);
-    let operator = Operator { handle, supervisor, in_force, source };
-    operator.start(signals).map_err(StartError::System)?;
+    let handler = SignalHandler { handle, supervisor, in_force, source };
+    handler.start(signals).map_err(StartError::System)?;
     server.run()?;
     log::info!("ended");
     Ok(())

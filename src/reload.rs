@@ -1,4 +1,4 @@
-//! `noray reload`: has a running server read its configuration again, and says whether that went well.
+//! `noray reload`: makes a running server read its configuration again, and says whether that worked.
 
 use std::process::ExitCode;
 
@@ -6,10 +6,10 @@ use argh::FromArgs;
 use noray::operation::logging::LogFormat;
 use noray::operation::reload_request;
 
-use crate::command_line::{exit, fail};
+use crate::exit::{self, fail};
 
-/// Have a running server read its configuration again, and wait until it is in force. If it has mistakes, they are printed
-/// and the exit status is 1.
+/// Make a running server read its configuration again, and wait until it is in force. If there are mistakes, print them
+/// and exit with status 1.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "reload")]
 pub(crate) struct ReloadCommand {

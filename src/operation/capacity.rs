@@ -1,58 +1,59 @@
-//! How many players and relay ports the machine has room for: by open files, by memory and by mappings of memory.
+//! How many players and relay ports the machine has room for, by open files, memory and mappings of memory.
 
 use crate::config::Config;
 use crate::config::units::ByteSize;
 use crate::operation::{machine, os};
 
-/// Descriptors for everything that is neither a player nor a relay port: 12 as measured, refused connections 16, requests 17
-/// and what each of these reads.
+/// Descriptors for everything but players and relay ports: 12 of the server (measured), 16 refused connections, and 17
+/// requests with a file that each reads.
 const SPARE_FILES: u64 = 64;
 
-/// Bytes for everything that is no player: 8 MiB at start, and relays, waiting log lines and a crowd that leaves.
+/// Bytes of memory for everything but players: 8 MiB at start, then relays, waiting log lines and a crowd that leaves.
 const SPARE_MEMORY: u64 = 16 << 20;
 
-/// What a player takes at most: 10 KiB of the process, 25 KiB of the kernel for its thread and socket (measured), a
+/// Bytes of memory that a player takes at most: 10 KiB of the process, 25 KiB of the kernel for its thread and socket (measured), a
 /// line of 4 KiB, and socket buffers.
 const MEMORY_OF_PLAYER: u64 = 64 << 10;
 
-/// Mappings of memory for everything that is no player.
+/// Mappings of memory for everything but players.
 const SPARE_MAPPINGS: u64 = 1024;
 
-/// A thread's stack, the one on which it handles signals, and a guard page below each. A thread that gets its stack but
-/// not the others does not fail to start: it ends the process.
+/// A player's thread has a stack, a second stack for signals, and a guard page below each. If it gets the first stack but
+/// not the others, the whole process ends.
 const MAPPINGS_OF_PLAYER: u64 = 4;
 
-/// Where memory or mappings suffice for fewer players than these, the server takes these, and the risk.
+/// The server admits at least this many players, even if memory or mappings may not suffice for them.
 const MIN_PLAYERS: u64 = 64;
 
-/// Makes room for all files that a server of this configuration opens. To be called while the process has one thread.
+/// Makes room in the kernel for all files that a server with this configuration opens. Call this while the process has one
+/// thread.
 pub fn make_room_for_files(config: &Config) {
     let wanted = config.relay_ports.as_slice().len() + config.max_connections;
     let allowed = usize::try_from(os::raise_open_file_limit()).unwrap_or(usize::MAX);
-    os::make_room_for_files(allowed.min(wanted + SPARE_FILES as usize));
+    os::grow_file_table(allowed.min(wanted + SPARE_FILES as usize));
 }
 
-/// How many relay ports may be bound so that descriptors remain for players: for `max_connections` of them, or a
-/// quarter of all descriptors if that is less.
+/// How many relay ports may be bound. `max_connections` descriptors are left for players, or a quarter of all if that is
+/// less.
 pub(crate) fn max_relay_ports(open_files: u64, max_connections: usize) -> usize {
     let for_players = (max_connections as u64).min(open_files / 4);
     usize::try_from(open_files.saturating_sub(for_players + SPARE_FILES)).unwrap_or(usize::MAX)
 }
 
-/// How many players there can be, by each thing that a player needs.
+/// How many players the machine has room for, by each resource that a player needs.
 #[derive(Clone)]
 pub(crate) struct Capacity(Vec<Supply>);
 
-/// For how many players one thing suffices.
+/// How many players one resource suffices for.
 #[derive(Clone)]
 struct Supply {
     players: usize,
-    /// How much of it there is, and how to get more.
+    /// How much there is, and how to get more.
     why: String,
 }
 
 impl Capacity {
-    /// What is left beside `relay_ports` bound ports if `open_files` may be open.
+    /// The room on this machine beside `relay_ports` bound ports, if `open_files` may be open.
     pub(crate) fn of_machine(open_files: u64, relay_ports: usize) -> Self {
         Self::new(open_files, relay_ports, machine::memory_limit(), machine::max_mappings())
     }
@@ -94,7 +95,7 @@ impl Capacity {
         self.0.iter().map(|supply| supply.players).fold(wanted, usize::min)
     }
 
-    /// Warns of everything that does not suffice for `wanted` players.
+    /// Warns of each resource that does not suffice for `wanted` players.
     pub(crate) fn warn_if_below(&self, wanted: usize) {
         for Supply { players, why } in self.0.iter().filter(|supply| supply.players < wanted) {
             log::warn!(
@@ -116,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn there_are_no_more_players_than_the_machine_suffices_for() {
+    fn the_scarcest_resource_limits_the_players() {
         let possible = |memory, mappings| Capacity::new(1024, 100, memory, mappings).players(4096);
         assert_eq!(possible(Some(1 << 40), Some(65_530)), 1024 - 100 - 64);
         assert_eq!(Capacity::new(1024, 100, None, None).players(100), 100);

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-/// The monotonic clock: 17 ns a reading. The rules never call this; they are handed a
+/// Reads the monotonic clock, in 17 ns. The core never calls this: the shell passes it a
 /// [`Timestamp`](crate::time::Timestamp).
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
 pub fn now() -> Instant {

@@ -5,20 +5,20 @@ use std::path::PathBuf;
 
 use crate::config::{Effective, Sources};
 
-/// The file that is read if no other is named and it exists.
+/// The file that is read if no other is named, and if it exists.
 const DEFAULT_FILE: &str = "noray.conf";
 
-/// What the configuration is read from, more than once.
+/// The sources of the configuration. They can be read again.
 #[derive(Debug)]
 pub struct ConfigSource {
-    /// The file that must be there; if `None`, `./noray.conf` is read if it exists.
+    /// The file, which must exist; if `None`, `./noray.conf` is read if it exists.
     pub file: Option<PathBuf>,
     /// `KEY=value` of each `--set`.
     pub set: Vec<String>,
 }
 
 impl ConfigSource {
-    /// The effective configuration now.
+    /// Reads the effective configuration.
     ///
     /// # Errors
     /// All mistakes, a line each.
@@ -34,7 +34,7 @@ impl ConfigSource {
         })
     }
 
-    /// A default file that was there once must be there again.
+    /// Once the default file has been read, it must exist at every later reading.
     fn read_file(&mut self) -> Result<Option<(String, Vec<u8>)>, String> {
         let path = self.file.clone().unwrap_or(DEFAULT_FILE.into());
         match std::fs::read(&path) {

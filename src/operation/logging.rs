@@ -1,50 +1,45 @@
 //! The log: how its lines look, and the thread that writes them to stderr.
 //!
-//! Lines go through a bounded queue to that thread: a terminal that was stopped, a full disk or a pipe that nobody reads
-//! delays it and nobody else. What does not fit into the queue is lost and counted. Lines about steps of players and
-//! relays are left out when they are too many, because strangers who come and go must not fill a disk; these are counted
-//! apart.
+//! Lines go through a bounded queue to that thread. So a stopped terminal, a full disk or a pipe that nobody reads delays
+//! only that thread. A line that does not fit into the queue is lost and counted. Lines about steps of players and relays
+//! are left out if there are too many, because strangers who come and go must not fill a disk. They are counted apart.
 
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::panic;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::config::LogLevel;
-use crate::limits::token_bucket::TokenBucket;
+use crate::limits::throttle::Throttle;
+use crate::limits::token_bucket::{RateLimit, TokenBucket};
 use crate::operation::clock;
 use crate::operation::metrics::{Counter, Metrics};
 use crate::operation::{os, threads};
-use crate::time::Timestamp;
+use crate::time::RunningTime;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use env_logger::{Builder, Target};
 use log::Level;
 use parking_lot::Mutex;
 
 /// The target of the log lines about steps in players' and relays' lives. Strangers can cause any number of them.
-pub const STEP: &str = "noray::step";
+pub(crate) const STEP: &str = "noray::step";
 
-/// How many lines may wait to be written; they have about a hundred bytes each.
+/// How many lines may wait to be written. A line has about a hundred bytes.
 const MAX_WAITING: usize = 4096;
 
-/// How often at most the log says that lines are missing.
-const MISSING_INTERVAL: Duration = Duration::from_secs(60);
+/// How many lines about steps are written. A player who joins and leaves makes three. 18,000 may come at once, as when
+/// thousands of players come back together.
+const STEPS: RateLimit = RateLimit { per_second: 30, burst: Duration::from_secs(600) };
 
-/// How many steps of players and relays are written in a second on average. Three are a player who joins and leaves.
-const STEPS_PER_SECOND: u64 = 30;
-
-/// How many seconds' worth may be written at once: 18,000 lines, as when thousands of players come back together.
-const STEP_BURST: Duration = Duration::from_secs(600);
-
-/// How long the end of the process waits for the lines before it.
+/// How long the process waits at its end for lines to be written.
 const PATIENCE_AT_END: Duration = Duration::from_secs(1);
 
-/// The name of the thread that writes.
+/// The name of the writing thread.
 const WRITER: &str = "log";
 
-/// What stands in front of a line's text.
+/// What is written before a line's text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     /// A terminal or a file: the time and the level.
@@ -66,18 +61,18 @@ impl LogFormat {
 /// What waits to be written.
 enum Queued {
     Line(Vec<u8>),
-    /// Everything before it has been written.
+    /// The sender gets word when every line before this is written.
     Mark(Sender<()>),
 }
 
-/// The way to the thread that writes.
+/// The queue to the writing thread.
 #[derive(Clone)]
 pub struct Log {
     queue: Sender<Queued>,
     metrics: Arc<Metrics>,
 }
 
-/// Starts to log, on stderr, also what panics say.
+/// Starts the log on stderr. Panics are logged too.
 ///
 /// # Errors
 /// If the system gives no thread.
@@ -88,12 +83,12 @@ pub fn start(format: LogFormat, level: LogLevel, metrics: &Arc<Metrics>) -> io::
     threads::spawn_vital(WRITER, move || write_all(&entries, &counted))?;
 
     let mut builder = Builder::new();
-    // Which of them are written is for `set_level` to say, which can change.
+    // `set_level` decides which of these are written.
     builder.filter_module("noray", log::LevelFilter::Trace);
     builder.target(Target::Pipe(Box::new(log.clone())));
-    let steps = Steps::start(Arc::clone(metrics));
+    let steps = StepLimit::new(Arc::clone(metrics));
     builder.format(move |out, record| {
-        if record.target() == STEP && steps.are_too_many() {
+        if record.target() == STEP && !steps.try_acquire() {
             return Ok(());
         }
         match format {
@@ -108,46 +103,44 @@ pub fn start(format: LogFormat, level: LogLevel, metrics: &Arc<Metrics>) -> io::
     let (after_panic, write_to_stderr) = (log.clone(), panic::take_hook());
     threads::on_panic(move |panic| {
         if thread::current().name() == Some(WRITER) {
-            // Nobody else writes what is in the queue.
+            // No thread writes what is in the queue any more.
             write_to_stderr(panic);
         } else {
             log::error!("{}", panic.to_string().replace('\n', " "));
-            // It may be the last line.
+            // The process may end now, so wait until the line is written.
             after_panic.finish();
         }
     });
     Ok(log)
 }
 
-/// How many steps have been written lately.
-struct Steps {
-    start: Instant,
-    budget: Mutex<TokenBucket>,
+/// The rate limit of lines about steps. Only the event loop writes them, so it never waits for this lock.
+struct StepLimit {
+    written: Mutex<(RunningTime, TokenBucket)>,
     metrics: Arc<Metrics>,
 }
 
-impl Steps {
-    fn start(metrics: Arc<Metrics>) -> Self {
-        Self { start: clock::now(), budget: Mutex::default(), metrics }
+impl StepLimit {
+    fn new(metrics: Arc<Metrics>) -> Self {
+        let time = RunningTime::new(clock::now());
+        Self { written: Mutex::new((time, TokenBucket::default())), metrics }
     }
 
-    /// Whether one more is to be left out. With a level above `info` none is.
-    fn are_too_many(&self) -> bool {
+    /// Whether one more line may be written; if not, it is counted. At levels below `info` every line may.
+    fn try_acquire(&self) -> bool {
         if log::max_level() > log::LevelFilter::Info {
-            return false;
+            return true;
         }
-        let now = Timestamp::START + clock::now().saturating_duration_since(self.start);
-        let mut budget = self.budget.lock();
-        if budget.has_tokens(STEP_BURST, now) {
-            budget.charge(1, STEPS_PER_SECOND, now);
-            return false;
+        let (time, bucket) = &mut *self.written.lock();
+        let is_allowed = bucket.try_acquire(STEPS, time.advance(clock::now(), Duration::MAX));
+        if !is_allowed {
+            self.metrics.log_lines_left_out.add(1);
         }
-        self.metrics.log_lines_left_out.add(1);
-        true
+        is_allowed
     }
 }
 
-/// The body of the thread that writes.
+/// The body of the writing thread.
 fn write_all(entries: &Receiver<Queued>, metrics: &Metrics) {
     let mut stderr = io::stderr();
     let (mut lost, mut left_out) = (Missing::default(), Missing::default());
@@ -166,14 +159,15 @@ fn write_all(entries: &Receiver<Queued>, metrics: &Metrics) {
         }
         if let Some(count) = lost.take_news(&metrics.log_lines_lost) {
             log::warn!(
-                "{count} log lines are lost: they were too many, whoever reads them was too slow, or they could not \
-                 be written"
+                "{count} log lines are lost: there were too many, their reader was too slow, or they could not be \
+                 written; check that the disk is not full, and that NORAY_LOGLEVEL is info"
             );
         }
         if let Some(count) = left_out.take_news(&metrics.log_lines_left_out) {
             log::info!(
-                "{count} lines about players and relays are left out so far: there are more than {STEPS_PER_SECOND} a second; \
-                 NORAY_LOGLEVEL=debug writes all"
+                "{count} lines about players and relays are left out so far: there are more than {} a second; \
+                 NORAY_LOGLEVEL=debug writes all",
+                STEPS.per_second
             );
         }
     }
@@ -183,25 +177,23 @@ fn write_all(entries: &Receiver<Queued>, metrics: &Metrics) {
 #[derive(Default)]
 struct Missing {
     told: u64,
-    told_at: Option<Instant>,
+    throttle: Throttle,
 }
 
 impl Missing {
     /// How many are missing since the start, if there are more than the log has said and a minute is over.
     fn take_news(&mut self, missing: &Counter) -> Option<u64> {
         let count = missing.value();
-        let is_due =
-            self.told_at.is_none_or(|at| clock::now().duration_since(at) >= MISSING_INTERVAL);
-        if count == self.told || !is_due {
+        if count == self.told || !self.throttle.is_due(clock::now()) {
             return None;
         }
-        *self = Self { told: count, told_at: Some(clock::now()) };
+        self.told = count;
         Some(count)
     }
 }
 
 impl Write for Log {
-    /// Takes one whole line, as the logger hands it over, and never waits.
+    /// Puts a whole line, as the logger passes it, into the queue without waiting.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if self.queue.try_send(Queued::Line(line.to_vec())).is_err() {
             self.metrics.log_lines_lost.add(1);
@@ -215,22 +207,22 @@ impl Write for Log {
 }
 
 impl Log {
-    /// Waits until what was logged is written, for at most a second.
+    /// Waits until all lines before this are written, for a second or two at most.
     pub fn finish(&self) {
         let (reached, is_reached) = bounded(1);
         if self.queue.send_timeout(Queued::Mark(reached), PATIENCE_AT_END).is_ok() {
-            // A reader that has not read by now will not read it any more.
+            // If that takes longer, nobody reads the lines, and the process ends without them.
             let _ = is_reached.recv_timeout(PATIENCE_AT_END);
         }
     }
 }
 
 /// Changes which lines are written.
-pub fn set_level(level: LogLevel) {
+pub(crate) fn set_level(level: LogLevel) {
     log::set_max_level(level.filter());
 }
 
-/// Writes one line of an error to stderr before the log has started.
+/// Writes one line of an error to stderr. The log has not started yet.
 #[expect(clippy::print_stderr, reason = "there is no logger yet")]
 pub fn complain(format: LogFormat, line: &str) {
     match format {
@@ -239,7 +231,7 @@ pub fn complain(format: LogFormat, line: &str) {
     }
 }
 
-/// syslog(3)'s number.
+/// The number that syslog(3) gives this level.
 fn priority(level: Level) -> u8 {
     match level {
         Level::Error => 3,
@@ -256,9 +248,9 @@ mod tests {
     #[test]
     fn steps_that_are_too_many_are_left_out_and_not_counted_as_lost() {
         let metrics = Arc::new(Metrics::default());
-        let steps = Steps::start(Arc::clone(&metrics));
-        let most = STEPS_PER_SECOND * STEP_BURST.as_secs();
-        let left_out = (0..2 * most).filter(|_| steps.are_too_many()).count() as u64;
+        let steps = StepLimit::new(Arc::clone(&metrics));
+        let most = STEPS.per_second * STEPS.burst.as_secs();
+        let left_out = (0..2 * most).filter(|_| !steps.try_acquire()).count() as u64;
         // Some seconds may pass meanwhile.
         assert!((most / 2..=most).contains(&left_out), "{left_out}");
         assert_eq!(metrics.log_lines_left_out.value(), left_out);

@@ -1,4 +1,5 @@
-//! What this machine allows, compared with what the server needs: one sentence for each lack, with its remedy.
+//! What this machine allows, compared with what the server needs: one sentence for each thing that it lacks, with the
+//! remedy.
 
 use std::fs;
 use std::net::IpAddr;
@@ -12,23 +13,23 @@ use crate::config::units::PortList;
 use crate::limits::network::is_public;
 use crate::operation::os;
 
-/// Threads and processes beside the players': the server's own, and what else runs under the same limit.
+/// Threads and processes besides the players' threads: the server's own, and others under the same limit.
 const SPARE_THREADS: u64 = 64;
 
 /// What the server needs of the machine.
 #[derive(Clone, Debug)]
 pub(crate) struct Needs {
     pub(crate) udp_host: IpAddr,
-    /// The registrar's and all relays'.
+    /// The ports of the registrar and of all relays.
     pub(crate) udp_ports: PortList,
     pub(crate) connections: usize,
     /// Bytes that the registrar's socket asked for, and what it got.
-    pub(crate) receive_buffer: Asked,
+    pub(crate) receive_buffer: BufferSize,
 }
 
 /// A size that the kernel may grant in part, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Asked {
+pub(crate) struct BufferSize {
     pub(crate) asked: usize,
     pub(crate) got: usize,
 }
@@ -37,9 +38,9 @@ pub(crate) struct Asked {
 #[derive(Clone, Debug)]
 pub(crate) struct Machine {
     ips: Vec<IpAddr>,
-    /// The ports that the kernel gives to programs that do not name one.
+    /// The ports that the kernel gives to programs that ask for any port.
     ephemeral_ports: Option<RangeInclusive<u16>>,
-    /// Those of them that it does not give.
+    /// The ports among them that the kernel does not give.
     reserved_ports: PortList,
     thread_limits: Vec<ThreadLimit>,
 }
@@ -48,7 +49,7 @@ pub(crate) struct Machine {
 struct ThreadLimit {
     name: &'static str,
     limit: u64,
-    /// The text that says how to raise it, up to the number.
+    /// How to raise it: a text that ends just before the number.
     remedy: &'static str,
 }
 
@@ -84,8 +85,8 @@ impl Machine {
         }
         let all: PortList = self.reserved_ports.as_slice().iter().chain(&own).copied().collect();
         Some(format!(
-            "{} of noray's UDP ports lie in {}-{}, which the kernel hands out to any program, and cannot be bound \
-             when one has them; keep them free: `sysctl -w net.ipv4.ip_local_reserved_ports={all}`",
+            "{} of noray's UDP ports lie in {}-{}, from which the kernel gives ports to any program; a port that another \
+             program has cannot be bound; keep them free: `sysctl -w net.ipv4.ip_local_reserved_ports={all}`",
             own.len(),
             range.start(),
             range.end()
@@ -104,22 +105,21 @@ impl Machine {
         let several = families.into_iter().find(|ips| ips.len() > 1)?;
         let list: Vec<String> = several.iter().map(ToString::to_string).collect();
         Some(format!(
-            "this machine has several public addresses ({}), and answers by UDP leave from the one that the kernel \
-             chooses: players who use another never hear them; name the one that players use: \
-             `NORAY_UDP_HOST={}`",
+            "this machine has several public addresses ({}): answers by UDP leave from the one that the kernel chooses, \
+             and players who use another one do not get them; set the one that players use: `NORAY_UDP_HOST={}`",
             list.join(", "),
             list[0]
         ))
     }
 }
 
-impl Asked {
+impl BufferSize {
     fn lack(self) -> Option<String> {
         let Self { asked, got } = self;
         (got < asked).then(|| {
             format!(
-                "the registrar's receive buffer is {got} bytes, not {asked}: when a crowd comes at once, datagrams \
-                 are lost and players repeat them; `sysctl -w net.core.rmem_max={asked}`"
+                "the registrar's receive buffer is {got} bytes, not {asked}: when many players come at once, \
+                 datagrams are lost and players repeat them; `sysctl -w net.core.rmem_max={asked}`"
             )
         })
     }
@@ -131,7 +131,7 @@ impl ThreadLimit {
         (self.limit < needed).then(|| {
             let Self { name, limit, remedy } = self;
             format!(
-                "{name} allows {limit} threads, {connections} players need {needed}: {remedy}{needed}`, or lower \
+                "{name} allows {limit} threads, but {connections} players need {needed}: {remedy}{needed}`, or lower \
                  NORAY_MAX_CONNECTIONS"
             )
         })
@@ -141,7 +141,7 @@ impl ThreadLimit {
 /// Every limit on threads that holds for this process.
 fn thread_limits() -> Vec<ThreadLimit> {
     let of_user = || {
-        // Root is not bound by it.
+        // It does not hold for root.
         let (soft, _) = getrlimit(Resource::RLIMIT_NPROC).ok().filter(|_| !geteuid().is_root())?;
         (soft != RLIM_INFINITY).then_some(soft)
     };
@@ -170,21 +170,20 @@ pub(crate) fn max_mappings() -> Option<u64> {
     read_number("/proc/sys/vm/max_map_count")
 }
 
-/// Bytes of memory that the process may use, kernel's included: its control group's, or all that there is.
+/// Bytes of memory that the process may use, with what the kernel uses for it: the limit of its control group, or all that
+/// the machine has.
 pub(crate) fn memory_limit() -> Option<u64> {
-    let in_all = read("/proc/meminfo").and_then(|text| {
-        let kilobytes = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-        Some(1024 * kilobytes.trim().strip_suffix(" kB")?.parse::<u64>().ok()?)
-    });
+    let in_all = read("/proc/meminfo").and_then(|text| os::number_after("MemTotal:", &text));
+    let in_all = in_all.map(|kilobytes| 1024 * kilobytes);
     let of_group = control_group_limit("memory", ["memory.limit_in_bytes", "memory.max"]);
     in_all.into_iter().chain(of_group).min()
 }
 
-/// The lowest limit of the process's control group and those above it (cgroups(7)), from the files that hold it in version
-/// 1 and 2.
+/// The lowest limit of the process's control group and of those above it. It is in the file `v1` or `v2`, by the version of
+/// cgroups(7).
 fn control_group_limit(controller: &str, [v1, v2]: [&str; 2]) -> Option<u64> {
     let groups = read("/proc/self/cgroup")?;
-    // hierarchy:controllers:path, without controllers in version 2.
+    // Each line is `hierarchy:controllers:path`. In version 2, controllers is empty.
     let limits = groups.lines().filter_map(|line| {
         let (controllers, path) = line.split_once(':')?.1.split_once(":/")?;
         let (root, file) = match controllers {
@@ -234,7 +233,7 @@ mod tests {
             udp_host: "0.0.0.0".parse().unwrap(),
             udp_ports: "8809,49152-51200".parse().unwrap(),
             connections: 4096,
-            receive_buffer: Asked { asked: 1000, got: 1000 },
+            receive_buffer: BufferSize { asked: 1000, got: 1000 },
         }
     }
 
@@ -255,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_that_the_kernel_hands_out_are_named_with_those_that_are_reserved_already() {
+    fn ports_that_the_kernel_gives_away_are_named_with_those_that_are_reserved_already() {
         let needs = Needs { udp_ports: "8809,40000-40009,49152-51200".parse().unwrap(), ..needs() };
         let text = only_shortcoming(&machine(), &needs);
         assert!(text.starts_with("10 of noray's UDP ports lie in 32768-60999"), "{text}");
@@ -278,17 +277,17 @@ mod tests {
     }
 
     #[test]
-    fn limits_on_threads_are_held_against_the_cap() {
+    fn limits_on_threads_are_compared_with_the_cap() {
         let needs = Needs { connections: 10_000, ..needs() };
         let text = only_shortcoming(&machine(), &needs);
-        let expected = "the control group allows 5000 threads, 10000 players need 10064: raise it, under systemd with \
+        let expected = "the control group allows 5000 threads, but 10000 players need 10064: raise it, under systemd with \
                         `TasksMax=10064`, or lower NORAY_MAX_CONNECTIONS";
         assert_eq!(text, expected);
     }
 
     #[test]
-    fn a_receive_buffer_that_is_cut_is_told() {
-        let needs = Needs { receive_buffer: Asked { asked: 1000, got: 208 }, ..needs() };
+    fn a_receive_buffer_that_is_too_small_is_named() {
+        let needs = Needs { receive_buffer: BufferSize { asked: 1000, got: 208 }, ..needs() };
         let text = only_shortcoming(&machine(), &needs);
         assert!(text.ends_with("`sysctl -w net.core.rmem_max=1000`"), "{text}");
     }

@@ -1,12 +1,27 @@
-//! What the person who runs the server sees of it, and what the operating system allows.
+//! What the operator sees of the server, and what the operating system allows it.
+//!
+//! | module | question it answers |
+//! |---|---|
+//! | [`capacity`] | how many players and relay ports does the machine have room for? |
+//! | [`logging`] | how is a log line written, and when is one left out? |
+//! | `machine` | which limits does the machine have, and how are they raised? |
+//! | [`metrics`] | what is counted, and how does Prometheus read it? |
+//! | [`threads`] | which threads end the process when they panic? |
+//! | [`supervisor`] | what does systemd hear? |
+//! | [`reload_request`] | how does `noray reload` hear the outcome? |
+//! | [`config_source`] | where is the configuration read from? |
+//! | `os` | what else does the server ask of the operating system? |
+//! | [`clock`] | what time is it? |
+//!
+//! Imports go to `config`, `limits`, `core`, `time` and `label`, and never to `shell`.
 
 pub mod capacity;
 pub mod clock;
 pub mod config_source;
 pub mod logging;
-pub mod machine;
+pub(crate) mod machine;
 pub mod metrics;
-pub mod os;
+pub(crate) mod os;
 pub mod reload_request;
 pub mod supervisor;
 pub mod threads;

@@ -1,5 +1,5 @@
-//! What the server asks of the operating system, besides sockets and files: random bytes, environment variables, priorities,
-//! the machine's addresses, the limit on open files.
+//! What the server asks of the operating system besides sockets: random bytes, environment variables, priorities, the
+//! machine's addresses, the limit on open files, numbers in `/proc`.
 
 use std::io;
 use std::net::IpAddr;
@@ -8,9 +8,9 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::core::id::Random;
 
-/// The kernel's random source, read in larger pieces than ids need.
+/// The kernel's random source. It is read 1 KiB at a time, which is more than an id needs.
 #[derive(Default)]
-pub struct KernelRandom {
+pub(crate) struct KernelRandom {
     unused: Vec<u8>,
 }
 
@@ -26,7 +26,7 @@ impl Random for KernelRandom {
     }
 }
 
-/// The value of a variable that another program sets for this process, such as systemd; no configuration.
+/// An environment variable that another program, such as systemd, sets for this process. It is no configuration.
 #[expect(
     clippy::disallowed_methods,
     reason = "what systemd tells this process is no configuration"
@@ -35,37 +35,37 @@ pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// Has the kernel make room for `count` open files at once, as far as that is allowed.
+/// Lets the kernel grow the process's table of files to `count`, as far as the limit allows.
 ///
-/// This costs nothing while the process has one thread. Later the kernel waits for all processors each time the table
+/// This costs nothing while the process has one thread. Later, the kernel waits for all processors each time the table
 /// doubles: 46 ms in all for 2,049 relay ports.
-pub fn make_room_for_files(count: usize) {
+pub(crate) fn grow_file_table(count: usize) {
     if let Ok(highest) = i32::try_from(count.saturating_sub(1)) {
-        // It is closed at once, but the table does not shrink. If this fails, the table grows later, as usual.
+        // The copy of stderr is closed at once, but the table does not shrink. If this fails, the table grows later.
         let _ = rustix::io::fcntl_dupfd_cloexec(io::stderr(), highest);
     }
 }
 
-/// How much lower the priority of players' and requests' threads is, as nice(1) counts. So the loop runs before hundreds of
-/// them that have something to do at once. Without this, a thousand connections a second with 100 commands each delayed
+/// How much lower the priority of players' and requests' threads is, in nice(1)'s unit. So the event loop runs first, even
+/// if hundreds of them have something to do. Without this, a thousand connections a second with 100 commands each delayed
 /// datagrams by 50 ms to 3.7 s.
 const NICENESS: i32 = 15;
 
-/// Lowers the priority of this thread, and so of those that it starts.
-pub fn step_back() {
+/// Lowers the priority of this thread, and of those that it starts from now on.
+pub(crate) fn lower_priority() {
     if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
         log::warn!(
-            "the threads of players cannot step back behind the relay: {error}; allow setpriority, under systemd with \
-             `SystemCallFilter=setpriority`"
+            "cannot lower the priority of players' threads, so they may delay relays: {error}; allow setpriority, under \
+             systemd with `SystemCallFilter=setpriority`"
         );
     }
 }
 
-/// The addresses of this machine's interfaces, now. The kernel may make the caller wait while interfaces change.
+/// The addresses that this machine's interfaces have now. The kernel may make the caller wait while interfaces change.
 ///
 /// # Errors
 /// If the kernel does not report them.
-pub fn local_ips() -> io::Result<Vec<IpAddr>> {
+pub(crate) fn local_ips() -> io::Result<Vec<IpAddr>> {
     let interfaces = nix::ifaddrs::getifaddrs()?;
     let addresses = interfaces.filter_map(|interface| interface.address);
     let ips = addresses.filter_map(|address| {
@@ -75,8 +75,14 @@ pub fn local_ips() -> io::Result<Vec<IpAddr>> {
     Ok(ips.collect())
 }
 
+/// The first number after `key`, which begins a line, in a text such as that of `/proc/meminfo`.
+pub(crate) fn number_after(key: &str, text: &str) -> Option<u64> {
+    let rest = text.lines().find_map(|line| line.strip_prefix(key))?;
+    rest.split_whitespace().next()?.parse().ok()
+}
+
 /// Raises the soft limit on open files to the hard one, if that is allowed. Returns the limit that holds now.
-pub fn raise_open_file_limit() -> u64 {
+pub(crate) fn raise_open_file_limit() -> u64 {
     /// What every system allows.
     const MINIMUM: u64 = 256;
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
@@ -98,8 +104,8 @@ mod tests {
     use super::*;
     use crate::core::id::{Alphabet, OpenIdScheme};
 
-    /// How far the counts are from what the same probability for each of `size` values would give, in standard
-    /// deviations: Pearson's chi-square, made normal as Wilson and Hilferty do.
+    /// How far the counts deviate from an equal probability of each of `size` values, in standard deviations: Pearson's
+    /// chi-square, made normal by the formula of Wilson and Hilferty.
     fn deviation<T>(counts: &HashMap<T, u32>, size: usize) -> f64 {
         let drawn: u32 = counts.values().sum();
         let expected = f64::from(drawn) / size as f64;
@@ -118,7 +124,7 @@ mod tests {
         counts
     }
 
-    /// By chance once in a thousand million runs.
+    /// Chance alone exceeds this once in a thousand million runs.
     const TOO_FAR: f64 = 6.0;
 
     const DRAWS: usize = 200_000;
@@ -149,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bias_as_of_a_remainder_would_be_seen() {
+    fn a_biased_sample_is_noticed() {
         let mut bytes = vec![0; DRAWS];
         KernelRandom::default().fill(&mut bytes);
         let biased = count(bytes.iter().map(|byte| byte % 94));

@@ -1,9 +1,9 @@
-//! How `noray reload` has a running server read its configuration again and hears the outcome.
+//! How `noray reload` asks a running server to read its configuration again, and hears the outcome.
 //!
 //! The client binds a Unix datagram socket to an abstract name (unix(7)) that contains the server's process id, and sends
-//! SIGHUP. When a reload begins, the server connects to that name, and when it is over it sends the outcome, if
-//! somebody is bound there. The server needs no file and no further socket for that, and `kill -HUP` by hand works as
-//! well. The kernel says from which process a datagram comes (`SCM_CREDENTIALS`), so nobody else can forge an outcome.
+//! SIGHUP. When a reload begins, the server connects to that name if a client is bound to it. When the reload is over, the
+//! server sends the outcome there. It needs no file for that, and `kill -HUP` by hand works as well. The kernel says which
+//! process sent a datagram (`SCM_CREDENTIALS`), so nobody else can forge an outcome.
 
 use std::fmt;
 use std::io::{self, IoSliceMut};
@@ -25,24 +25,24 @@ use crate::operation::clock;
 /// [`RELOAD_PATIENCE`](crate::shell::server::RELOAD_PATIENCE).
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Bytes of an outcome; the log has what does not fit.
+/// Bytes of an outcome. What does not fit is only in the log.
 const MAX_OUTCOME: usize = 16 * 1024;
 
 const DONE: &str = "done\n";
 const FAILED: &str = "failed\n";
 
-/// Why a reload that was asked for is not known to be done.
+/// Why a reload failed, or why its outcome is unknown.
 #[derive(Debug)]
 pub enum ReloadFailure {
     /// The server says what is wrong, a line each.
     Refused(String),
-    /// The server's process cannot be sent a signal.
+    /// The server's process cannot get the signal.
     NoServer(u32, Errno),
     /// Another process is bound to the name.
     Busy(u32),
     /// There was no outcome within ten seconds.
     Unanswered(u32),
-    /// There is no socket to be had.
+    /// The system gives no socket.
     System(io::Error),
 }
 
@@ -79,10 +79,10 @@ fn name(server: u32) -> io::Result<SocketAddr> {
     SocketAddr::from_abstract_name(format!("noray-reload-{server}"))
 }
 
-/// Has the process `server` read its configuration again, and waits until it is in force.
+/// Asks the process `server` to read its configuration again, and waits until it is in force.
 ///
 /// # Errors
-/// [`ReloadFailure::Refused`] with all mistakes, or why it is not known what came of it.
+/// [`ReloadFailure::Refused`] with all mistakes, or why the outcome is unknown.
 pub fn request(server: u32) -> Result<(), ReloadFailure> {
     // Zero and negative numbers mean groups of processes, kill(2).
     let pid = i32::try_from(server).ok().filter(|pid| *pid > 0);
@@ -137,8 +137,8 @@ fn outcome(text: &str) -> Result<(), ReloadFailure> {
 pub(crate) struct ReloadClient(UnixDatagram);
 
 impl ReloadClient {
-    /// Whoever waits now. To be called before the configuration is read: a client that comes later has asked for another
-    /// reload.
+    /// The client that waits now, if there is one. Call this before the configuration is read: a client that comes later
+    /// has asked for the next reload.
     pub(crate) fn waiting() -> Option<Self> {
         let socket = UnixDatagram::unbound().ok()?;
         socket.set_nonblocking(true).ok()?;
@@ -146,19 +146,19 @@ impl ReloadClient {
         Some(Self(socket))
     }
 
-    /// Sends the outcome without waiting: nothing, or what is wrong, a line each.
+    /// Sends the outcome without waiting. An error has a line for each mistake.
     pub(crate) fn tell(&self, outcome: &Result<(), String>) {
         let text = match outcome {
             Ok(()) => DONE.to_owned(),
             Err(mistakes) => format!("{FAILED}{}", shortened(mistakes)),
         };
         if let Err(error) = self.0.send(text.as_bytes()) {
-            log::debug!("whoever asked for the reload was not told the outcome: {error}");
+            log::debug!("the client that asked for the reload was not told the outcome: {error}");
         }
     }
 }
 
-/// The lines that fit into a datagram.
+/// As many lines as fit into a datagram.
 fn shortened(mistakes: &str) -> String {
     const REST: &str = "there are more mistakes, the log has all";
     let room = MAX_OUTCOME - FAILED.len();
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_process_is_sent_nothing() {
+    fn a_number_that_is_no_process_gets_no_signal() {
         for pid in [0, u32::MAX] {
             assert!(matches!(request(pid), Err(ReloadFailure::NoServer(..))));
         }

@@ -1,7 +1,7 @@
-//! Tells systemd how the server does, as `sd_notify(3)` describes, if systemd started it.
+//! Tells systemd the server's state, as `sd_notify(3)` describes, if systemd started the server.
 //!
-//! There is one socket for the life of the process. It is written without waiting: a supervisor that does not read must
-//! not stop the relay.
+//! There is one socket for the life of the process. Writing to it never waits: a supervisor that does not read must not
+//! stop the relays.
 
 use std::io;
 use std::os::linux::net::SocketAddrExt;
@@ -11,18 +11,18 @@ use std::time::Duration;
 
 use crate::operation::os;
 
-/// How often the status is brought up to date, if no watchdog asks for more.
+/// How often the status is sent, if the watchdog does not need it more often.
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How much longer than it says a server may take to end before systemd kills it.
+/// Time that the server gets to end beyond what it announces. After that, systemd kills it.
 const STOP_RESERVE: Duration = Duration::from_secs(10);
 
-/// The way to systemd, if there is one.
+/// The socket to systemd, if there is one.
 #[derive(Clone, Debug, Default)]
-pub struct Supervisor(Option<Arc<Channel>>);
+pub struct Supervisor(Option<Arc<NotifySocket>>);
 
 #[derive(Debug)]
-struct Channel {
+struct NotifySocket {
     socket: UnixDatagram,
     beat_interval: Duration,
 }
@@ -38,7 +38,7 @@ impl Supervisor {
         let watchdog = os::variable("WATCHDOG_USEC").filter(|_| is_for_us);
         let watchdog = watchdog.and_then(|usec| usec.parse().ok()).map(Duration::from_micros);
         Self::connect(&name, watchdog).unwrap_or_else(|error| {
-            log::warn!("systemd cannot be told how the server does: {error}");
+            log::warn!("cannot tell systemd the server's state through NOTIFY_SOCKET: {error}");
             Self::default()
         })
     }
@@ -51,40 +51,40 @@ impl Supervisor {
         let socket = UnixDatagram::unbound()?;
         socket.connect_addr(&address)?;
         socket.set_nonblocking(true)?;
-        // Twice in its time, as sd_watchdog_enabled(3) recommends.
+        // Half of the watchdog's time, as sd_watchdog_enabled(3) recommends.
         let beat_interval = watchdog.map_or(STATUS_INTERVAL, |time| STATUS_INTERVAL.min(time / 2));
-        Ok(Self(Some(Arc::new(Channel { socket, beat_interval }))))
+        Ok(Self(Some(Arc::new(NotifySocket { socket, beat_interval }))))
     }
 
-    /// How often [`Self::beat`] is wanted; `None` if nobody listens.
+    /// How often [`Self::beat`] must be called; `None` if nobody listens.
     pub(crate) fn beat_interval(&self) -> Option<Duration> {
-        self.0.as_ref().map(|channel| channel.beat_interval)
+        self.0.as_ref().map(|notify| notify.beat_interval)
     }
 
     /// The server serves, for the first time or after a reload.
-    pub fn ready(&self) {
+    pub(crate) fn ready(&self) {
         self.tell("READY=1");
     }
 
     /// The configuration is being read again. [`Self::ready`] follows.
-    pub fn reloading(&self) {
+    pub(crate) fn reloading(&self) {
         self.tell("RELOADING=1");
     }
 
-    /// The server ends, within `time` and a little.
+    /// The server ends within `time` and [`STOP_RESERVE`].
     pub(crate) fn stopping(&self, time: Duration) {
         let micros = (time + STOP_RESERVE).as_micros();
         self.tell(&format!("STOPPING=1\nEXTEND_TIMEOUT_USEC={micros}"));
     }
 
-    /// The event loop turns, and this is what it has to do.
+    /// The event loop turns, with this many players and relays.
     pub(crate) fn beat(&self, players: usize, relays: usize) {
         self.tell(&format!("WATCHDOG=1\nSTATUS={players} players, {relays} relays"));
     }
 
     fn tell(&self, state: &str) {
-        if let Some(channel) = &self.0
-            && let Err(error) = channel.socket.send(state.as_bytes())
+        if let Some(notify) = &self.0
+            && let Err(error) = notify.socket.send(state.as_bytes())
         {
             log::debug!("systemd was not told {}: {error}", state.replace('\n', " "));
         }

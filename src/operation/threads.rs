@@ -1,5 +1,5 @@
-//! Threads without which the server is of no use. One of them that panics ends the process with status 1, so that
-//! systemd restarts it. The threads of single players and requests are none of these: they may die alone.
+//! Vital threads: the server is of no use without them. If one of them panics, the process ends with status 1, and systemd
+//! restarts it. The threads of single players and HTTP requests are not vital: only they end if they panic.
 
 use std::cell::Cell;
 use std::io;
@@ -13,11 +13,14 @@ thread_local! {
     static IS_VITAL: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Starts a vital thread. Its body panics rather than return when it ends though it should not.
+/// Starts a vital thread. A body that must not end panics instead of returning.
 ///
 /// # Errors
 /// If the system gives no thread.
-pub fn spawn_vital(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+pub(crate) fn spawn_vital(
+    name: &str,
+    body: impl FnOnce() + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
     let body = || {
         make_vital();
         body();
@@ -25,16 +28,16 @@ pub fn spawn_vital(name: &str, body: impl FnOnce() + Send + 'static) -> io::Resu
     thread::Builder::new().name(name.to_owned()).spawn(body)
 }
 
-/// The same for a thread that lets the event loop go first, and so do the threads that it starts.
+/// Starts a vital thread with a lower priority than the event loop's. The threads that it starts have the same.
 ///
 /// # Errors
 /// If the system gives no thread.
-pub fn spawn_vital_behind(
+pub(crate) fn spawn_vital_with_low_priority(
     name: &str,
     body: impl FnOnce() + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
     spawn_vital(name, || {
-        os::step_back();
+        os::lower_priority();
         body();
     })
 }
@@ -44,8 +47,8 @@ pub fn make_vital() {
     IS_VITAL.set(true);
 }
 
-/// From now on every panic is passed to `report`; then, on a vital thread, the process ends. It does not wait for the
-/// stack to unwind, which would wait for the threads of a scope.
+/// From now on, passes every panic to `report`. After a panic of a vital thread the process ends. It ends before the stack
+/// unwinds, because unwinding would wait for the threads of a scope.
 pub(crate) fn on_panic(report: impl Fn(&PanicHookInfo<'_>) + Send + Sync + 'static) {
     panic::set_hook(Box::new(move |panic| {
         report(panic);

@@ -1,6 +1,6 @@
-//! What a server's lines say, or the lines of somebody who is no noray.
+//! Reads the lines of a server, which may be another program than noray.
 //!
-//! No bytes make these functions panic, and nothing that they return for people holds a control character.
+//! No bytes make these functions panic. Text that they return for people has no control characters.
 
 use std::net::SocketAddr;
 
@@ -24,18 +24,18 @@ pub(crate) enum Answer {
     Echo,
     /// `COMMAND-error CODE DETAIL`, or `error CODE DETAIL`.
     Refused(Refusal),
-    /// `relay-limit LIMIT`, and empty lines: news that answer nothing.
+    /// `relay-limit LIMIT` and empty lines, which answer nothing.
     News,
-    /// What noray would not say, as it may be shown.
+    /// What noray would not say, made safe to show.
     Foreign(String),
 }
 
 /// What a server says when it does not do what was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
-    /// For programs.
+    /// The code for programs.
     pub(crate) code: String,
-    /// The whole line, as it may be shown.
+    /// The whole line, made safe to show.
     pub(crate) text: String,
 }
 
@@ -67,7 +67,7 @@ impl Answer {
     }
 }
 
-/// A stranger's bytes as they may be shown: printable, on one line, at most [`MAX_SHOWN`] characters.
+/// Makes a stranger's bytes safe to show: printable, on one line, at most [`MAX_SHOWN`] characters.
 pub(crate) fn shown(bytes: &[u8]) -> String {
     // A character has at most four bytes.
     let head = &bytes[..bytes.len().min(4 * (MAX_SHOWN + 1))];
@@ -80,7 +80,7 @@ pub(crate) fn shown(bytes: &[u8]) -> String {
     short
 }
 
-/// Neither a control character nor one that turns the direction of writing, which would garble the line.
+/// Whether it is neither a control character nor one that changes the direction of writing. Both would garble the line.
 fn is_printable(c: char) -> bool {
     !c.is_control()
         && !matches!(c, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

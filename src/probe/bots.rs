@@ -13,7 +13,7 @@ use noray::operation::clock;
 use super::answers::Answer;
 use super::control::{ControlConnection, NoAnswer};
 
-/// Longer datagrams are cut: none of ours is.
+/// Bytes of a datagram that are read. The probe sends none that is longer.
 const MAX_DATAGRAM: usize = 512;
 
 /// The indexes of the first two bots. Those of the crowd come after them.
@@ -40,7 +40,7 @@ pub(super) enum Socket {
 }
 
 impl Bot {
-    /// Gets ids, and opens UDP sockets.
+    /// Gets ids from the server, and opens UDP sockets.
     pub(super) fn join(
         mut control: ControlConnection,
         patience: Duration,
@@ -68,7 +68,7 @@ impl Bot {
 fn open_udp(mut local: SocketAddr) -> io::Result<UdpSocket> {
     local.set_port(0);
     let socket = UdpSocket::bind(local)?;
-    // Without IP_RECVERR (ip(7)) the kernel does not tell that nobody listens at the other end.
+    // Without IP_RECVERR (ip(7)) the kernel does not report that nobody listens at the other end.
     match local {
         SocketAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?,
         SocketAddr::V6(_) => setsockopt(&socket, sockopt::Ipv6RecvErr, &true)?,

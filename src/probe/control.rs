@@ -1,4 +1,4 @@
-//! One bot's TCP connection to the server, read in bounds and with deadlines.
+//! One bot's TCP connection to the server. Every read has a deadline, and a line has a longest length.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -21,7 +21,7 @@ pub(super) struct ControlConnection {
     /// This machine's end.
     pub(super) local: SocketAddr,
     reader: LineReader,
-    /// Those that were read and not yet waited for.
+    /// Answers that were read and that nothing has waited for yet.
     answers: VecDeque<Answer>,
     has_received: bool,
 }
@@ -31,9 +31,9 @@ pub(super) struct ControlConnection {
 pub(super) enum NoAnswer {
     /// This machine, or the connection, failed.
     Broken(io::Error),
-    /// The server said that it does not do it.
+    /// The server answered with an error.
     Refused(Refusal),
-    /// Something else answers there.
+    /// Another program than noray answers there.
     Foreign(String),
     /// Bytes, but no line in time, or one longer than noray's.
     NoLine,
@@ -60,8 +60,10 @@ impl fmt::Display for NoAnswer {
 }
 
 impl ControlConnection {
+    /// Connects to the server.
+    ///
     /// # Errors
-    /// What the system says, [`ErrorKind::TimedOut`] after `patience`.
+    /// The system's error; [`ErrorKind::TimedOut`] after `patience`.
     pub(super) fn open(server: SocketAddr, patience: Duration) -> io::Result<Self> {
         let stream = TcpStream::connect_timeout(&server, patience)?;
         stream.set_nodelay(true)?;
@@ -107,7 +109,7 @@ impl ControlConnection {
         }
     }
 
-    /// Waits for bytes, and cuts those that came into answers.
+    /// Waits for bytes, and adds the complete lines among them to the answers.
     fn read(&mut self, patience: Duration) -> Result<(), NoAnswer> {
         self.stream.set_read_timeout(Some(patience))?;
         let mut chunk = [0; 1024];

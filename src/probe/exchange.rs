@@ -40,7 +40,7 @@ impl End {
     }
 }
 
-/// What a datagram says of itself.
+/// What a datagram's content says about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Tag {
     /// What it is for.
@@ -71,7 +71,7 @@ pub(super) struct Pace {
     pub(super) after: Duration,
 }
 
-/// The content of a datagram: 8 random bytes, the same in all of a [`Exchange`], and 4 that tell its [`Tag`].
+/// The content of a datagram: 8 random bytes, the same in all of an [`Exchange`], and 4 for its [`Tag`].
 type Payload = [u8; 12];
 
 /// What was sent through some links, and what of it was heard at the other end.
@@ -86,6 +86,8 @@ pub(super) struct Exchange<'a> {
 }
 
 impl<'a> Exchange<'a> {
+    /// Nothing was sent yet.
+    ///
     /// # Panics
     /// If the kernel has no random bytes, which does not happen.
     pub(super) fn new(bots: &'a mut Bots, links: &'a [Link]) -> Self {

@@ -1,5 +1,5 @@
-//! The hops over TCP: two bots get their ids, are told each other's addresses, and two relay ports. Then a crowd of
-//! further bots gets the same.
+//! The hops over TCP: two bots get their ids, each other's addresses, and two relay ports. A crowd of further bots gets
+//! ids and relay ports.
 
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -32,7 +32,7 @@ pub(super) struct Seen {
     pub(super) external: SocketAddr,
 }
 
-/// `register-host`: gives a host, at the end of `control`, and a client, at a connection of its own, their ids.
+/// `register-host`: the host, at the connection `control`, and the client, at a second connection, get their ids.
 pub(super) fn give_ids(control: ControlConnection, registrar_port: u16) -> HopResult<Bots> {
     let port = control.server.port();
     let bots = two_bots(control, registrar_port).map_err(|why| no_ids(&why, port))?;
@@ -90,7 +90,7 @@ fn no_ids(why: &NoAnswer, port: u16) -> Finding {
     Finding::fail(Hop::Ids, seen, remedy)
 }
 
-/// What helps against an error that the server named.
+/// The remedy for an error that the server named.
 fn code_remedy(refusal: &Refusal) -> String {
     match refusal.code.as_str() {
         "server-full" => {
@@ -109,7 +109,7 @@ fn code_remedy(refusal: &Refusal) -> String {
     .to_owned()
 }
 
-/// One bot asks for an introduction to each of `hosts`: what it is told, and what the host is told.
+/// One bot asks for an introduction to each of `hosts`. Returns what the server tells it and each host.
 ///
 /// The answers to one asker come in the order of its questions, and each host is told once. Nobody else may ask
 /// meanwhile: a host is not told who asked.
@@ -160,7 +160,7 @@ fn introduce_both<T>(
     })
 }
 
-/// `connect`: how the host and the client are seen.
+/// `connect`: how the server sees the host and the client.
 pub(super) fn tell_addresses(bots: &mut Bots) -> HopResult<[Seen; 2]> {
     let pick = |answer| if let Answer::Connect(address) = answer { Some(address) } else { None };
     let [host, client] = introduce_both(bots, Hop::Addresses, "connect", pick)?;

@@ -34,7 +34,7 @@ use std::time::Duration;
 
 use noray::operation::clock;
 
-use crate::command_line::print;
+use crate::exit::print;
 use report::{Finding, Report, Screen};
 pub(crate) use request::Request;
 use router::Votes;

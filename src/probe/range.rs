@@ -1,16 +1,16 @@
 //! The port-range hop: a sample of the relay ports, and which of them answer.
 //!
-//! A stateful firewall on the server hides closed ports: once the server has sent from a port to somebody, that
-//! one's datagrams get in as answers. So what counts is what *fresh* sockets send, which the server has never sent
-//! to. It takes them for the player whose IP they have (see [`Latch`](noray::core::relay::Latch)), as long as the
+//! A stateful firewall on the server hides closed ports: after the server has sent from a port to an address, datagrams
+//! from there get in as answers. So only datagrams of *fresh* sockets count, to which the server has never sent. The
+//! server takes them for the player whose IP they have (see [`Latch`](noray::core::relay::Latch)), as long as the
 //! registered socket is silent. There are three turns:
 //!
 //! 1. [`FRESH`]: all fresh sockets send. What arrives came through an open port.
 //! 2. [`ASKERS`]: the askers' registered sockets send too, which opens the asker's own router for the host's
 //!    datagrams. It also shows how that router maps: a registered socket takes its place back at once if it is
 //!    still seen at the registered address, and is dropped if it is not.
-//! 3. [`HOSTS`]: the hosts' registered sockets send too. Pairs that were mute until now, and are not any more, have an
-//!    open port towards the host and a closed one towards the asker.
+//! 3. [`HOSTS`]: the hosts' registered sockets send too. If a pair was silent until now and is heard in this
+//!    turn, its port towards the host is open and its port towards the asker is closed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -31,7 +31,7 @@ const MAX_BOTS: usize = 8;
 /// The sample takes at most an eighth of the range.
 const SHARE: usize = 8;
 
-/// Three bots are 6 ports: for a range of which nothing is known.
+/// Three bots have 6 ports: for a range that may not be the server's.
 const FEW_BOTS: usize = 3;
 
 /// A turn lasts 0.9 s at most. It ends as soon as all is known.

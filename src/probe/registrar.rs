@@ -13,11 +13,11 @@ use super::answers::shown;
 use super::bots::{Arrival, Bots, Socket};
 use super::report::{Finding, Hop, command};
 
-/// As the stock client: every 100 ms, but for 3 s only.
+/// The stock client also sends every 100 ms, but for longer than these 3 s.
 const ROUNDS: u32 = 30;
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// After so many answers that are not `OK` it gives up.
+/// The probe gives up after so many answers that are not `OK`.
 const ENOUGH_BAD_ANSWERS: usize = 4;
 
 /// How registering went.
@@ -94,7 +94,7 @@ impl Registered {
     }
 }
 
-/// What ICMP or this machine says against a datagram.
+/// Why ICMP or this machine refused a datagram.
 fn refused(error: &io::Error, port: u16) -> (String, String) {
     let (seen, remedy) = if error.kind() == ErrorKind::ConnectionRefused {
         (

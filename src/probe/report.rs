@@ -33,7 +33,7 @@ pub(super) enum Hop {
     Router,
 }
 
-/// All hops in the order in which they are tried: the name in text and JSON, and what it means for a game that it fails.
+/// All hops in the order in which they are tried: the name in text and JSON, and what a failure means for a game.
 const HOPS: [(Hop, &str, &str); 9] = [
     (Hop::Name, "name", "players cannot find the server by this name"),
     (Hop::Connection, "connection", "players cannot connect to the server"),
@@ -104,7 +104,7 @@ impl Finding {
         }
     }
 
-    /// A hop that did not, and what helps.
+    /// A hop that failed, and what helps.
     pub(super) fn fail(hop: Hop, seen: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { mark: Mark::Fail, ..Self::ok(hop, seen) }.and_remedy(remedy)
     }

@@ -1,4 +1,4 @@
-//! The command line of `noray probe`, and whether it can be meant.
+//! The command line of `noray probe`, with its mistakes.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_target_is_refused_with_a_word_why() {
+    fn a_wrong_target_is_refused_with_the_reason() {
         let cases = [
             ("", "missing"),
             (":8890", "missing"),

@@ -1,4 +1,4 @@
-//! The caller's own router: how it maps, from what the other hops saw.
+//! The hop that judges the caller's own router: how it maps, from what the other hops saw.
 
 use serde_json::json;
 
@@ -6,7 +6,7 @@ use super::HopResult;
 use super::introductions::Seen;
 use super::report::{Finding, Hop, Mark};
 
-/// What relay ports said about the caller's router, a vote for each pair of them.
+/// What relay ports showed about the caller's router: a vote for each pair of ports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Votes {
     /// The router used the external port that the registrar had seen.
@@ -15,7 +15,7 @@ pub(super) struct Votes {
     pub(super) other: usize,
 }
 
-/// In plain words how the router maps (RFC 4787); never a failure.
+/// Says in plain words how the router maps (RFC 4787). This never fails.
 pub(super) fn judge(seen: [Seen; 2], votes: Votes) -> HopResult<()> {
     let keeps_port = seen.iter().all(|seen| seen.local.port() == seen.external.port());
     let (mapping, mark, text) = if seen.iter().all(|seen| seen.local == seen.external) {

@@ -1,4 +1,4 @@
-//! The thread that accepts players' connections: admits each, or refuses it, and starts its thread.
+//! The accept loop: a thread that accepts players' connections. It starts a thread for each one, or refuses it.
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpStream};
@@ -9,23 +9,20 @@ use std::time::Duration;
 use crate::core::id::ConnectionId;
 use crate::limits::throttle::Throttle;
 use crate::operation::clock;
-use crate::shell::acceptor::Acceptor;
-use crate::shell::admission::ConnectionTable;
-use crate::shell::connection::{Connection, FAREWELL_TIME, SharedConnection};
-use crate::shell::events::{Event, EventSender, LoopGone};
+use crate::shell::acceptor::{Acceptor, COOL_DOWN};
+use crate::shell::connection::{FAREWELL_TIME, SharedConnection, TcpConnection};
+use crate::shell::connection_table::ConnectionTable;
+use crate::shell::event_channel::{Event, EventSender, LoopGone};
 use crate::shell::player_thread;
 use crate::shell::refused::RefusedConnections;
 use crate::shell::sockets::canonical;
 use crate::time::RunningTime;
 
-/// A thread's stack in bytes. Half of it was never touched; smaller ones cost more memory, not less, and overflow in a
-/// panic.
+/// The stack of a player's thread, in bytes. Measured: threads touch less than half of it. With smaller stacks, all
+/// threads together take more memory, and a panic overflows the stack.
 const STACK_SIZE: usize = 64 * 1024;
 
-/// How long no connection is accepted after the system refused one, for want of descriptors or threads.
-const COOL_DOWN: Duration = Duration::from_millis(100);
-
-/// What the accepting thread works with.
+/// The accept loop's state.
 pub(crate) struct AcceptLoop {
     acceptor: Arc<Acceptor>,
     table: Arc<ConnectionTable>,
@@ -100,7 +97,7 @@ impl AcceptLoop {
         };
         let id = ConnectionId(self.next_id);
         self.next_id += 1;
-        self.start_thread(Arc::new(Connection::new(id, stream, peer, permit)), threads)
+        self.start_thread(Arc::new(TcpConnection::new(id, stream, peer, permit)), threads)
     }
 
     fn start_thread<'scope>(
@@ -124,7 +121,7 @@ impl AcceptLoop {
     }
 
     fn handle_error(&mut self, error: &io::Error) {
-        // The player has gone already, the process was stopped and continues, or the time to wait is over.
+        // The player has left already, the process was stopped and continues, or the wait is over.
         let is_passing = matches!(
             error.kind(),
             ErrorKind::ConnectionAborted | ErrorKind::Interrupted | ErrorKind::WouldBlock
@@ -134,12 +131,12 @@ impl AcceptLoop {
         }
     }
 
-    /// Waits a little after an error that would only come again at once, such as too many open files.
+    /// Waits after an error that would come again at once, such as too many open files.
     fn cool_down(&mut self, error: &io::Error) {
         if self.warnings.is_due(clock::now()) {
             log::warn!(
-                "cannot take a player's connection: {error}; too many open files: raise LimitNOFILE=, \
-                 no resources for a thread: raise TasksMax="
+                "cannot accept a player's connection: {error}; if too many files are open, raise LimitNOFILE=; \
+                 if no thread can be started, raise TasksMax="
             );
         }
         thread::park_timeout(COOL_DOWN);

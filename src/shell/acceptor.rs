@@ -7,14 +7,18 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
-/// How many connections the kernel completes before they are accepted: the standard library's 128 makes ten
-/// thousand players that reconnect wait for a minute. The kernel cuts it to `net.core.somaxconn`.
+/// How many connections may wait to be accepted. With the standard library's 128, ten thousand players that reconnect
+/// wait for a minute. The kernel cuts this to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
-/// What the kernel may buffer for a player in each direction; by default an unread one parks megabytes.
+/// Bytes that the kernel may buffer for a player in each direction. By default, a player that does not read can fill
+/// megabytes.
 const SOCKET_BUFFER: usize = 16 * 1024;
 
-/// A player that vanished is noticed after 60 + 3 * 10 s of silence, or after 90 s with data in flight.
+/// How long no connection is accepted after the system refused one, for lack of descriptors or threads.
+pub(crate) const COOL_DOWN: Duration = Duration::from_millis(100);
+
+/// The server notices that a player vanished after 60 + 3 * 10 s of silence, or after 90 s with data in flight.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 3;
@@ -56,7 +60,7 @@ impl Acceptor {
         self.listener.local_addr()
     }
 
-    /// How long [`Self::accept`] waits; `None` without a limit. Accepted connections inherit it as their read timeout.
+    /// Sets how long [`Self::accept`] waits; `None` is without a limit. Accepted connections inherit it as their read timeout.
     pub(crate) fn set_patience(&self, patience: Option<Duration>) -> io::Result<()> {
         SockRef::from(&self.listener).set_read_timeout(patience)
     }
@@ -68,10 +72,10 @@ impl Acceptor {
         if is_closed { None } else { Some(accepted) }
     }
 
-    /// Lets nobody in any more, and wakes the thread that waits in [`Self::accept`].
+    /// Accepts nobody any more, and wakes the thread that waits in [`Self::accept`].
     pub(crate) fn close(&self) {
         self.is_closed.store(true, Ordering::Relaxed);
-        // Fails only if that was done before.
+        // This fails only if it is closed already.
         let _ = SockRef::from(&self.listener).shutdown(Shutdown::Both);
     }
 }

@@ -1,7 +1,7 @@
 //! The alarm: a timer that mio reports when the loop's next deadline comes.
 //!
-//! It is set only when the deadline changes, which is about once a second. A time limit on every wait would serve as
-//! well, but costs 2 % of a relayed datagram.
+//! It is set only when the deadline changes, about once a second. A time limit on every wait would also work, but it costs
+//! 2 % of a relayed datagram.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -16,7 +16,7 @@ use rustix::time::{
 
 use crate::time::Timestamp;
 
-/// One timer of the kernel, which goes off once each time that it is set.
+/// A timer of the kernel. It goes off once each time that it is set.
 pub(crate) struct Alarm {
     timer: OwnedFd,
     /// When it goes off, if it is set.
@@ -24,7 +24,7 @@ pub(crate) struct Alarm {
 }
 
 impl Alarm {
-    /// Has mio report the alarm as `token`.
+    /// Makes mio report the alarm as `token`.
     ///
     /// # Errors
     /// If the kernel has no descriptor or memory left.
@@ -35,10 +35,10 @@ impl Alarm {
         Ok(Self { timer, due: None })
     }
 
-    /// Goes off at `due`, which comes after `left`. That must not be zero, which would switch the timer off.
+    /// Sets the alarm to go off at `due`, which comes after `left`. `left` must not be zero: that would stop the timer.
     ///
     /// # Errors
-    /// If the kernel does not take the time, which is an error in this program.
+    /// If the kernel refuses the time, which would be a mistake in this program.
     pub(crate) fn set(&mut self, due: Timestamp, left: Duration) -> io::Result<()> {
         debug_assert!(!left.is_zero());
         if self.due == Some(due) {
@@ -55,7 +55,7 @@ impl Alarm {
         Ok(())
     }
 
-    /// Takes note that mio reported it: whoever waits for the same time once more has to set it again.
+    /// Records that mio reported the alarm. It must be set again, even for the same time.
     pub(crate) fn handle_ring(&mut self) {
         self.due = None;
     }
@@ -73,7 +73,7 @@ mod tests {
         let (mut poll, mut events) = (Poll::new().unwrap(), Events::with_capacity(4));
         let mut alarm = Alarm::new(poll.registry(), TOKEN).unwrap();
         let left = Duration::from_millis(1);
-        // The second time it is for the same deadline, as after a time in which the process stood still.
+        // The second deadline is the same as the first, as happens after the process stood still.
         for due in [Timestamp::START, Timestamp::START, Timestamp::START + left] {
             alarm.set(due, left).unwrap();
             poll.poll(&mut events, None).unwrap();

@@ -1,6 +1,5 @@
-//! The half of a player's connection that the event loop holds: it writes without ever waiting, and ends the connection.
-//!
-//! The other half is the player's thread, which reads (see [`player_thread`](crate::shell::player_thread)).
+//! A player's TCP connection. The event loop writes to it without waiting, and ends it. The player's thread reads from it
+//! (see [`player_thread`](crate::shell::player_thread)).
 
 use std::io::ErrorKind;
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -14,8 +13,8 @@ use crate::core::id::ConnectionId;
 use crate::core::protocol::Reply;
 use crate::limits::admission::Permit;
 
-/// How long a connection stays open after its player was told why it is closed: a round trip, and the repetition of a lost
-/// packet.
+/// How long a connection stays open after its player was told why it is closed. This is enough for a round trip and for
+/// repeating a lost packet.
 pub(crate) const FAREWELL_TIME: Duration = Duration::from_secs(1);
 
 /// Why a reply did not reach a player.
@@ -27,10 +26,10 @@ pub(crate) enum SendError {
 }
 
 /// A connection that two threads hold: the player's and the event loop. It is closed when both have dropped it.
-pub(crate) type SharedConnection = Arc<Connection>;
+pub(crate) type SharedConnection = Arc<TcpConnection>;
 
 /// One player's connection. Its thread reads; only the event loop writes.
-pub(crate) struct Connection {
+pub(crate) struct TcpConnection {
     pub(crate) id: ConnectionId,
     pub(crate) peer: SocketAddr,
     stream: TcpStream,
@@ -38,7 +37,7 @@ pub(crate) struct Connection {
     permit: Permit,
 }
 
-impl Connection {
+impl TcpConnection {
     pub(crate) fn new(
         id: ConnectionId,
         stream: TcpStream,
@@ -53,7 +52,7 @@ impl Connection {
         &self.stream
     }
 
-    /// Writes a reply without waiting. A reply of which the kernel takes only a part counts as not taken.
+    /// Writes a reply without waiting. If the kernel takes only a part of it, the buffer counts as full.
     pub(crate) fn send(&self, reply: &Reply) -> Result<(), SendError> {
         let text = reply.encode();
         match SockRef::from(&self.stream).send_with_flags(text.as_bytes(), MSG_DONTWAIT) {
@@ -70,7 +69,7 @@ impl Connection {
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 
-    /// Ends the direction to the player, after what was sent.
+    /// Ends the direction to the player. What was sent before still arrives.
     pub(crate) fn finish_sending(&self) {
         let _ = self.stream.shutdown(Shutdown::Write);
     }
@@ -79,7 +78,7 @@ impl Connection {
         self.permit.is_registered()
     }
 
-    /// The player has registered, and no longer counts as one that has not.
+    /// Stops counting the player as unregistered.
     pub(crate) fn mark_registered(&self) {
         self.permit.mark_registered();
     }

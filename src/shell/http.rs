@@ -1,7 +1,7 @@
-//! Touches no state but atomics: metrics and health for the person who runs the server.
+//! The HTTP endpoint: metrics and health for the operator.
 //!
-//! One request a connection, few connections at a time, each with a deadline: slow or hostile clients delay the
-//! next scrape and nothing else.
+//! It answers one request a connection, and few connections at a time, each with a deadline. So slow or hostile clients
+//! delay the next scrape and nothing else.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use crate::limits::bounds::Bound;
 use crate::operation::clock;
 use crate::operation::metrics::Metrics;
-use crate::shell::acceptor::Acceptor;
-use crate::shell::admission::ConnectionTable;
-use crate::shell::events::{Event, EventSender};
+use crate::shell::acceptor::{Acceptor, COOL_DOWN};
+use crate::shell::connection_table::ConnectionTable;
+use crate::shell::event_channel::{Event, EventSender};
 
 const OK: &str = "200 OK";
 const UNAVAILABLE: &str = "503 Service Unavailable";
@@ -31,9 +31,6 @@ const MAX_REQUEST: usize = 8 * 1024;
 
 /// How long the event loop may take to answer before it counts as stuck.
 const LOOP_ANSWER_TIME: Duration = Duration::from_secs(1);
-
-/// How long nothing is accepted after the system refused a connection.
-const COOL_DOWN: Duration = Duration::from_millis(100);
 
 /// What the endpoint serves from.
 pub(crate) struct Endpoint {
@@ -61,8 +58,9 @@ pub(crate) fn run(acceptor: &Acceptor, endpoint: &Endpoint) {
                         let _until_it_ends = request;
                         endpoint.serve(&own);
                     };
-                    // Players may have all threads: then health and metrics matter most.
-                    if let Err(error) = thread::Builder::new().spawn_scoped(requests, serve) {
+                    // Players may use up all threads. Health and metrics matter most then.
+                    let thread = thread::Builder::new().name("request".to_owned());
+                    if let Err(error) = thread.spawn_scoped(requests, serve) {
                         log::debug!("no thread for an http request, others wait for it: {error}");
                         endpoint.serve(&stream);
                     }
@@ -76,7 +74,7 @@ pub(crate) fn run(acceptor: &Acceptor, endpoint: &Endpoint) {
     });
 }
 
-/// One request under way, counted until it goes out of scope, however it ends.
+/// One request, counted until this value is dropped.
 struct ActiveRequest<'a>(&'a AtomicUsize);
 
 impl<'a> ActiveRequest<'a> {
@@ -141,7 +139,7 @@ impl Endpoint {
         .into_bytes()
     }
 
-    /// Why no new player should be sent here, if so.
+    /// Why no new player should be sent to this server; `None` if it is ready.
     fn unreadiness(&self) -> Option<&'static str> {
         if self.metrics.is_draining.value() != 0 {
             return Some("draining, the server is about to end");
@@ -156,7 +154,7 @@ impl Endpoint {
     }
 }
 
-/// Whether the empty line has come that ends a request's head.
+/// Whether the head of a request is complete: an empty line ends it.
 fn is_complete(request: &[u8]) -> bool {
     let ends_with = |end: &[u8]| request.windows(end.len()).any(|window| window == end);
     ends_with(b"\r\n\r\n") || ends_with(b"\n\n")

@@ -1,12 +1,32 @@
-//! Sockets and threads around the core.
+//! Sockets and threads around the core. They turn what happens into inputs, and carry out the core's effects.
+//!
+//! | module | question it answers |
+//! |---|---|
+//! | [`signals`] | what do SIGHUP, SIGTERM and SIGINT do? |
+//! | [`server`] | what is bound and started, and what ends it? |
+//! | `startup` | what does the operator read about the start? |
+//! | `event_loop` | how do inputs reach the core, and what becomes of its effects? |
+//! | `alarm` | how does the event loop wake at a deadline? |
+//! | `accept_loop` | which connections are accepted, and who gets a thread? |
+//! | `sockets` | how is UDP read and written, and which socket is next? |
+//! | `http` | what do metrics and health checks answer? |
+//! | `own_addresses` | which addresses are the server's own? |
+//! | `player_thread` | how are a player's lines read, and until when? |
+//! | `refused` | how does a refused player read why? |
+//! | `event_channel` | how do other threads reach the event loop? |
+//! | `connection` | how is a player written to and disconnected? |
+//! | `connection_table` | how do threads share the table of connections? |
+//! | `acceptor` | how is a TCP port opened and closed? |
+//!
+//! A module imports only modules below it in this table. Nothing outside of this room imports it, except `main`.
 
 mod accept_loop;
 mod acceptor;
-mod admission;
 mod alarm;
 mod connection;
+mod connection_table;
+mod event_channel;
 mod event_loop;
-mod events;
 mod http;
 mod own_addresses;
 mod player_thread;

@@ -9,12 +9,12 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use crate::core::relay::OwnAddresses;
 use crate::operation::os;
-use crate::shell::events::{Event, EventSender, LoopGone};
+use crate::shell::event_channel::{Event, EventSender, LoopGone};
 
-/// How often the machine's addresses are read. Until then a relay could be led to a new address of its own.
+/// How often the machine's addresses are read. A new address can be the target of a relay until it is read.
 const INTERVAL: Duration = Duration::from_secs(30);
 
-/// The addresses of these sockets. If they are bound to every address, these are the machine's now.
+/// The addresses of these sockets. Sockets that are bound to all addresses have all of the machine's current ones.
 ///
 /// # Errors
 /// If the kernel does not report the machine's addresses.
@@ -30,7 +30,7 @@ pub(crate) fn read(
     }
 }
 
-/// The body of the thread: tells the loop whenever `read` brings something new, until the other side of `stop` is dropped.
+/// The body of the thread: posts the addresses whenever they have changed, until the sender of `stop` is dropped.
 pub(crate) fn watch(
     read: impl FnMut() -> io::Result<OwnAddresses>,
     stop: &Receiver<Infallible>,
@@ -56,7 +56,7 @@ fn watch_every(
                 }
             }
             Ok(_) => {}
-            Err(error) => log::debug!("the machine's addresses cannot be read: {error}"),
+            Err(error) => log::debug!("cannot read the machine's addresses: {error}"),
         }
     }
 }
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_loop_hears_of_addresses_when_they_change() {
+    fn addresses_are_posted_when_they_change() {
         let machine = |ip: IpAddr| OwnAddresses::new([ip], [8809]);
         let [one, other] = ["192.0.2.1", "192.0.2.2"].map(|ip| machine(ip.parse().unwrap()));
         let readings = [Some(&one), Some(&one), None, Some(&other), Some(&other), Some(&one)];
@@ -79,7 +79,7 @@ mod tests {
         let mut end = Some(end);
         let mut posted = Vec::new();
         let read = || {
-            let reading = readings.next().expect("it is not read after the end");
+            let reading = readings.next().expect("nothing is read after the end");
             if readings.len() == 0 {
                 end = None;
             }

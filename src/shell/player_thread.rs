@@ -1,4 +1,4 @@
-//! A player's thread: reads lines, parses them as commands and posts these to the event loop.
+//! A player's thread: it reads lines, parses them as commands and posts these to the event loop.
 
 use std::io::{self, ErrorKind, Read};
 use std::net::TcpStream;
@@ -9,21 +9,21 @@ use std::time::Duration;
 use crate::core::protocol::{Command, LineReader, LineTooLong};
 use crate::limits::connection_policy::{CommandRate, ConnectionPolicy, DisconnectReason};
 use crate::operation::clock;
-use crate::shell::connection::{Connection, FAREWELL_TIME};
-use crate::shell::events::{Event, EventSender, LoopGone};
+use crate::shell::connection::{FAREWELL_TIME, TcpConnection};
+use crate::shell::event_channel::{Event, EventSender, LoopGone};
 use crate::time::{RunningTime, Timestamp};
 
-/// How much a thread reads at once, in bytes; a longer line comes in several pieces.
+/// How many bytes a thread reads at once. A longer line comes in several pieces.
 const READ_SIZE: usize = 1024;
 
-/// The longest single wait where there is a deadline. A wait that takes much longer shows that the process stood still.
+/// The longest single wait if there is a deadline. A wait that takes much longer shows that the process stood still.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// How many bytes are read and thrown away after the player was told why its connection is closed.
 const MAX_DISCARDED: usize = 256 * 1024;
 
 /// Why a player's thread has stopped reading.
-enum End {
+enum StopReason {
     /// The player has closed the connection, or it broke.
     PlayerLeft,
     /// The server closes it.
@@ -32,39 +32,39 @@ enum End {
     LoopGone,
 }
 
-impl From<LoopGone> for End {
+impl From<LoopGone> for StopReason {
     fn from(LoopGone: LoopGone) -> Self {
         Self::LoopGone
     }
 }
 
-impl From<DisconnectReason> for End {
+impl From<DisconnectReason> for StopReason {
     fn from(reason: DisconnectReason) -> Self {
         Self::Disconnect(reason)
     }
 }
 
-impl From<LineTooLong> for End {
+impl From<LineTooLong> for StopReason {
     fn from(LineTooLong: LineTooLong) -> Self {
         Self::Disconnect(DisconnectReason::LineTooLong)
     }
 }
 
-/// The body of a player's thread: reads until the connection ends, and tells the event loop so even if it panics.
-pub(crate) fn run(connection: &Connection, events: &EventSender) {
+/// The body of a player's thread: reads until the connection ends, and posts its end even after a panic.
+pub(crate) fn run(connection: &TcpConnection, events: &EventSender) {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let end = Reader::new(connection, events).read_to_end();
-        if let End::Disconnect(reason) = end
+        if let StopReason::Disconnect(reason) = end
             && events.post(Event::Disconnect(connection.id, reason)).is_ok()
         {
             discard(connection.stream());
         }
     }));
     if outcome.is_err() {
-        log::error!("the handler of {} panicked, its connection is closed", connection.peer);
+        log::error!("the thread of {} panicked; its connection is closed", connection.peer);
         connection.disconnect();
     }
-    // If the loop is gone there is nobody left to tell.
+    // If the loop is gone, nobody needs to know.
     let _ = events.post(Event::Disconnected(connection.id));
 }
 
@@ -73,7 +73,7 @@ pub(crate) fn run(connection: &Connection, events: &EventSender) {
 /// It has a clock of its own. Time in which the process stood still does not count: what the player sent meanwhile was
 /// not read.
 struct Reader<'a> {
-    connection: &'a Connection,
+    connection: &'a TcpConnection,
     events: &'a EventSender,
     time: RunningTime,
     policy: ConnectionPolicy,
@@ -81,13 +81,13 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn new(connection: &'a Connection, events: &'a EventSender) -> Self {
+    fn new(connection: &'a TcpConnection, events: &'a EventSender) -> Self {
         let time = RunningTime::new(clock::now());
         let policy = ConnectionPolicy::new(Timestamp::START);
         Self { connection, events, time, policy, lines: LineReader::default() }
     }
 
-    fn read_to_end(mut self) -> End {
+    fn read_to_end(mut self) -> StopReason {
         let mut buffer = [0; READ_SIZE];
         loop {
             let handled = self.read(&mut buffer).and_then(|length| self.handle(&buffer[..length]));
@@ -97,23 +97,23 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads what has come, at most until the policy's deadline; the number of bytes, zero if nothing came yet.
-    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, End> {
+    /// Waits for bytes, at most until the policy's deadline. Returns how many came; zero means: try again.
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, StopReason> {
         let mut stream = self.connection.stream();
         let wait = self.check_deadline()?;
         let read = stream.set_read_timeout(wait).and_then(|()| stream.read(buffer));
         self.time.advance(clock::now(), wait.unwrap_or(Duration::MAX));
         match read {
-            Ok(0) => Err(End::PlayerLeft),
+            Ok(0) => Err(StopReason::PlayerLeft),
             Ok(length) => Ok(length),
             Err(error) => self.handle_error(&error),
         }
     }
 
-    /// How long the next read may wait; `None` without a limit.
+    /// How long the next read may wait; `None` is without a limit.
     ///
     /// # Errors
-    /// The reason for closing whose time has come.
+    /// The reason to disconnect the player, if the deadline has passed.
     fn check_deadline(&mut self) -> Result<Option<Duration>, DisconnectReason> {
         let now = self.now();
         let Some((deadline, reason)) = self.policy.deadline(self.connection.is_registered()) else {
@@ -123,8 +123,8 @@ impl<'a> Reader<'a> {
         if left.is_zero() { Err(reason) } else { Ok(Some(left.min(LONGEST_WAIT))) }
     }
 
-    /// Nothing came in time, or the connection has ended.
-    fn handle_error(&self, error: &io::Error) -> Result<usize, End> {
+    /// Zero bytes if the wait is over; else why reading stops.
+    fn handle_error(&self, error: &io::Error) -> Result<usize, StopReason> {
         use ErrorKind::{HostUnreachable, Interrupted, NetworkUnreachable, TimedOut, WouldBlock};
         let kind = error.kind();
         if [WouldBlock, Interrupted].contains(&kind) {
@@ -135,11 +135,11 @@ impl<'a> Reader<'a> {
             Err(DisconnectReason::Vanished.into())
         } else {
             log::debug!("connection from {} broke: {error}", self.connection.peer);
-            Err(End::PlayerLeft)
+            Err(StopReason::PlayerLeft)
         }
     }
 
-    fn handle(&mut self, mut bytes: &[u8]) -> Result<(), End> {
+    fn handle(&mut self, mut bytes: &[u8]) -> Result<(), StopReason> {
         while let Some(line) = self.lines.next_line(&mut bytes)? {
             self.policy.record_line_end();
             self.handle_line(&line)?;
@@ -149,7 +149,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn handle_line(&mut self, line: &[u8]) -> Result<(), End> {
+    fn handle_line(&mut self, line: &[u8]) -> Result<(), StopReason> {
         // Empty lines count too, though nobody answers them.
         let now = self.now();
         let rate = self.policy.count_command(now);
@@ -168,7 +168,7 @@ impl<'a> Reader<'a> {
         Ok(self.events.post(event)?)
     }
 
-    /// The time after work that never waits for long.
+    /// The time now, after work that does not wait.
     fn now(&mut self) -> Timestamp {
         self.time.advance(clock::now(), Duration::ZERO)
     }
@@ -176,8 +176,8 @@ impl<'a> Reader<'a> {
 
 /// Keeps a connection open until the player has read why it is closed, and reads on meanwhile.
 ///
-/// Closing a socket with unread data sends a reset, which can overtake the answer. From a player that sends very much
-/// the rest stays unread; the reset then comes after [`FAREWELL_TIME`].
+/// Closing a socket with unread data sends a reset, which can overtake the answer. If a player sends more than
+/// [`MAX_DISCARDED`], the rest stays unread, and the reset comes after [`FAREWELL_TIME`].
 fn discard(mut stream: &TcpStream) {
     let deadline = clock::now() + FAREWELL_TIME;
     let mut buffer = [0; READ_SIZE];

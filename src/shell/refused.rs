@@ -11,8 +11,8 @@ use std::time::Instant;
 use crate::core::protocol::Reply;
 use crate::shell::connection::{FAREWELL_TIME, SharedConnection};
 
-/// How many refused connections are kept open; if there are more, the oldest is closed sooner. Each has a descriptor, among
-/// those that are spared for others than players and relays.
+/// How many refused connections are kept open. If there are more, the oldest is closed early. Their descriptors are among
+/// those that [`capacity`](crate::operation::capacity) sets aside.
 const MAX_KEPT: usize = 16;
 
 /// How many times 1 KiB is read before a refused connection is closed: more than its receive buffer holds.
@@ -28,7 +28,7 @@ pub(crate) struct RefusedConnections {
 enum Kept {
     /// A cap was reached.
     NotAdmitted(TcpStream),
-    /// It was admitted, but no thread could be had. The event loop tells the player.
+    /// It was admitted, but no thread could be started. The event loop tells the player.
     NoThread(SharedConnection),
 }
 
@@ -41,7 +41,7 @@ impl RefusedConnections {
         }
     }
 
-    /// Keeps the connection open for which [`Event::NoThread`](crate::shell::events::Event::NoThread) was posted.
+    /// Keeps a connection open after [`Event::NoThread`](crate::shell::event_channel::Event::NoThread) was posted for it.
     pub(crate) fn keep_without_thread(&mut self, connection: SharedConnection, now: Instant) {
         self.keep(Kept::NoThread(connection), now);
     }
@@ -67,7 +67,7 @@ impl RefusedConnections {
 }
 
 impl Drop for Kept {
-    /// Reads what came, so that the close that follows is no reset.
+    /// Reads what came, so that closing the socket sends no reset.
     fn drop(&mut self) {
         let mut stream = match self {
             Self::NotAdmitted(stream) => &*stream,
@@ -77,7 +77,7 @@ impl Drop for Kept {
             return;
         }
         for _ in 0..MAX_READS {
-            // Nothing more, the end, or an error.
+            // There is no more, the player has ended the connection, or it broke.
             if !matches!(stream.read(&mut [0; 1024]), Ok(1..)) {
                 return;
             }
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_is_told_and_few_stay_open_for_a_moment() {
+    fn refused_players_read_why_and_few_connections_stay_open() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut refused = RefusedConnections::default();
         let start = clock::now();
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_player_writes_meanwhile_makes_no_reset() {
+    fn what_a_refused_player_writes_causes_no_reset() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut refused = RefusedConnections::default();
         let (mut player, stream) = connect(&listener);

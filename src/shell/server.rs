@@ -1,4 +1,4 @@
-//! The server: binds the ports, starts the threads, and takes all of it down again. What `main` and every test use.
+//! The server: it binds the ports, starts the threads, and ends them. `main` and the tests use it.
 
 use std::fmt;
 use std::net::{SocketAddr, TcpListener};
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, bounded};
 
-use crate::config::units::{PortList, TimeSpan};
+use crate::config::units::TimeSpan;
 use crate::config::{Config, MAX_CONNECTIONS};
 use crate::limits::admission::Caps;
 use crate::operation::capacity::{self, Capacity};
@@ -16,15 +16,15 @@ use crate::operation::supervisor::Supervisor;
 use crate::operation::{clock, os, threads};
 use crate::shell::accept_loop::AcceptLoop;
 use crate::shell::acceptor::Acceptor;
-use crate::shell::admission::ConnectionTable;
+use crate::shell::connection_table::ConnectionTable;
+use crate::shell::event_channel::{Event, EventSender};
 use crate::shell::event_loop::EventLoop;
-use crate::shell::events::{Event, EventSender};
 use crate::shell::http::{self, Endpoint};
 use crate::shell::own_addresses;
 use crate::shell::sockets::Sockets;
 use crate::shell::startup;
 
-pub use crate::shell::startup::StartError;
+pub use crate::shell::startup::{Addresses, StartError};
 
 /// How long a reload waits for the event loop. It answers within milliseconds unless it is stuck.
 pub const RELOAD_PATIENCE: Duration = Duration::from_secs(5);
@@ -39,23 +39,10 @@ pub struct Server {
     supervisor: Supervisor,
 }
 
-/// Where a server listens.
-#[derive(Clone, Debug)]
-pub struct Addresses {
-    /// For players.
-    pub socket: SocketAddr,
-    /// For external addresses.
-    pub registrar: SocketAddr,
-    /// For metrics and health, unless that port was taken.
-    pub http: Option<SocketAddr>,
-    /// The relay ports that were bound.
-    pub relay_ports: PortList,
-}
-
 impl Server {
-    /// Raises the limit on open files and binds every port. Relay ports that cannot be bound are left out, and so is
-    /// the HTTP port, each with a warning in the log. The log tells what listens where, and what the machine lacks. What
-    /// happens is counted in `metrics`.
+    /// Raises the limit on open files and binds every port. Relay ports and an HTTP port that cannot be bound are left
+    /// out, with a warning in the log. The log says what listens where, and what the machine lacks. The server counts in
+    /// `metrics`.
     ///
     /// # Errors
     /// [`StartError`] if players could not be served at all.
@@ -109,7 +96,7 @@ impl Server {
         })
     }
 
-    /// Has `supervisor` told how the server does.
+    /// Sets the supervisor that hears about the server's state.
     pub fn set_supervisor(&mut self, supervisor: &Supervisor) {
         self.event_loop.set_supervisor(supervisor.clone());
         self.supervisor = supervisor.clone();
@@ -120,13 +107,13 @@ impl Server {
         &self.addresses
     }
 
-    /// What steers the server once it runs.
+    /// A handle that controls the server while it runs.
     pub fn handle(&self) -> ServerHandle {
         self.handle.clone()
     }
 
-    /// Serves until [`ServerHandle::shut_down`] or the end of a [`ServerHandle::drain`]; then every player is
-    /// disconnected and every thread joined.
+    /// Serves until [`ServerHandle::shut_down`] or the end of a [`ServerHandle::drain`]. Then it disconnects every player
+    /// and joins every thread.
     ///
     /// # Errors
     /// [`StartError::System`] if a thread cannot be started or `poll` fails.
@@ -135,13 +122,14 @@ impl Server {
         let ServerHandle { events, table, metrics, .. } = handle;
         let mut threads = Vec::new();
         let mut spawn = |name, body: Box<dyn FnOnce() + Send>| {
-            let thread = threads::spawn_vital_behind(name, body).map_err(StartError::System)?;
+            let thread =
+                threads::spawn_vital_with_low_priority(name, body).map_err(StartError::System)?;
             threads.push(thread);
             Ok(())
         };
         let Addresses { registrar, relay_ports, .. } = addresses;
         let accept_loop = AcceptLoop::new(acceptor, Arc::clone(&table), events.clone());
-        spawn("listener", Box::new(move || accept_loop.run()))?;
+        spawn("accept-loop", Box::new(move || accept_loop.run()))?;
         if let Some(acceptor) = http.clone() {
             let relay_ports = relay_ports.as_slice().len();
             let endpoint = Endpoint { metrics, events: events.clone(), table, relay_ports };
@@ -162,14 +150,14 @@ impl Server {
         drop(stop);
         for thread in threads {
             if thread.join().is_err() {
-                log::error!("a thread had panicked");
+                log::error!("a thread has panicked");
             }
         }
         Ok(())
     }
 }
 
-/// Steers a running server from another thread.
+/// Controls a running server from another thread.
 #[derive(Clone)]
 pub struct ServerHandle {
     events: EventSender,
@@ -195,7 +183,7 @@ impl fmt::Display for LoopStuck {
 impl std::error::Error for LoopStuck {}
 
 impl ServerHandle {
-    /// Puts another configuration in force, all but its addresses and ports; returns once it is. Live relays go on.
+    /// Puts a new configuration in force, except its addresses and ports, and waits until that is done. Live relays go on.
     ///
     /// # Errors
     /// [`LoopStuck`] if the event loop does not answer within [`RELOAD_PATIENCE`].
@@ -239,14 +227,14 @@ fn caps(capacity: &Capacity, config: &Config) -> Caps {
     Caps::new(capacity.players(wanted), wanted, config.max_connections_per_ip)
 }
 
-/// How many events may wait for the loop: two for each connection that is configured, its last command and its end, and
-/// one for each that a reload may still allow. More would only cost memory.
+/// How many events may wait for the loop. There is room for two events of each configured connection, its last command
+/// and its end, and for one of each connection that a reload could allow. More would only cost memory.
 fn channel_size(capacity: &Capacity, config: &Config) -> usize {
     let configured = capacity.players(config.max_connections);
     64 + (2 * configured).max(capacity.players(MAX_CONNECTIONS))
 }
 
-/// Metrics are not worth an outage: without their port the relay serves on.
+/// Opens the HTTP port. If that fails, the server runs without it: missing metrics are no reason for an outage.
 fn bind_http(address: SocketAddr) -> Option<Arc<Acceptor>> {
     TcpListener::bind(address)
         .inspect_err(|error| startup::warn_of_missing_http(address, error))

@@ -1,4 +1,4 @@
-//! The signals by which an operator steers the server: SIGHUP reloads the configuration, SIGTERM drains, SIGINT ends.
+//! The signals that control the server: SIGHUP reloads the configuration, SIGTERM drains, SIGINT ends.
 
 use std::io;
 
@@ -12,7 +12,7 @@ use crate::operation::supervisor::Supervisor;
 use crate::operation::{logging, threads};
 use crate::shell::server::ServerHandle;
 
-/// From now on signals wait to be handled, also those that come before the server is there.
+/// Catches the signals. They wait until [`SignalHandler::start`] handles them, also those that come earlier.
 ///
 /// # Errors
 /// If the kernel has no descriptor left.
@@ -20,8 +20,8 @@ pub fn catch() -> io::Result<Signals> {
     Signals::new([SIGHUP, SIGINT, SIGTERM])
 }
 
-/// What signals need to do their work.
-pub struct Operator {
+/// Handles signals, with what that needs.
+pub struct SignalHandler {
     /// The running server.
     pub handle: ServerHandle,
     /// systemd.
@@ -32,7 +32,7 @@ pub struct Operator {
     pub source: ConfigSource,
 }
 
-impl Operator {
+impl SignalHandler {
     /// Handles signals on a thread that lives as long as the process. A second SIGTERM ends at once, as SIGINT does.
     ///
     /// # Errors
@@ -48,7 +48,7 @@ impl Operator {
                         self.handle.drain();
                     }
                     _ => {
-                        log::info!("signal {signal}: ending at once");
+                        log::info!("signal {signal}: the server ends at once");
                         self.handle.shut_down();
                     }
                 }
@@ -74,10 +74,13 @@ impl Operator {
         self.supervisor.ready();
     }
 
-    /// Reads the configuration and puts it in force, or says why not, a line each.
+    /// Reads the configuration and puts it in force.
+    ///
+    /// # Errors
+    /// Why not, a line for each mistake.
     fn try_to_reload(&mut self) -> Result<(), String> {
         let read = self.source.read().map_err(|mistakes| {
-            format!("{mistakes}\nnothing is changed, the configuration in force stays")
+            format!("{mistakes}\nnothing is changed: the configuration in force stays")
         })?;
         let Reload { config, changed, awaits_restart } = Reload::new(&self.in_force, read.config);
         self.handle.reload(&config).map_err(|stuck| stuck.to_string())?;

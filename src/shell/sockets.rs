@@ -1,7 +1,7 @@
-//! The server's UDP sockets: bound, read and written without ever waiting, and the queue of those that are to be read.
+//! The server's UDP sockets, and the queue of those that may have something to read. Nothing here waits.
 //!
 //! mio is edge-triggered: it reports a socket when datagrams come, not for as long as there are some. A reported
-//! socket therefore joins the queue and is read until a read finds it empty. One that has more than one turn's worth
+//! socket therefore joins the queue and is read until a read finds it empty. If it has more than one turn's worth, it
 //! goes to the queue's end, so that a flooded port delays nobody.
 
 use std::collections::VecDeque;
@@ -15,11 +15,11 @@ use rustix::net::{RecvFlags, SendFlags, recvfrom, sendto};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::core::relay::{OwnAddresses, PortMap, RelayPort};
-use crate::operation::machine::Asked;
+use crate::operation::machine::BufferSize;
 use crate::shell::own_addresses;
 
-/// Bytes that may wait at the registrar: what a thousand players send at once after a restart. A relay's port has
-/// one sender and the kernel's default, which holds more than a second at the default rate.
+/// Bytes that may wait at the registrar: what a thousand players send at once after a restart. A relay port has only one
+/// sender, so it keeps the kernel's default, which holds more than a second's worth at the default rate.
 const REGISTRAR_BUFFER: usize = 1024 * 1024;
 
 /// One of the server's UDP sockets.
@@ -47,7 +47,7 @@ impl SocketId {
     }
 }
 
-/// What came out of reading one datagram.
+/// The outcome of reading one datagram.
 pub(crate) enum Received {
     /// A datagram of `length` bytes is in the buffer.
     Datagram { length: usize, source: SocketAddr },
@@ -57,7 +57,7 @@ pub(crate) enum Received {
     Failed(io::Error),
 }
 
-/// What came out of sending one datagram.
+/// The outcome of sending one datagram.
 pub(crate) enum Sent {
     Whole,
     /// The kernel's buffer is full, or the interface's queue.
@@ -77,7 +77,8 @@ pub(crate) struct Unbound {
     pub(crate) beyond_open_files: usize,
 }
 
-struct Entry {
+/// A bound socket.
+struct BoundSocket {
     socket: UdpSocket,
     /// Whether it is in [`Sockets::ready`].
     is_ready: bool,
@@ -85,10 +86,10 @@ struct Entry {
 
 /// The registrar's socket and one for each relay port.
 pub(crate) struct Sockets {
-    registrar: Entry,
+    registrar: BoundSocket,
     registrar_address: SocketAddr,
-    registrar_buffer: Asked,
-    relays: PortMap<Entry>,
+    registrar_buffer: BufferSize,
+    relays: PortMap<BoundSocket>,
     relay_ports: Vec<RelayPort>,
     /// The sockets that may have something to read, each once. The longest unread is first.
     ready: VecDeque<SocketId>,
@@ -97,7 +98,7 @@ pub(crate) struct Sockets {
 }
 
 impl Sockets {
-    /// Binds the registrar, and of the relay ports as many as can be had, at most `max_relays`.
+    /// Binds the registrar and as many of the relay ports as possible, at most `max_relays`.
     ///
     /// # Errors
     /// If the registrar's port cannot be bound.
@@ -109,7 +110,7 @@ impl Sockets {
         let host = registrar.ip();
         let registrar = bind_udp(registrar)?;
         let registrar_address = registrar.socket.local_addr()?;
-        let registrar_buffer = widen(&registrar.socket)?;
+        let registrar_buffer = widen_receive_buffer(&registrar.socket)?;
         let mut relays = PortMap::new(relay_ports.iter().copied().map(RelayPort));
         let mut bound = Vec::new();
         let mut unbound = Unbound::default();
@@ -149,31 +150,31 @@ impl Sockets {
         let relays = self.relay_ports.iter().copied().map(SocketId::Relay);
         let all: Vec<SocketId> = relays.chain([SocketId::Registrar]).collect();
         for id in all {
-            let socket = &mut self.entry_mut(id).expect("it was bound").socket;
+            let socket = &mut self.bound_mut(id).expect("it was bound").socket;
             registry.register(socket, id.token(), Interest::READABLE)?;
         }
         Ok(())
     }
 
-    /// Queues a socket that may have something to read, because mio reports it or because it was not read until it was
-    /// empty. One that is queued stays where it is.
+    /// Queues a socket that may have something to read: mio reports it, or it was not read until it was empty. A socket
+    /// that is queued already keeps its place.
     pub(crate) fn queue(&mut self, id: SocketId) {
-        let Some(entry) = self.entry_mut(id) else { return };
-        if !std::mem::replace(&mut entry.is_ready, true) {
+        let Some(bound) = self.bound_mut(id) else { return };
+        if !std::mem::replace(&mut bound.is_ready, true) {
             self.ready.push_back(id);
         }
     }
 
-    /// Takes from the queue the socket that waited longest. Who reads it must read until there is nothing, or queue it
-    /// again: mio will not report what it has already.
+    /// Takes from the queue the socket that waited longest. Read it until nothing is left, or queue it again: mio does
+    /// not report the same datagrams twice.
     pub(crate) fn next_ready(&mut self) -> Option<SocketId> {
         let id = self.ready.pop_front()?;
-        self.entry_mut(id).expect("only bound ones are queued").is_ready = false;
+        self.bound_mut(id).expect("only bound ones are queued").is_ready = false;
         Some(id)
     }
 
     /// How many sockets are queued.
-    pub(crate) fn ready(&self) -> usize {
+    pub(crate) fn ready_count(&self) -> usize {
         self.ready.len()
     }
 
@@ -188,7 +189,7 @@ impl Sockets {
     }
 
     /// How many bytes may wait at the registrar.
-    pub(crate) fn registrar_buffer(&self) -> Asked {
+    pub(crate) fn registrar_buffer(&self) -> BufferSize {
         self.registrar_buffer
     }
 
@@ -227,20 +228,21 @@ impl Sockets {
     }
 
     fn socket(&self, id: SocketId) -> Option<&UdpSocket> {
-        let entry = match id {
+        let bound = match id {
             SocketId::Registrar => Some(&self.registrar),
             SocketId::Relay(port) => self.relays.get(port),
         };
-        entry.map(|entry| &entry.socket)
+        bound.map(|bound| &bound.socket)
     }
 
-    fn entry_mut(&mut self, id: SocketId) -> Option<&mut Entry> {
+    fn bound_mut(&mut self, id: SocketId) -> Option<&mut BoundSocket> {
         match id {
             SocketId::Registrar => Some(&mut self.registrar),
             SocketId::Relay(port) => self.relays.get_mut(port),
         }
     }
 
+    /// The address in the form that these sockets need.
     fn for_kernel(&self, address: SocketAddr) -> SocketAddr {
         match address.ip() {
             IpAddr::V4(ip) if self.is_ipv6 => {
@@ -251,8 +253,8 @@ impl Sockets {
     }
 }
 
-/// The address as the rules know it: IPv4 as such, whatever the socket's family, and IPv6 without a flow's label. A
-/// link-local one keeps its scope, without which nothing could be sent there (RFC 4007).
+/// The address in the form that the core knows. An IPv4 address is one even if an IPv6 socket reports it. An IPv6 address
+/// has no flow label, but keeps its scope: without it, nothing could be sent to a link-local address (RFC 4007).
 pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     let SocketAddr::V6(v6) = address else { return address };
     match v6.ip().to_ipv4_mapped() {
@@ -261,22 +263,22 @@ pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Asks for a receive buffer of [`REGISTRAR_BUFFER`]; the kernel cuts it to `net.core.rmem_max`.
-fn widen(socket: &UdpSocket) -> io::Result<Asked> {
+/// Asks the kernel for a receive buffer of [`REGISTRAR_BUFFER`]; the kernel cuts it to `net.core.rmem_max`.
+fn widen_receive_buffer(socket: &UdpSocket) -> io::Result<BufferSize> {
     let socket = SockRef::from(socket);
     socket.set_recv_buffer_size(REGISTRAR_BUFFER)?;
-    // socket(7): the kernel doubles what is asked, for its own bookkeeping, and shows the double.
-    Ok(Asked { asked: REGISTRAR_BUFFER, got: socket.recv_buffer_size()? / 2 })
+    // The kernel doubles the size for its own bookkeeping, and reports the double (socket(7)).
+    Ok(BufferSize { asked: REGISTRAR_BUFFER, got: socket.recv_buffer_size()? / 2 })
 }
 
-fn bind_udp(address: SocketAddr) -> io::Result<Entry> {
+fn bind_udp(address: SocketAddr) -> io::Result<BoundSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    Ok(Entry { socket: UdpSocket::from_std(socket.into()), is_ready: false })
+    Ok(BoundSocket { socket: UdpSocket::from_std(socket.into()), is_ready: false })
 }
 
 #[cfg(test)]
@@ -334,16 +336,16 @@ mod tests {
     }
 
     #[test]
-    fn sockets_have_their_turn_in_order_and_each_once() {
+    fn sockets_are_read_in_order_and_queued_once() {
         let mut sockets = bound();
         let [first, second] = [0, 1].map(|index| SocketId::Relay(sockets.relay_ports()[index]));
         for id in [first, second, first] {
             sockets.queue(id);
         }
-        assert_eq!(sockets.ready(), 2);
+        assert_eq!(sockets.ready_count(), 2);
         assert_eq!(sockets.next_ready(), Some(first));
         sockets.queue(first);
         assert_eq!(queued(&mut sockets), [second, first]);
-        assert_eq!(sockets.ready(), 0);
+        assert_eq!(sockets.ready_count(), 0);
     }
 }

@@ -1,13 +1,25 @@
-//! What the operator reads about the start: what listens where, what failed, and what is missing, each with its remedy.
+//! What the operator reads about the start: what listens where, what failed, and what the machine lacks, with remedies.
 
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 
 use crate::config::units::PortList;
-use crate::operation::machine::{Asked, Machine, Needs};
-use crate::shell::server::Addresses;
+use crate::operation::machine::{BufferSize, Machine, Needs};
 use crate::shell::sockets::Unbound;
+
+/// Where a server listens.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    /// The TCP port for players.
+    pub socket: SocketAddr,
+    /// The UDP port where players register their external addresses.
+    pub registrar: SocketAddr,
+    /// The TCP port for metrics and health; `None` if it could not be bound.
+    pub http: Option<SocketAddr>,
+    /// The UDP ports for relays that were bound.
+    pub relay_ports: PortList,
+}
 
 /// Why the server could not start.
 #[derive(Debug)]
@@ -85,9 +97,13 @@ pub(crate) fn log_addresses(
     }
 }
 
-/// Warns of everything that the machine lacks for so many players.
-pub(crate) fn warn_of_shortcomings(addresses: &Addresses, receive_buffer: Asked, players: usize) {
-    let Asked { asked, got } = receive_buffer;
+/// Warns of everything that the machine lacks for `players` players.
+pub(crate) fn warn_of_shortcomings(
+    addresses: &Addresses,
+    receive_buffer: BufferSize,
+    players: usize,
+) {
+    let BufferSize { asked, got } = receive_buffer;
     log::info!("receive buffer of the registrar: {got} of {asked} bytes");
     let Addresses { socket, registrar, relay_ports, .. } = addresses;
     let relay_ports = relay_ports.as_slice().iter().copied();
@@ -99,8 +115,8 @@ pub(crate) fn warn_of_shortcomings(addresses: &Addresses, receive_buffer: Asked,
     };
     if socket.is_ipv6() && registrar.is_ipv4() {
         log::warn!(
-            "players connect by IPv6 and cannot register by it, and two of them who register by IPv4 cannot be relayed: \
-             set NORAY_UDP_HOST=::"
+            "NORAY_SOCKET_HOST is an IPv6 address and NORAY_UDP_HOST is not: players cannot register by IPv6, and two players \
+             who connect by IPv6 and register by IPv4 cannot be relayed; set NORAY_UDP_HOST=::"
         );
     }
     for shortcoming in Machine::read().shortcomings(&needs) {
@@ -131,7 +147,7 @@ pub(crate) fn warn_of_unbound(unbound: &Unbound, wanted: usize, open_files: u64)
 /// Warns that there are no metrics.
 pub(crate) fn warn_of_missing_http(address: SocketAddr, error: &io::Error) {
     log::warn!(
-        "no metrics and no health: cannot listen on {address}/tcp: {error}; {}",
+        "no metrics and no health checks: cannot listen on {address}/tcp: {error}; {}",
         HTTP.remedy(error)
     );
 }

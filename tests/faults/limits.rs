@@ -11,7 +11,7 @@ use crate::game::{Match, Noray, can_run};
 use crate::support::process::NORAY;
 use crate::support::{Line, PATIENCE, http_get, own_ip, try_until};
 
-/// How long a player waits in vain: many times what the listener takes to try again.
+/// How long a player waits in vain: many times as long as the accept loop waits to try again.
 const IN_VAIN: Duration = Duration::from_secs(1);
 
 /// Sets the soft limit on open files of a running process.

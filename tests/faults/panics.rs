@@ -99,7 +99,7 @@ fn a_handler_that_panics_takes_its_own_connection_with_it_and_nothing_else() {
         }
         assert!(try_until(PATIENCE, || player_threads(&noray) == threads), "a thread is left");
 
-        let log = noray.process.log_until(&format!("the handler of {peer} panicked"));
+        let log = noray.process.log_until(&format!("the thread of {peer} panicked"));
         let errors: Vec<&str> = log.lines().filter(|line| line.contains(" ERROR ")).collect();
         assert_eq!(errors.len(), 2, "{log}");
         assert!(
@@ -138,8 +138,8 @@ fn a_thread_of_the_servers_own_that_panics_ends_the_process_for_systemd_to_resta
     if !can_falsify() {
         return;
     }
-    // The listener refuses the second player. The first one's thread lives: nobody may wait for it.
-    let listener = panic_thread("listener", "sendto", "retval=5000", |noray| {
+    // The accept loop refuses the second player. The first one's thread lives: nobody may wait for it.
+    let accept_loop = panic_thread("accept-loop", "sendto", "retval=5000", |noray| {
         let mut first = Line::connect(noray.process.players);
         first.settle();
         Line::connect(noray.process.players);
@@ -148,7 +148,7 @@ fn a_thread_of_the_servers_own_that_panics_ends_the_process_for_systemd_to_resta
     let signals = panic_thread("signals", "recvfrom", "error=ENOMEM", |noray| {
         noray.process.signal("HUP");
     });
-    for (name, log) in [("listener", listener), ("signals", signals)] {
+    for (name, log) in [("accept-loop", accept_loop), ("signals", signals)] {
         let Some(log) = log else { return };
         let last = log.lines().last().expect("a line");
         assert!(last.contains(" ERROR ") && last.contains("panicked at"), "{name}: {log}");

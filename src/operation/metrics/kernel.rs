@@ -1,4 +1,4 @@
-//! What the kernel says of this process and this machine. What cannot be read is left out.
+//! The kernel's numbers about this process and this machine. A number that cannot be read is left out.
 
 use std::fs;
 
@@ -6,6 +6,7 @@ use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage};
 use nix::sys::time::TimeValLike;
 
 use super::page::Page;
+use crate::operation::os;
 
 /// The names are those of Prometheus's own client libraries.
 pub(super) fn write_process(page: &mut Page) {
@@ -18,10 +19,7 @@ pub(super) fn write_process(page: &mut Page) {
         cpu.ok().map(|micros| micros as f64 / 1e6),
     );
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let of_status = |key: &str| -> Option<u64> {
-        let line = status.lines().find_map(|line| line.strip_prefix(key))?;
-        line.split_whitespace().next()?.parse().ok()
-    };
+    let of_status = |key| os::number_after(key, &status);
     let bytes = |kilobytes: u64| kilobytes * 1024;
     let most_files = getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(soft, _)| soft);
     for (name, help, value) in [
@@ -36,26 +34,25 @@ pub(super) fn write_process(page: &mut Page) {
     }
 }
 
-/// Newer kernels tell the number at once (proc_pid_fd(5): since Linux 6.2); listing all takes milliseconds with
-/// ten thousand players.
+/// Since Linux 6.2 the folder's size is the number (proc_pid_fd(5)). In older kernels the size is zero, and counting takes
+/// milliseconds with ten thousand players.
 fn open_files() -> Option<u64> {
-    let told = fs::metadata("/proc/self/fd").ok()?.len();
-    if told > 0 { Some(told) } else { Some(fs::read_dir("/proc/self/fd").ok()?.count() as u64) }
+    let size = fs::metadata("/proc/self/fd").ok()?.len();
+    if size > 0 { Some(size) } else { Some(fs::read_dir("/proc/self/fd").ok()?.count() as u64) }
 }
 
-/// When the process started: its age in clock ticks since boot, and when the boot was.
+/// When the process started: the time of the boot, and the ticks from there to its start.
 fn start_time() -> Option<u64> {
     /// `sysconf(_SC_CLK_TCK)` on every Linux that Rust runs on.
     const TICKS_PER_SECOND: u64 = 100;
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
-    // proc(5): the 22nd field; the second is in brackets and may hold spaces.
+    // The 22nd field (proc(5)). The second is in brackets and may hold spaces.
     let ticks: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
     let machine = fs::read_to_string("/proc/stat").ok()?;
-    let boot = machine.lines().find_map(|line| line.strip_prefix("btime "))?;
-    Some(boot.trim().parse::<u64>().ok()? + ticks / TICKS_PER_SECOND)
+    Some(os::number_after("btime", &machine)? + ticks / TICKS_PER_SECOND)
 }
 
-/// Of the machine, or of the network namespace that the server is in.
+/// The numbers of the machine, or of the network namespace that the server is in.
 pub(super) fn write_machine(page: &mut Page) {
     let ipv4 = fs::read_to_string("/proc/self/net/snmp").unwrap_or_default();
     let ipv6 = fs::read_to_string("/proc/self/net/snmp6").unwrap_or_default();
@@ -67,14 +64,14 @@ pub(super) fn write_machine(page: &mut Page) {
     );
 }
 
-/// From the texts of `/proc/net/snmp`, a line of names above a line of numbers, and of `/proc/net/snmp6`, if there is
-/// IPv6.
+/// From the text of `/proc/net/snmp`, with a line of names above a line of numbers, and that of `/proc/net/snmp6`, which is
+/// empty without IPv6.
 fn udp_overflows(ipv4: &str, ipv6: &str) -> Option<u64> {
     let mut lines = ipv4.lines().filter_map(|line| line.strip_prefix("Udp: "));
     let (names, numbers) = (lines.next()?.split(' '), lines.next()?.split(' '));
     let (_, of_ipv4) = names.zip(numbers).find(|(name, _)| *name == "RcvbufErrors")?;
-    let of_ipv6 = ipv6.lines().find_map(|line| line.strip_prefix("Udp6RcvbufErrors"));
-    Some(of_ipv4.parse::<u64>().ok()? + of_ipv6.map_or(Some(0), |n| n.trim().parse().ok())?)
+    let of_ipv6 = os::number_after("Udp6RcvbufErrors", ipv6).unwrap_or(0);
+    Some(of_ipv4.parse::<u64>().ok()? + of_ipv6)
 }
 
 #[cfg(test)]

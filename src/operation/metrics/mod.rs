@@ -1,8 +1,8 @@
 //! What the server counts, and the page that shows it to Prometheus.
 //!
-//! Counting is cheap and takes no lock: every number is an atomic. Labels come from closed sets ([`Label`]): nothing
-//! that a stranger sends becomes one. The names of the existing server are kept, so that its dashboards go on working;
-//! new ones follow Prometheus's conventions.
+//! Counting is cheap and takes no lock: every number is an atomic. Labels come from closed sets ([`Label`]): nothing that a
+//! stranger sends becomes one. Names that the older server in JavaScript has are kept, so that its dashboards go on
+//! working. New names follow Prometheus's conventions.
 //!
 //! [`Label`]: crate::label::Label
 
@@ -25,7 +25,7 @@ labels! {
     pub enum PortState {
         /// Nothing.
         Free = "free",
-        /// Kept for a registered player's first introduction, and taken back if no other is free.
+        /// Kept for a registered player's first introduction. It is taken back if no other port is free.
         Reserved = "reserved",
         /// It carries one side of a pair.
         InUse = "in-use",
@@ -35,7 +35,7 @@ labels! {
 }
 
 labels! {
-    /// What the server keeps entries of, beside relay ports.
+    /// The tables in which the server keeps entries, besides relay ports.
     pub enum Table {
         /// Connections that the event loop knows.
         Players = "players",
@@ -47,7 +47,7 @@ labels! {
         GuessingNetworks = "guessing-networks",
         /// Players that have pairs.
         Partners = "partners",
-        /// Networks whose players have asked for the pairs.
+        /// Networks whose players have asked for pairs.
         RelayNetworks = "relay-networks",
         /// Networks that connections come from.
         ConnectedNetworks = "connected-networks",
@@ -134,7 +134,7 @@ metrics! {
 }
 
 impl Metrics {
-    /// Everything in Prometheus's text format, with what the kernel says of the process and the machine.
+    /// Everything in Prometheus's text format, with the kernel's numbers about the process and the machine.
     pub fn text(&self) -> String {
         let mut page = Page::default();
         self.write(&mut page);

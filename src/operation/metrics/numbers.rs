@@ -17,7 +17,7 @@ impl Counter {
         self.0.fetch_add(amount, Ordering::Relaxed);
     }
 
-    /// Adds, if no other thread ever writes this number: 0.5 ns, where [`Self::add`] takes 5.
+    /// Adds, in 0.5 ns; [`Self::add`] takes 5. Only for a number that no other thread writes.
     pub fn add_as_only_writer(&self, amount: u64) {
         self.0.store(self.value().wrapping_add(amount), Ordering::Relaxed);
     }
@@ -81,7 +81,7 @@ pub struct Histogram<S> {
 pub trait Scale {
     /// The upper bounds, ascending, in the unit that is observed.
     const BOUNDS: &'static [u64];
-    /// How many of the unit that is observed are one of the unit that is shown.
+    /// How many observed units make one shown unit.
     const PER_SHOWN: f64;
 }
 
@@ -90,7 +90,7 @@ pub trait Scale {
 pub enum Seconds {}
 
 impl Scale for Seconds {
-    /// From what a thread's wake-up takes to what a player notices.
+    /// From the time of a thread's wake-up to a delay that players notice.
     const BOUNDS: &'static [u64] = &[
         1_000,
         2_500,

@@ -5,16 +5,16 @@ use std::fmt::{self, Display, Write};
 use super::numbers::{Counter, Family, Gauge, Histogram, Scale};
 use crate::label::Label;
 
-/// A page in Prometheus's text format, as far as it is written.
+/// A page in Prometheus's text format, while it is written.
 #[derive(Default)]
 pub(super) struct Page(String);
 
-/// What stands on the page under a name of its own.
+/// A number, or a group of numbers, that has a name on the page.
 pub(super) trait Metric {
     /// The type, in Prometheus's words.
     const KIND: &'static str;
 
-    /// Writes the lines below the head. `labels` stands in front of labels of its own.
+    /// Writes the lines below the head. `labels` come before the metric's own labels.
     fn write(&self, page: &mut Page, name: &str, labels: &str);
 }
 
@@ -29,7 +29,7 @@ impl Page {
         metric.write(self, name, "");
     }
 
-    /// Writes a value of the kernel's, and nothing if it has none.
+    /// Writes a value that the kernel counts. Writes nothing if there is none.
     pub(super) fn reading(
         &mut self,
         name: &str,

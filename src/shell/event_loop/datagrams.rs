@@ -1,4 +1,4 @@
-//! A datagram's way through the process. Its cost is on this page.
+//! Handles the datagrams that come to the registrar and to relay ports. This is the hot path.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,27 +13,27 @@ use crate::shell::sockets::{Received, Sent, SocketId};
 /// How many datagrams of one socket are read per turn.
 const DATAGRAMS_PER_SOCKET: usize = 8;
 
-/// One datagram in so many has its time taken.
+/// One of so many datagrams is timed.
 const TIMED_DATAGRAMS: u64 = 1024;
 
 impl EventLoop {
-    /// Reads the sockets that are ready, each a little: at most [`SOCKETS_PER_TURN`] of them, [`DATAGRAMS_PER_SOCKET`]
-    /// datagrams each. That is 2 to 4 ms of work before events have their turn.
+    /// Reads at most [`SOCKETS_PER_TURN`] of the sockets that are ready, and at most [`DATAGRAMS_PER_SOCKET`] datagrams of
+    /// each. That is 2 to 4 ms of work before the next events.
     pub(super) fn handle_datagrams(&mut self) {
-        for _ in 0..self.sockets.ready().min(SOCKETS_PER_TURN) {
+        for _ in 0..self.sockets.ready_count().min(SOCKETS_PER_TURN) {
             let Some(id) = self.sockets.next_ready() else { return };
             match id {
-                SocketId::Registrar => self.drain(id, Self::register),
-                SocketId::Relay(port) => self.drain(id, |this, source, length| {
-                    this.relay(port, source, length);
+                SocketId::Registrar => self.read_socket(id, Self::handle_registration),
+                SocketId::Relay(port) => self.read_socket(id, |this, source, length| {
+                    this.handle_relay_datagram(port, source, length);
                 }),
             }
         }
     }
 
-    /// Reads datagrams of one socket into the buffer until there is none. If that takes too long, the socket has
-    /// another turn later.
-    fn drain(&mut self, id: SocketId, handle: impl Fn(&mut Self, SocketAddr, usize)) {
+    /// Reads and handles datagrams of one socket until there is none. If there are more than one turn allows, the socket
+    /// goes to the end of the queue.
+    fn read_socket(&mut self, id: SocketId, handle: impl Fn(&mut Self, SocketAddr, usize)) {
         for _ in 0..DATAGRAMS_PER_SOCKET {
             match self.sockets.receive(id, &mut self.buffer) {
                 Received::Datagram { length, source } => handle(self, source, length),
@@ -47,18 +47,18 @@ impl EventLoop {
     fn record_receive_error(&mut self, id: SocketId, error: &io::Error) {
         self.metrics.receive_errors.add_as_only_writer(1);
         if self.warnings.receive.is_due(clock::now()) {
-            log::warn!("reading from {id:?} failed, the socket stays in use: {error}");
+            log::warn!("reading from {id:?} failed: {error}; the socket stays in use");
         }
     }
 
-    fn register(&mut self, source: SocketAddr, length: usize) {
+    fn handle_registration(&mut self, source: SocketAddr, length: usize) {
         let input = Input::Registration { source, payload: &self.buffer[..length] };
         self.core.handle(input, &mut self.random, self.now, &mut self.effects);
         self.carry_out_effects();
         self.record_levels();
     }
 
-    fn relay(&mut self, at: RelayPort, source: SocketAddr, length: usize) {
+    fn handle_relay_datagram(&mut self, at: RelayPort, source: SocketAddr, length: usize) {
         self.arrivals = self.arrivals.wrapping_add(1);
         let is_timed = self.arrivals.is_multiple_of(TIMED_DATAGRAMS);
         let begin = is_timed.then(clock::now);

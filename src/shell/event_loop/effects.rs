@@ -1,4 +1,4 @@
-//! What the core wants: done, counted and logged.
+//! Carries out the effects that the core wants, counts them and logs them.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -21,7 +21,7 @@ use crate::operation::metrics::{PortState, Table};
 use crate::shell::connection::SendError;
 use crate::shell::sockets::{Sent, SocketId};
 
-/// The key that sets the limit that a datagram was over.
+/// Each drop reason that means "over a limit", with the key that sets the limit.
 pub(super) const LIMIT_KEYS: [(DropReason, &str); 4] = [
     (DropReason::PairBandwidth, "NORAY_UDP_RELAY_MAX_INDIVIDUAL_TRAFFIC"),
     (DropReason::GlobalBandwidth, "NORAY_UDP_RELAY_MAX_GLOBAL_TRAFFIC"),
@@ -41,7 +41,7 @@ pub(super) struct Warnings {
 }
 
 impl EventLoop {
-    /// Carries out all effects, also those that come of carrying them out.
+    /// Carries out all effects, and those that this causes.
     pub(super) fn carry_out_effects(&mut self) {
         while let Some(effect) = self.effects.pop_front() {
             self.carry_out(effect);
@@ -91,7 +91,7 @@ impl EventLoop {
         }
     }
 
-    /// Writes to a player. One that does not read what it is sent is disconnected: nobody waits for it.
+    /// Writes to a player. A player that does not read is disconnected; the loop does not wait for it.
     fn tell(&mut self, connection: ConnectionId, reply: &Reply) {
         let Some(player) = self.connections.get(&connection) else {
             return;
@@ -136,7 +136,7 @@ impl EventLoop {
                 &self.metrics.registrar_success
             }
             AddressRegistration::Changed(_, open_id) => {
-                // Below info: a player can change it as often as it can send.
+                // At debug, because one player can change its address many times.
                 log::debug!("player {open_id}: external address moved to {source}");
                 &self.metrics.registrar_success
             }
@@ -144,9 +144,9 @@ impl EventLoop {
             AddressRegistration::Implausible(open_id, connected_from) => {
                 if self.warnings.implausible.is_due(clock::now()) {
                     log::warn!(
-                        "player {open_id}, whose connection comes from {connected_from}, cannot register from {source}: \
-                         most likely that is forged; a player that is honest uses one address of this server for \
-                         both, not a public and a private one"
+                        "player {open_id} is connected from {connected_from} and cannot register from {source}: that source \
+                         is probably forged; honest players must use one address of this server for TCP and UDP, \
+                         not a public and a private one"
                     );
                 }
                 &self.metrics.registrar_fail
@@ -163,7 +163,7 @@ impl EventLoop {
         self.supervisor.stopping(timeout);
         self.metrics.is_draining.set(1);
         log::info!(
-            "draining: {pairs} relays go on until they were quiet for {}, at most {}; a second signal ends at once",
+            "draining: {pairs} relays go on until they have been quiet for {}, at most {}; a second signal ends the server at once",
             TimeSpan(drain::QUIET),
             TimeSpan(timeout)
         );
@@ -173,7 +173,7 @@ impl EventLoop {
         self.connections.get(&connection).map_or("?".to_owned(), |c| c.peer.to_string())
     }
 
-    /// Brings the levels among the metrics up to date.
+    /// Writes the current levels to the metrics.
     pub(super) fn record_levels(&self) {
         let levels = self.core.levels();
         self.metrics.active_hosts.set(levels.players);
@@ -202,14 +202,13 @@ impl EventLoop {
         }
     }
 
-    /// Tells the operator why datagrams are dropped, where a setting could help.
+    /// Warns of dropped datagrams if a setting could help.
     pub(super) fn warn_of_drop(&mut self, at: RelayPort, reason: DropReason) {
         if reason == DropReason::Unconfirmed && self.warnings.unconfirmed.is_due(clock::now()) {
             log::warn!(
-                "relay {at}: datagrams are dropped, because both players registered from other IPs than their \
-                 connections come from, as somebody does who forges addresses; if many players are so, their \
-                 carriers use several IPs: set NORAY_UDP_RELAY_LATCHING=any (the README's Security says what it \
-                 costs)"
+                "relay {at}: datagrams are dropped: both players registered from another IP than that of their \
+                 connection, as an attacker with forged addresses does; if many players do, their carriers use \
+                 several IPs: set NORAY_UDP_RELAY_LATCHING=any (its cost: README, Security)"
             );
         }
         let limit = LIMIT_KEYS.iter().zip(&mut self.warnings.limits);
@@ -217,19 +216,19 @@ impl EventLoop {
             && throttle.is_due(clock::now())
         {
             log::warn!(
-                "relay {at}: datagrams are dropped, over {key}; noray_relay_drop_count{{reason=\"{}\"}} says how many",
+                "relay {at}: datagrams over {key} are dropped; noray_relay_drop_count{{reason=\"{}\"}} counts them",
                 reason.label()
             );
         }
     }
 
-    /// Most likely its carrier has several IPs.
+    /// Warns of a partner that is heard only from another IP. Most likely its carrier has several IPs.
     fn warn_of_partner_elsewhere(&mut self, at: RelayPort, source: IpAddr, awaited: IpAddr) {
         if self.warnings.partner_elsewhere.is_due(clock::now()) {
             log::warn!(
                 "relay {at}: datagrams come from {source}, but the player registered from {awaited} and has not \
-                 been heard; if many players are so, their carriers use several IPs: set \
-                 NORAY_UDP_RELAY_LATCHING=any (the README's Security says what it costs)"
+                 been heard; if that happens to many players, their carriers use several IPs: set \
+                 NORAY_UDP_RELAY_LATCHING=any (its cost: README, Security)"
             );
         }
     }

@@ -1,4 +1,4 @@
-//! What other threads tell the loop.
+//! Handles the events that other threads post.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use crate::core::id::ConnectionId;
 use crate::core::protocol::{Command, CommandKind};
 use crate::operation::clock;
 use crate::shell::connection::SharedConnection;
-use crate::shell::events::Event;
+use crate::shell::event_channel::Event;
 
 impl EventLoop {
     pub(super) fn handle_events(&mut self) -> Flow {
@@ -39,7 +39,7 @@ impl EventLoop {
             }
             Event::Disconnected(player) => self.handle(Input::Disconnected(player)),
             Event::Ping(answer) => {
-                // Whoever asked may have given up waiting.
+                // The thread that asked may no longer wait.
                 let _ = answer.try_send(());
             }
             Event::Reload(config, done) => {
@@ -52,7 +52,7 @@ impl EventLoop {
                 self.supervisor.stopping(Duration::ZERO);
                 self.acceptor.close();
             }
-            // Whoever connected is known by now: no thread is left that nobody could wake.
+            // By now `connections` has every connection that was accepted, so `run` wakes every player's thread.
             Event::AcceptorClosed => return Flow::Stop,
         }
         Flow::Continue

@@ -1,8 +1,7 @@
 //! The event loop: it passes each input to the core and carries out the effects.
 //!
-//! One thread, the sole owner of the core, of all UDP sockets, and of what is written to players. It waits only in
-//! `poll`. This page has its turn and its deadlines; `datagrams` is what comes by UDP, `events` what comes from other
-//! threads, `effects` what is done, counted and logged.
+//! It runs on the main thread. It alone changes the core, uses the UDP sockets and writes to players. This module has its turn and its deadlines; `datagrams` handles what comes by UDP, `events` handles what other
+//! threads post, and `effects` carries out, counts and logs what the core wants.
 
 mod datagrams;
 mod effects;
@@ -29,26 +28,26 @@ use crate::operation::supervisor::Supervisor;
 use crate::shell::acceptor::Acceptor;
 use crate::shell::alarm::Alarm;
 use crate::shell::connection::SharedConnection;
-use crate::shell::events::{Event, EventSender, channel};
+use crate::shell::event_channel::{Event, EventSender, channel};
 use crate::shell::sockets::{SocketId, Sockets};
 use crate::time::{RunningTime, Timestamp};
 
 use effects::Warnings;
 
-/// How many events from other threads are taken per turn: a crowd that leaves must not stall the relays.
+/// How many events from other threads are handled per turn: a crowd that leaves must not stall the relays.
 const EVENTS_PER_TURN: usize = 64;
 
-/// Tokens that are no socket's.
+/// The tokens that no socket has.
 const WAKER: Token = Token(usize::MAX);
 const ALARM: Token = Token(usize::MAX - 1);
 
 /// How many sockets are read per turn.
 const SOCKETS_PER_TURN: usize = 64;
 
-/// The largest UDP payload is smaller by some bytes.
+/// Bytes of the buffer for one datagram. The largest UDP payload is a little smaller.
 const LARGEST_DATAGRAM: usize = 65_536;
 
-/// While there are pairs the loop wakes this often, so that time in which it stood still can be told.
+/// While there are pairs, the loop wakes at least this often, so that it notices when the process stood still.
 const STANDING_STILL_WATCH: Duration = Duration::from_secs(1);
 
 /// Whether the loop goes on.
@@ -58,15 +57,16 @@ enum Flow {
     Stop,
 }
 
-/// What the loop itself does by the clock.
+/// What the loop does at deadlines of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Task {
+enum LoopTask {
     /// Waking, see [`STANDING_STILL_WATCH`].
     Wake,
-    /// Telling the supervisor that the loop turns. The loop does it itself: one that is stuck is restarted.
+    /// Telling the supervisor that the loop turns. If the loop is stuck, this stops, and systemd restarts the server.
     Beat,
 }
 
+/// The loop and all that it owns.
 pub(crate) struct EventLoop {
     poll: Poll,
     alarm: Alarm,
@@ -84,9 +84,9 @@ pub(crate) struct EventLoop {
     metrics: Arc<Metrics>,
     time: RunningTime,
     now: Timestamp,
-    deadlines: Deadlines<Task, 2>,
+    deadlines: Deadlines<LoopTask, 2>,
     supervisor: Supervisor,
-    /// Datagrams at relay ports, to take the time of some.
+    /// How many datagrams came to relay ports. Some of them are timed.
     arrivals: u64,
     warnings: Warnings,
 }
@@ -110,7 +110,8 @@ impl EventLoop {
         let (sender, channel) = channel(channel_size, waker);
         let own = sockets.own_addresses().unwrap_or_else(|error| {
             log::warn!(
-                "the machine's addresses cannot be read, a relay may be led to its own: {error}"
+                "cannot read the machine's addresses, so a relay may send to the server itself: {error}; set \
+                 NORAY_UDP_HOST to the address that players use"
             );
             OwnAddresses::default()
         });
@@ -141,18 +142,18 @@ impl EventLoop {
         Ok((event_loop, sender))
     }
 
-    /// Tells `supervisor` how the server does.
+    /// Sets the supervisor that hears about the server's state.
     pub(crate) fn set_supervisor(&mut self, supervisor: Supervisor) {
         if supervisor.beat_interval().is_some() {
-            self.deadlines.set(Task::Beat, self.now);
+            self.deadlines.set(LoopTask::Beat, self.now);
         }
         self.supervisor = supervisor;
     }
 
-    /// Turns until [`Event::Shutdown`] or the end of a drain has closed the acceptor, then disconnects everybody.
+    /// Turns until the accept loop has ended, after [`Event::Shutdown`] or a drain. Then disconnects everybody.
     ///
     /// # Errors
-    /// If `poll` itself fails, which leaves nothing to go on with.
+    /// If `poll` fails: the loop cannot go on without it.
     pub(crate) fn run(mut self) -> io::Result<()> {
         while self.run_once()? == Flow::Continue {}
         for connection in self.connections.values() {
@@ -172,11 +173,11 @@ impl EventLoop {
         Ok(flow)
     }
 
-    /// Waits until a socket or an event has something to do, or a deadline comes; how long that was to last at most.
-    /// It does not wait while anything is left of earlier turns, which nobody reports again.
+    /// Waits for a socket, an event or a deadline. Returns the longest time that this could take. It does not wait while
+    /// sockets or events are left from earlier turns: mio does not report them again.
     fn wait(&mut self) -> io::Result<Duration> {
         let deadline = self.next_deadline();
-        let is_busy = !self.channel.is_empty() || self.sockets.ready() > 0;
+        let is_busy = !self.channel.is_empty() || self.sockets.ready_count() > 0;
         let wait = if is_busy { Duration::ZERO } else { deadline.since(self.now) };
         let limit = if wait.is_zero() {
             Some(wait)
@@ -185,13 +186,13 @@ impl EventLoop {
             None
         };
         match self.poll.poll(&mut self.reported, limit) {
-            // A signal came, and no report.
+            // A signal interrupted the wait.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => result?,
         }
         for event in &self.reported {
             match event.token() {
-                // What it woke for is in the channel.
+                // The event that it woke for is in the channel.
                 WAKER => {}
                 ALARM => self.alarm.handle_ring(),
                 token => self.sockets.queue(SocketId::from_token(token)),
@@ -211,13 +212,13 @@ impl EventLoop {
         }
         while let Some(task) = self.deadlines.take_due(self.now) {
             match task {
-                Task::Wake => self.watch_for_standing_still(),
-                Task::Beat => self.beat(),
+                LoopTask::Wake => self.watch_for_standing_still(),
+                LoopTask::Beat => self.beat(),
             }
         }
     }
 
-    /// Passes an input to the core and carries out what comes of it.
+    /// Passes an input to the core and carries out the effects.
     fn handle(&mut self, input: Input<'_>) {
         self.core.handle(input, &mut self.random, self.now, &mut self.effects);
         self.carry_out_effects();
@@ -227,13 +228,13 @@ impl EventLoop {
 
     fn watch_for_standing_still(&mut self) {
         if self.core.levels().pairs > 0 {
-            self.deadlines.set_earlier(Task::Wake, self.now + STANDING_STILL_WATCH);
+            self.deadlines.set_earlier(LoopTask::Wake, self.now + STANDING_STILL_WATCH);
         }
     }
 
     fn beat(&mut self) {
         if let Some(interval) = self.supervisor.beat_interval() {
-            self.deadlines.set(Task::Beat, self.now + interval);
+            self.deadlines.set(LoopTask::Beat, self.now + interval);
             let levels = self.core.levels();
             self.supervisor.beat(levels.players, levels.pairs);
         }

@@ -1,4 +1,4 @@
-//! The bounded channel by which all other threads tell the event loop what happens. Each event also wakes the loop.
+//! The bounded channel through which all other threads post events to the event loop. Each event also wakes the loop.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,11 +12,12 @@ use crate::shell::connection::SharedConnection;
 use crossbeam_channel::{Receiver, Sender};
 use mio::Waker;
 
-/// What other threads tell the loop. The channel's memory is touched at start, so what is large is boxed.
+/// What other threads tell the loop. Large parts are boxed, because the channel uses memory for its full length from the
+/// start.
 pub(crate) enum Event {
     /// A player has connected; its thread is about to read.
     Connected(SharedConnection),
-    /// No thread could be had for that player.
+    /// No thread could be started for this player.
     NoThread(ConnectionId),
     /// A player sent a line.
     Command { player: ConnectionId, command: Box<Command>, received: Instant },
@@ -26,17 +27,17 @@ pub(crate) enum Event {
     Disconnect(ConnectionId, DisconnectReason),
     /// A player's connection has ended.
     Disconnected(ConnectionId),
-    /// Somebody wants to know whether the loop turns.
+    /// A health check. A loop that turns answers it.
     Ping(Sender<()>),
-    /// Another configuration is in force; the sender is told when it is so.
+    /// A new configuration. The loop answers when it is in force.
     Reload(Box<Config>, Sender<()>),
-    /// The machine has other addresses than before.
+    /// The machine's addresses have changed.
     OwnAddresses(Box<OwnAddresses>),
     /// The server is to end once its relays are quiet.
     Drain,
     /// The server is to end.
     Shutdown,
-    /// Nobody will connect any more.
+    /// The accept loop has ended: nobody connects any more.
     AcceptorClosed,
 }
 
@@ -79,7 +80,7 @@ impl EventSender {
     }
 
     fn wake(&self) {
-        // It fails only if the kernel has no memory left; the loop takes the event in its next turn then.
+        // This fails only if the kernel has no memory left. Then the loop takes the event in its next turn.
         let _ = self.waker.wake();
     }
 }

@@ -1,6 +1,6 @@
 //! The table of connections, shared by the threads that accept connections, change the caps and write the metrics.
 //!
-//! The event loop never takes its lock. Marking a connection as registered and dropping its permit change atomics.
+//! The event loop never takes its lock: marking a connection as registered and dropping its permit change only atomics.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ impl ConnectionTable {
         Self { admission: Mutex::new(Admission::new(caps)), metrics }
     }
 
-    /// Replaces the caps. Whoever is connected stays.
+    /// Replaces the caps. Players that are connected stay.
     pub(crate) fn set_caps(&self, caps: Caps) {
         self.admission.lock().set_caps(caps);
         self.metrics.max_connections.set(caps.connections);
@@ -43,7 +43,7 @@ impl ConnectionTable {
         admitted
     }
 
-    /// Brings the levels among the metrics up to date. Call this before they are written.
+    /// Writes the current levels to the metrics. Call this before the metrics are read.
     pub(crate) fn record_levels(&self) {
         let mut admission = self.admission.lock();
         admission.forget_networks();
