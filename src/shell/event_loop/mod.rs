@@ -1,7 +1,8 @@
 //! The event loop: it passes each input to the core and carries out the effects.
 //!
-//! It runs on the main thread. It alone changes the core, uses the UDP sockets and writes to players. This module has its turn and its deadlines; `datagrams` handles what comes by UDP, `events` handles what other
-//! threads post, and `effects` carries out, counts and logs what the core wants.
+//! It runs on the main thread. It alone changes the core, uses the UDP sockets and writes to players. This module has its
+//! turn and its deadlines; `datagrams` handles what comes by UDP, `events` handles what other threads post, and `effects`
+//! carries out, counts and logs what the core wants.
 
 mod datagrams;
 mod effects;
