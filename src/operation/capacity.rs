@@ -4,8 +4,8 @@ use crate::config::Config;
 use crate::config::units::ByteSize;
 use crate::operation::{machine, os};
 
-/// Descriptors for everything but players and relay ports: 12 of the server (measured), 16 refused connections, and 17
-/// requests with a file that each reads.
+/// Descriptors for everything but players and relay ports: 14 of the server (measured, with systemd's socket), 16 refused
+/// connections, and 17 requests with a file that each reads.
 const SPARE_FILES: u64 = 64;
 
 /// Bytes of memory for everything but players: 8 MiB at start, then relays, waiting log lines and a crowd that leaves.
