@@ -44,11 +44,20 @@ impl Levels {
 
     /// Waits until nobody is connected and no relay lives, for a while at most.
     pub(crate) fn at_rest(noray: &Process) -> Self {
+        Self::wait_until(noray, |levels| HELD[2..].iter().all(|name| levels.metric(name) == 0))
+    }
+
+    /// Waits until the server is where it was when it was fresh, for a while at most: a thread ends a moment after its
+    /// player has left.
+    pub(crate) fn back_at(noray: &Process, fresh: &Self) -> Self {
+        Self::wait_until(noray, |levels| levels.is_back_at(fresh).is_ok())
+    }
+
+    fn wait_until(noray: &Process, is_so: impl Fn(&Self) -> bool) -> Self {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let levels = Self::read(noray);
-            let is_at_rest = HELD[2..].iter().all(|name| levels.metric(name) == 0);
-            if is_at_rest || Instant::now() > deadline {
+            if is_so(&levels) || Instant::now() > deadline {
                 return levels;
             }
             std::thread::sleep(Duration::from_millis(100));
@@ -73,12 +82,19 @@ impl Levels {
         lines.map(|line| line.rsplit(' ').next().and_then(|n| n.parse().ok()).expect("a number"))
     }
 
-    pub(crate) fn must_be_as_low_as(&self, fresh: &Self) {
+    /// Whether what must be back where it was is there.
+    ///
+    /// # Errors
+    /// The first gauge that is not.
+    pub(crate) fn is_back_at(&self, fresh: &Self) -> Result<(), String> {
         for name in HELD {
             let slack = if name == "process_open_fds" { FILES_SLACK } else { 0 };
-            let difference = self.metric(name).abs_diff(fresh.metric(name));
-            assert!(difference <= slack, "{name} is not back where it was: {difference} off");
+            let (now, before) = (self.metric(name), fresh.metric(name));
+            if now.abs_diff(before) > slack {
+                return Err(format!("{name} is not back where it was: {now}, not {before}"));
+            }
         }
+        Ok(())
     }
 
     /// The allocator keeps what the first round's crowd needed, and no more.

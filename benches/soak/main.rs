@@ -54,12 +54,12 @@ fn main() {
     let mut after_first = None;
     for round in 0..(2 * minutes).div_ceil(3) {
         play(round, &tally);
-        let levels = Levels::at_rest(&noray);
+        let levels = Levels::back_at(&noray, &fresh);
         let [dropped, overflows] = tally.check(&levels);
         let minutes = start.elapsed().as_secs_f64() / 60.0;
         let (sessions, relayed) = (tally.sessions.value(), tally.relayed.value());
         println!("{minutes:>10.1}{sessions:>10}{relayed:>10}{dropped:>10}{overflows:>10} {levels}");
-        levels.must_be_as_low_as(&fresh);
+        levels.is_back_at(&fresh).expect("everybody has left");
         levels.must_have_grown_no_more_than(after_first.get_or_insert(levels.clone()), round);
     }
     let sessions = tally.sessions.value();
