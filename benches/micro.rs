@@ -176,7 +176,7 @@ fn report_registrar() {
     let secrets: Vec<String> = (0..10_000)
         .map(|id| {
             let home = address(id).ip();
-            players.connect(ConnectionId(id), home);
+            players.add_connection(ConnectionId(id), home);
             let player = players.register(ConnectionId(id), &mut random).expect("enough ids");
             player.private_id.reveal().to_owned()
         })

@@ -1,13 +1,13 @@
 //! Enums in which each variant has a fixed text: a metric's label, or a token on the wire.
 //!
-//! `labels!` writes such an enum with its texts beside its variants. Two variants of one enum with the same text do
-//! not compile.
+//! The macro `labels!` declares such an enum, with the text beside each variant. An enum in which two variants have
+//! the same text does not compile.
 
 use std::fmt;
 
-/// One of a closed set of values, each with a text of its own.
+/// An enum in which each variant has a text of its own.
 pub trait Label: Copy + fmt::Display + 'static {
-    /// All of them, in the order in which they are declared.
+    /// All variants, in the order in which they are declared.
     const ALL: &'static [Self];
 
     /// The text: lower case, words joined by hyphens.
@@ -46,7 +46,7 @@ macro_rules! labels {
             }
         }
 
-        /// Never called. The compiler refuses the second of two equal patterns, so no two labels are equal.
+        /// Never called. Two equal labels would be two equal patterns, and the compiler refuses the second.
         #[deny(unreachable_patterns)]
         const _: fn(&str) -> bool = |text| matches!(text, $($label)|+);
     };
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     labels! {
-        /// Three.
+        /// An enum with three variants.
         enum Number {
             /// 1
             One = "one",
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn each_stands_at_its_index_with_its_label() {
+    fn each_variant_has_its_index_and_its_label() {
         assert_eq!(Number::ALL, [Number::One, Number::Two, Number::TwentyThree]);
         assert_eq!(Number::TwentyThree.label(), "twenty-three");
         for (index, number) in Number::ALL.iter().enumerate() {

@@ -1,4 +1,5 @@
-//! Time as the rules see it: a number that the shell reads from the clock and hands in.
+//! Time as a number: [`Timestamp`] for the core and the limits, and [`RunningTime`], which makes it from clock
+//! readings.
 
 use std::num::NonZeroU64;
 use std::ops::Add;
@@ -8,8 +9,9 @@ use serde::{Deserialize, Serialize};
 
 /// Nanoseconds in which the server was running, counted from its start.
 ///
-/// Time in which the process stood still is left out (see [`RunningTime`]), so that the time between two timestamps is
-/// time in which players could have sent something. 64 bits last for 584 years. An `Option<Timestamp>` has 64 bits too.
+/// Time in which the process stood still does not count (see [`RunningTime`]). So the time between two timestamps is
+/// time in which the server could hear its players. 64 bits last for 584 years. An `Option<Timestamp>` has 64 bits
+/// too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Timestamp(NonZeroU64);
 
@@ -27,7 +29,7 @@ impl Timestamp {
         self.0.get() - Self::START.0.get()
     }
 
-    /// The time from `earlier` to this. Zero if `earlier` is later.
+    /// The time from `earlier` to this timestamp. Zero if `earlier` is later.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.get().saturating_sub(earlier.0.get()))
     }
@@ -52,12 +54,12 @@ pub(crate) fn nanos(span: Duration) -> u64 {
     u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// How much longer than announced a wait may take. Beyond that, the process stood still.
+/// How much longer than announced a wait may take. If it takes longer, the process stood still.
 const LATENESS: Duration = Duration::from_secs(1);
 
 /// Turns readings of the clock into [`Timestamp`]s, and leaves out the time in which the process stood still.
 ///
-/// A stopped process or a paused machine cannot see its players' datagrams. Without this, every relay would look idle
+/// A stopped process or a paused machine does not hear its players. Without this rule, every relay would look idle
 /// when the process goes on. The loop announces how long it will wait at most. If the clock then shows a second more
 /// than that, the process stood still, and only the announced wait counts.
 #[derive(Debug)]
@@ -94,7 +96,7 @@ mod tests {
 
     #[expect(
         clippy::disallowed_methods,
-        reason = "an Instant can be had in no other way; only differences count"
+        reason = "nothing else makes an Instant, and the tests use only differences"
     )]
     fn reading() -> Instant {
         Instant::now()
@@ -105,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn time_passes_as_announced() {
+    fn a_wait_within_the_announced_time_counts_in_full() {
         let start = reading();
         let mut time = RunningTime::new(start);
         assert_eq!(time.advance(start + secs(1), secs(5)), Timestamp::START + secs(1));
@@ -113,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_counts_as_the_announced_wait() {
+    fn after_a_stop_only_the_announced_wait_counts() {
         let start = reading();
         let mut time = RunningTime::new(start);
         assert_eq!(time.advance(start + secs(60), secs(1)), Timestamp::START + secs(1));
@@ -121,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_steps_back_stands() {
+    fn a_clock_that_steps_back_adds_no_time() {
         let start = reading();
         let mut time = RunningTime::new(start + secs(9));
         assert_eq!(time.advance(start, secs(1)), Timestamp::START);

@@ -5,7 +5,7 @@ use std::fmt;
 use crate::config::origin::{Assignment, Mistake, Origin};
 use crate::config::{Config, KEYS, Key, file};
 
-/// The texts in which keys may be set, as given.
+/// The texts that can set keys.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
     /// The configuration file's name and content.
@@ -17,7 +17,7 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// All assignments, in ascending order of precedence, and every text that is none.
+    /// All assignments, and a mistake for every text that is none. A later assignment wins over an earlier one.
     fn assignments(&self) -> (Vec<Assignment>, Vec<Mistake>) {
         let (mut assignments, mut mistakes) = (Vec::new(), Vec::new());
         if let Some((name, content)) = &self.file {
@@ -65,7 +65,7 @@ impl Effective {
             mistakes.extend(effective.apply(assignment).err());
         }
         for (keys, what) in effective.config.contradictions() {
-            // The meant value of a mistaken key is not known, so it contradicts nothing.
+            // If a key has a mistake, its right value is not known. So it contradicts nothing.
             if mistakes.iter().all(|mistake| !keys.contains(&mistake.key.as_str())) {
                 let [key, ..] = keys;
                 let index = position(key).expect("a known key");
@@ -96,14 +96,14 @@ impl Effective {
         }
     }
 
-    /// How many keys were set by a source.
+    /// How many keys are set by a source.
     pub fn set_values(&self) -> usize {
         self.origins.iter().filter(|origin| **origin != Origin::Default).count()
     }
 }
 
 impl fmt::Display for Effective {
-    /// Writes a configuration file, with the origin of each value behind it.
+    /// Writes a configuration file, with the origin of each value in a comment.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (key, origin) in KEYS.iter().zip(&self.origins) {
             writeln!(f, "{}={} # {origin}", key.name, file::quote(&(key.show)(&self.config)))?;
@@ -112,7 +112,7 @@ impl fmt::Display for Effective {
     }
 }
 
-/// Whether a container orchestrator sets this variable for a service that is called noray. Such variables tell the
+/// Whether a container orchestrator sets this variable for a service with the name noray. Such variables hold the
 /// service's addresses and set no key.
 fn is_set_by_orchestrator(variable: &str) -> bool {
     variable == "NORAY_PORT"
@@ -120,12 +120,12 @@ fn is_set_by_orchestrator(variable: &str) -> bool {
         || variable.starts_with("NORAY_SERVICE_")
 }
 
-/// The key's place in [`KEYS`].
+/// The key's index in [`KEYS`].
 fn position(name: &str) -> Option<usize> {
     KEYS.iter().position(|key| key.name == name)
 }
 
-/// The known key that looks most like `name`.
+/// The known key that is most similar to `name`.
 fn nearest(name: &str) -> &'static str {
     let distance = |key: &&Key| strsim::damerau_levenshtein(&name.to_ascii_uppercase(), key.name);
     KEYS.iter().min_by_key(distance).expect("there are keys").name

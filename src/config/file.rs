@@ -13,12 +13,12 @@ pub(super) fn read(
     let mut seen: Vec<(&str, usize)> = Vec::new();
     for (line, bytes) in (1..).zip(content.split(|byte| *byte == b'\n')) {
         let origin = Origin::File { name: name.to_owned(), line };
-        let mut blame = |key: &str, what: String| {
+        let mut report = |key: &str, what: String| {
             let key = key.chars().take(64).collect();
             mistakes.push(Mistake { origin: origin.clone(), key, what });
         };
         let Ok(text) = std::str::from_utf8(bytes) else {
-            blame("?", "the line is not UTF-8".to_owned());
+            report("?", "the line is not UTF-8".to_owned());
             continue;
         };
         let text = text.trim();
@@ -28,23 +28,23 @@ pub(super) fn read(
         let (key, raw) = match split(text) {
             Ok(assignment) => assignment,
             Err(what) => {
-                blame(text, what);
+                report(text, what);
                 continue;
             }
         };
         if !key.starts_with("NORAY_") {
-            // Other programs often share an `.env` file.
+            // An `.env` file often holds keys of other programs.
             continue;
         }
         let value = match unquote(raw) {
             Ok(value) => value,
             Err(what) => {
-                blame(key, what);
+                report(key, what);
                 continue;
             }
         };
         if let Some((_, first)) = seen.iter().find(|(earlier, _)| *earlier == key) {
-            blame(key, format!("set a second time, first in line {first}"));
+            report(key, format!("set a second time, first in line {first}"));
             continue;
         }
         seen.push((key, line));
@@ -52,7 +52,7 @@ pub(super) fn read(
     }
 }
 
-/// Splits `KEY=value`, with or without `export` in front. The value keeps its spaces and quotes.
+/// Splits `KEY=value`. `export` before it is ignored. The value keeps its spaces and quotes.
 pub(super) fn split(text: &str) -> Result<(&str, &str), String> {
     let text = text.strip_prefix("export ").unwrap_or(text);
     let (key, value) = text.split_once('=').ok_or("not of the form KEY=value")?;
@@ -60,7 +60,7 @@ pub(super) fn split(text: &str) -> Result<(&str, &str), String> {
     if key.is_empty() { Err("the key is missing".to_owned()) } else { Ok((key, value)) }
 }
 
-/// Removes the quotes around a value and the comment behind it.
+/// Removes the quotes around a value and the comment after it.
 fn unquote(value: &str) -> Result<String, String> {
     let text = value.trim();
     let quote = text.chars().next().filter(|c| matches!(c, '"' | '\'' | '`'));
@@ -70,7 +70,7 @@ fn unquote(value: &str) -> Result<String, String> {
             .ok_or_else(|| format!("the quote {quote} is not closed"))?;
         let behind = behind.trim_start();
         if !behind.is_empty() && !behind.starts_with('#') {
-            return Err(format!("`{behind}` stands behind the closing quote"));
+            return Err(format!("`{behind}` comes after the closing quote"));
         }
         return Ok(inside.to_owned());
     }
@@ -79,7 +79,7 @@ fn unquote(value: &str) -> Result<String, String> {
     Ok(value[..end].trim().to_owned())
 }
 
-/// Adds quotes if [`unquote`] would not read the value back without them.
+/// Adds quotes to a value that [`unquote`] would otherwise not read back.
 pub(super) fn quote(value: &str) -> String {
     let needs_quotes = value.starts_with(['"', '\'', '`', '#']);
     let quote = ['"', '\'', '`'].into_iter().find(|quote| !value.contains(*quote));

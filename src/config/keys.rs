@@ -1,4 +1,4 @@
-//! The one table of keys: the name, meaning, default and type of each, and when a new value takes effect.
+//! The table of keys: the name, meaning, default and type of each key, and when a new value takes effect.
 //!
 //! Tests compare the example file and the README's table with it.
 
@@ -12,12 +12,12 @@ use crate::core::id::{Alphabet, MAX_PRIVATE_ID};
 use crate::core::relay::Latching;
 use crate::label::Label;
 
-/// One setting.
+/// One key of the configuration.
 #[derive(Debug)]
 pub struct Key {
-    /// The name, in the file, in the environment and behind `--set`.
+    /// The name, in the file, in the environment and after `--set`.
     pub name: &'static str,
-    /// The value if nobody sets it.
+    /// The value if the key is not set.
     pub default: &'static str,
     /// What it means, in a sentence or two.
     pub help: &'static str,
@@ -30,9 +30,9 @@ pub struct Key {
 /// When a new value of a key takes effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TakesEffect {
-    /// With the next reload.
+    /// With a reload.
     AtOnce,
-    /// With the next start of the server.
+    /// At the next start of the server.
     AtRestart,
 }
 
@@ -80,11 +80,11 @@ macro_rules! keys {
 /// The 64 characters that the existing server draws ids from.
 const ID_CHARACTERS: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-";
 
-/// How many players a server may be set to take at most.
+/// The largest value of `NORAY_MAX_CONNECTIONS`.
 pub const MAX_CONNECTIONS: usize = 100_000;
 
 keys! {
-    /// Everything that can be set.
+    /// The configuration: a value for each key.
     pub struct Config {
         /// IP address to listen on for players (TCP). `::` serves IPv6 and IPv4.
         #[key("NORAY_SOCKET_HOST", default = "0.0.0.0", read = ip, takes_effect = AtRestart)]
@@ -102,11 +102,11 @@ keys! {
         #[key("NORAY_UDP_REGISTRAR_PORT", default = "8809", read = port, takes_effect = AtRestart)]
         pub registrar_port: u16,
 
-        /// UDP ports for relays, two a relayed pair: `2048`, `2048-2051` or `2048+3`, joined by commas.
+        /// UDP ports for relays, two for each relayed pair: `2048`, `2048-2051` or `2048+3`, joined by commas.
         #[key("NORAY_UDP_RELAY_PORTS", default = "49152-51200", read = PortList::from_str, takes_effect = AtRestart)]
         pub relay_ports: PortList,
 
-        /// IP address for metrics and health. Not for the world: anybody who reaches it can read it.
+        /// IP address for metrics and health. Do not open it to the internet: anybody who reaches it can read it.
         #[key("NORAY_HTTP_HOST", default = "127.0.0.1", read = ip, takes_effect = AtRestart)]
         pub http_host: IpAddr,
 
@@ -118,15 +118,15 @@ keys! {
         #[key("NORAY_MAX_CONNECTIONS", default = "4096", read = count::<MAX_CONNECTIONS>, takes_effect = AtOnce)]
         pub max_connections: usize,
 
-        /// How many of them from one IP address; many players share the one of their carrier.
+        /// How many of them may come from one IP address. Many players share the address of their carrier.
         #[key("NORAY_MAX_CONNECTIONS_PER_IP", default = "1024", read = count::<100_000>, takes_effect = AtOnce)]
         pub max_connections_per_ip: usize,
 
-        /// After how long without a relayed datagram a relay is freed.
+        /// A relay is freed after so much time without a relayed datagram.
         #[key("NORAY_UDP_RELAY_TIMEOUT", default = "30s", read = time_span, takes_effect = AtOnce)]
         pub relay_timeout: TimeSpan,
 
-        /// How often relays are looked through for such ones.
+        /// How often the server looks for such relays.
         #[key("NORAY_UDP_RELAY_CLEANUP_INTERVAL", default = "30s", read = time_span, takes_effect = AtOnce)]
         pub relay_cleanup_interval: TimeSpan,
 
@@ -138,7 +138,7 @@ keys! {
         #[key("NORAY_UDP_RELAY_MAX_GLOBAL_TRAFFIC", default = "1gb", read = size, takes_effect = AtOnce)]
         pub relay_max_global_traffic: ByteSize,
 
-        /// How long a burst above these rates may last.
+        /// How long a burst above these two rates may last.
         #[key("NORAY_UDP_RELAY_TRAFFIC_INTERVAL", default = "100ms", read = time_span, takes_effect = AtOnce)]
         pub relay_traffic_interval: TimeSpan,
 
@@ -155,12 +155,12 @@ keys! {
         #[key("NORAY_UDP_RELAY_LATCHING", default = "same-ip", read = choice, takes_effect = AtOnce)]
         pub relay_latching: Latching,
 
-        /// How many relays players of one IP address (IPv6: /64) may have asked for once three quarters of the ports
-        /// are in use.
+        /// When three quarters of the ports are in use: how many relays players of one IP address (IPv6: /64) may have
+        /// asked for.
         #[key("NORAY_UDP_RELAY_MAX_PER_IP", default = "64", read = count::<65_536>, takes_effect = AtOnce)]
         pub relay_max_per_ip: usize,
 
-        /// Length of the OpenIDs, the join codes. 21 never collide; 5 are easy to type.
+        /// Length of the OpenIDs, the join codes. 21 characters never collide; 5 are easy to type.
         #[key("NORAY_OID_LENGTH", default = "21", read = count::<256>, takes_effect = AtOnce)]
         pub oid_length: usize,
 
@@ -168,15 +168,15 @@ keys! {
         #[key("NORAY_OID_CHARSET", default = ID_CHARACTERS, read = FromStr::from_str, takes_effect = AtOnce)]
         pub oid_charset: Alphabet,
 
-        /// `true` makes OpenIDs of words, such as FalconTimberYolk.
+        /// With `true`, OpenIDs are made of words, such as FalconTimberYolk.
         #[key("NORAY_ENABLE_WORDS_OID", default = "false", read = boolean, takes_effect = AtOnce)]
         pub enable_words_oid: bool,
 
-        /// How many words.
+        /// How many words such an OpenID has.
         #[key("NORAY_WORDS_OID_LENGTH", default = "3", read = count::<16>, takes_effect = AtOnce)]
         pub words_oid_length: usize,
 
-        /// Stands in front of every OpenID and so names this server, for those who run several.
+        /// The beginning of every OpenID. It names this server, if you run several.
         #[key("NORAY_OID_PREFIX", default = "", read = prefix, takes_effect = AtOnce)]
         pub oid_prefix: String,
 
@@ -192,7 +192,7 @@ keys! {
         #[key("NORAY_DRAIN_TIMEOUT", default = "30s", read = time_span, takes_effect = AtOnce)]
         pub drain_timeout: TimeSpan,
 
-        /// `silent`, `fatal`, `error`, `warn`, `info`, `debug` or `trace`.
+        /// Which lines the log has: `silent`, `fatal`, `error`, `warn`, `info`, `debug` or `trace`.
         #[key("NORAY_LOGLEVEL", default = "info", read = choice, takes_effect = AtOnce)]
         pub log_level: LogLevel,
     }

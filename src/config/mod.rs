@@ -1,4 +1,4 @@
-//! The configuration: text becomes a checked [`Config`], or a list of every mistake with its place.
+//! The configuration: it turns text into a checked [`Config`], or into a list of all mistakes with their places.
 //!
 //! ```text
 //! file --> file.rs: lines --+
@@ -6,14 +6,14 @@
 //! --set --------------------+
 //! ```
 //!
-//! [`KEYS`] is the one table of keys; a new key is a new field there, and a line in the README and in the example file.
-//! The shell hands the texts in: nothing here reads a file or the environment.
+//! [`KEYS`] is the table of all keys. A new key is a new field there, and a line in the README and in the example
+//! file. This room reads no file and no environment: it gets the texts as arguments.
 
+mod changes;
 mod effective;
 mod file;
 mod keys;
 mod origin;
-mod reload;
 pub mod units;
 
 use std::net::SocketAddr;
@@ -26,20 +26,20 @@ use crate::core::relay::RelaySettings;
 use crate::label::labels;
 use crate::limits::relay::RelayLimits;
 
+pub use changes::{Change, ConfigChanges};
 pub use effective::{Effective, Sources};
 pub use keys::{Config, KEYS, Key, MAX_CONNECTIONS, TakesEffect};
 pub use origin::{Mistake, Origin};
-pub use reload::{Change, Reload};
 
 /// The fewest random bits that a PrivateID may have. Fewer could be guessed over the network.
 const MIN_PRIVATE_ID_BITS: f64 = 64.0;
 
 labels! {
-    /// Which log lines are written: those of this level and of the more serious ones.
+    /// The log level: lines of this level and of the more serious ones are written.
     pub enum LogLevel {
         /// No lines.
         Silent = "silent",
-        /// The same as [`Self::Error`]; the existing server has both.
+        /// The same as [`Self::Error`]. The existing server has both.
         Fatal = "fatal",
         /// What ends the server.
         Error = "error",
@@ -55,22 +55,22 @@ labels! {
 }
 
 impl Config {
-    /// Where players connect.
+    /// The address at which players connect.
     pub fn socket_address(&self) -> SocketAddr {
         SocketAddr::new(self.socket_host, self.socket_port)
     }
 
-    /// Where metrics and health are served.
+    /// The address at which metrics and health are served.
     pub fn http_address(&self) -> SocketAddr {
         SocketAddr::new(self.http_host, self.http_port)
     }
 
-    /// Where players register their external address.
+    /// The address at which players register their external address.
     pub fn registrar_address(&self) -> SocketAddr {
         SocketAddr::new(self.udp_host, self.registrar_port)
     }
 
-    /// What the core is told.
+    /// The settings of the core.
     pub fn settings(&self) -> Settings {
         Settings {
             id_scheme: self.id_scheme(),
@@ -80,7 +80,7 @@ impl Config {
         }
     }
 
-    /// What of the relays can be set.
+    /// The settings of the relays.
     pub fn relay_settings(&self) -> RelaySettings {
         let limits = RelayLimits {
             pair_rate: self.relay_max_individual_traffic.0,
@@ -94,7 +94,7 @@ impl Config {
         RelaySettings { limits, latching: self.relay_latching }
     }
 
-    /// How players' ids are drawn.
+    /// How the ids of new players look.
     pub fn id_scheme(&self) -> IdScheme {
         let prefix = self.oid_prefix.clone();
         let open = if self.enable_words_oid {
@@ -109,7 +109,8 @@ impl Config {
         }
     }
 
-    /// Values that do not go together: the keys, first the one that the mistake names, and what is wrong.
+    /// Values that contradict each other. Each item has the two keys and what is wrong. The mistake names the first
+    /// key.
     fn contradictions(&self) -> Vec<([&'static str; 2], String)> {
         let mut found = Vec::new();
         if self.relay_ports.contains(self.registrar_port) {

@@ -1,11 +1,11 @@
-//! Where a value was set, and what is wrong with it there.
+//! The origin of a configuration value, and mistakes with their place.
 
 use std::fmt::{self, Write};
 
-/// Where a value comes from. Later variants win over earlier ones.
+/// Where a value was set. Later variants win over earlier ones.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum Origin {
-    /// Nobody set it.
+    /// It was not set.
     #[default]
     Default,
     /// A line of the configuration file.
@@ -32,14 +32,14 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One thing that is wrong: `place: KEY: what`.
+/// A mistake in the configuration, shown as `place: KEY: what`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
-    /// The place.
+    /// Where it is.
     pub origin: Origin,
     /// The key, or the text that was found in its place.
     pub key: String,
-    /// What is wrong, and what would be right.
+    /// What is wrong, and where useful what would be right.
     pub what: String,
 }
 

@@ -19,7 +19,7 @@ fn mistakes(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn nothing_set_is_the_defaults() {
+fn without_sources_all_values_are_defaults() {
     let effective = Effective::read(&Sources::default()).unwrap();
     assert_eq!(effective.config, Config::default());
     assert_eq!(effective.set_values(), 0);
@@ -83,7 +83,7 @@ fn the_command_line_wins_over_the_environment_over_the_file() {
 }
 
 #[test]
-fn what_is_shown_reads_back() {
+fn a_shown_configuration_reads_back() {
     let text = "NORAY_OID_CHARSET='\"#abc'\nNORAY_UDP_RELAY_LATCHING=ANY\nNORAY_UDP_HOST=[::]\nNORAY_LOGLEVEL=fatal";
     let effective = Effective::read(&from_file(text)).unwrap();
     assert_eq!(read(&effective.to_string()), effective.config);
@@ -142,7 +142,7 @@ fn values_that_contradict_each_other_are_mistakes() {
 }
 
 #[test]
-fn contradictions_are_found_beside_other_mistakes() {
+fn contradictions_are_found_next_to_other_mistakes() {
     let found =
         mistakes("NORAY_UDP_RELAY_PORTS=8000-9000\nNORAY_SOCKET_PORT=x\nNORAY_HTTP_PORT=8890");
     assert_eq!(found.len(), 2, "{found:?}");
@@ -151,7 +151,7 @@ fn contradictions_are_found_beside_other_mistakes() {
 }
 
 #[test]
-fn an_empty_value_on_the_command_line_brings_the_default_back() {
+fn an_empty_value_on_the_command_line_sets_the_default() {
     let sources = Sources {
         command_line: vec!["NORAY_OID_PREFIX=".to_owned()],
         ..from_file("NORAY_OID_PREFIX=eu-\nMOTD='many\nOTHER=\"a\" b")

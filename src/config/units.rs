@@ -1,6 +1,5 @@
-//! Sizes, durations and port lists: read from text as people write them, and written in the same form.
-//!
-//! What is written reads back as the same value.
+//! Sizes, durations and port lists, as people write them. A value that was written as text reads back as the same
+//! value.
 
 use std::fmt;
 use std::str::FromStr;
@@ -59,7 +58,7 @@ const TIME_UNITS: [(&str, u128); 10] = [
     ("us", 1),
 ];
 
-/// The longest span that a key takes. Timestamps cannot overflow by it.
+/// The longest span that a key takes. It is so short that a timestamp cannot overflow.
 const LONGEST: u128 = 100 * 365 * DAY;
 
 impl FromStr for TimeSpan {
@@ -151,7 +150,7 @@ fn parse_port(text: &str) -> Result<u16, String> {
         .ok_or_else(|| format!("`{}` is not a port, ports are 1 to 65535", text.trim()))
 }
 
-/// A number that is written in decimal digits only. (`u16::from_str` would take a sign too.)
+/// Parses a number of decimal digits only. (`u16::from_str` would take a sign too.)
 pub fn parse_digits<T: FromStr>(text: &str) -> Option<T> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
@@ -190,7 +189,7 @@ fn lookup(units: &[(&str, u128)], name: &str) -> Option<u128> {
     units.iter().find(|(unit, _)| *unit == name).map(|(_, factor)| *factor)
 }
 
-/// `digits` (with an optional fraction) times `factor`, rounded to nearest; `None` for anything else.
+/// `digits`, which may have a fraction, times `factor`, rounded to the nearest number. `None` for other text.
 fn scale(digits: &str, factor: u128) -> Option<u128> {
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
     if fraction.len() > 15 {
@@ -240,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_size_is_named() {
+    fn an_error_names_what_is_no_size() {
         for text in [
             "",
             "kb",
@@ -300,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_reads_back_the_same() {
+    fn a_written_value_reads_back_the_same() {
         let mut random = fastrand::Rng::with_seed(7);
         for _ in 0..2000 {
             let size = ByteSize(random.u64(..) >> random.u32(..64));

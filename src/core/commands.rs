@@ -1,29 +1,29 @@
-//! What a command of a player leads to.
+//! The rules for players' commands: what each command does and which errors it can have.
 
 use crate::core::Core;
 use crate::core::effect::{Effect, Effects};
 use crate::core::id::{ConnectionId, OpenId, Random};
-use crate::core::players::{Connection, IdsExhausted, NotFound, Player};
+use crate::core::players::{ConnectionInfo, IdsExhausted, NotFound, Player};
 use crate::core::protocol::{Command, CommandKind, ErrorCode, Reply};
-use crate::core::relay::{Introduction, NoRelay, Party};
+use crate::core::relay::{NoRelay, PairPorts, Party};
 use crate::label::Label;
 use crate::limits::bounds::Bound;
 use crate::time::Timestamp;
 
-/// Why a command failed, and which bound it met.
-pub(super) struct Failure {
+/// Why a command failed, and which bound it reached, if any.
+pub(super) struct CommandFailure {
     error: ErrorCode,
     bound: Option<Bound>,
 }
 
-impl From<ErrorCode> for Failure {
+impl From<ErrorCode> for CommandFailure {
     fn from(error: ErrorCode) -> Self {
         Self { error, bound: None }
     }
 }
 
-impl Failure {
-    /// The command would have gone beyond that bound.
+impl CommandFailure {
+    /// The command failed because of `bound`.
     pub(super) fn at(bound: Bound, error: ErrorCode) -> Self {
         Self { error, bound: Some(bound) }
     }
@@ -33,10 +33,10 @@ impl Failure {
 pub(super) fn tell_failure(
     connection: ConnectionId,
     kind: CommandKind,
-    failure: Failure,
+    failure: CommandFailure,
     effects: &mut Effects,
 ) {
-    let Failure { error, bound } = failure;
+    let CommandFailure { error, bound } = failure;
     effects.extend(bound.map(Effect::BoundReached));
     tell_error(connection, kind, error.label(), Reply::Failed(kind, error), effects);
 }
@@ -52,8 +52,8 @@ fn tell_error(
     effects.push_back(Effect::Tell(connection, reply));
 }
 
-/// The two players of an introduction, and where they are told of it.
-struct Ends {
+/// The two players of an introduction, with what is needed to tell them and to log it. In pairs, the asker is first.
+struct Introduction {
     asker: Party,
     host: Party,
     connections: [ConnectionId; 2],
@@ -61,7 +61,7 @@ struct Ends {
 }
 
 impl Core {
-    /// Carries out a command. Nothing happens if its connection has ended.
+    /// Carries out a command. Does nothing if its connection has ended.
     pub(super) fn handle_command(
         &mut self,
         from: ConnectionId,
@@ -100,10 +100,10 @@ impl Core {
     fn register(
         &mut self,
         from: ConnectionId,
-        connection: Connection,
+        connection: ConnectionInfo,
         random: &mut impl Random,
         effects: &mut Effects,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CommandFailure> {
         let is_known = connection.player.is_some();
         if self.is_draining() && !is_known {
             return Err(ErrorCode::Draining.into());
@@ -111,7 +111,7 @@ impl Core {
         let player = self
             .players
             .register(from, random)
-            .map_err(|IdsExhausted| Failure::from(ErrorCode::IdsExhausted))?;
+            .map_err(|IdsExhausted| CommandFailure::from(ErrorCode::IdsExhausted))?;
         let ids = Reply::SetIds(player.open_id.clone(), player.private_id.clone());
         if !is_known {
             effects.push_back(Effect::PlayerRegistered(from, player.open_id.clone()));
@@ -126,17 +126,17 @@ impl Core {
         host: Option<&OpenId>,
         now: Timestamp,
         effects: &mut Effects,
-    ) -> Result<(), Failure> {
-        let Ends { asker, host, connections: [to_asker, to_host], .. } =
-            self.ends(from, host, now)?;
+    ) -> Result<(), CommandFailure> {
+        let Introduction { asker, host, connections: [to_asker, to_host], .. } =
+            self.introduction(from, host, now)?;
         if asker.address.is_ipv4() != host.address.is_ipv4() {
             return Err(ErrorCode::NoCommonFamily.into());
         }
-        let rate_limited = |bound| Failure::at(bound, ErrorCode::RateLimited);
+        let rate_limited = |bound| CommandFailure::at(bound, ErrorCode::RateLimited);
         let network = asker.network();
         self.players.check_introduction(host.player, network, now).map_err(rate_limited)?;
         if self.relays.must_be_confirmed() && !asker.is_confirmed() {
-            self.players.connect_unconfirmed(network, now).map_err(rate_limited)?;
+            self.players.count_unconfirmed_connect(network, now).map_err(rate_limited)?;
         }
         self.players.record_introduction(host.player, network, now);
         effects.push_back(Effect::Tell(to_asker, Reply::Connect(host.address)));
@@ -150,19 +150,19 @@ impl Core {
         host: Option<&OpenId>,
         now: Timestamp,
         effects: &mut Effects,
-    ) -> Result<(), Failure> {
-        let Ends { asker, host, connections: [to_asker, to_host], open_ids } =
-            self.ends(from, host, now)?;
+    ) -> Result<(), CommandFailure> {
+        let Introduction { asker, host, connections: [to_asker, to_host], open_ids } =
+            self.introduction(from, host, now)?;
         self.players
             .check_introduction(host.player, asker.network(), now)
-            .map_err(|bound| Failure::at(bound, ErrorCode::RateLimited))?;
+            .map_err(|bound| CommandFailure::at(bound, ErrorCode::RateLimited))?;
         let result = self.relays.introduce(asker, host, now, &mut self.closed);
         self.tell_closed_pairs(effects);
-        let Introduction { asker: asker_port, host: host_port, is_new } =
+        let PairPorts { asker: asker_port, host: host_port, is_new } =
             result.map_err(|no_relay| match no_relay {
-                NoRelay::Exhausted => Failure::at(Bound::Relays, ErrorCode::RelaysExhausted),
+                NoRelay::Exhausted => CommandFailure::at(Bound::Relays, ErrorCode::RelaysExhausted),
                 NoRelay::NetworkHasItsShare => {
-                    Failure::at(Bound::RelaysPerIp, ErrorCode::RelaysExhausted)
+                    CommandFailure::at(Bound::RelaysPerIp, ErrorCode::RelaysExhausted)
                 }
                 NoRelay::Unconfirmed => ErrorCode::Unconfirmed.into(),
             })?;
@@ -176,13 +176,14 @@ impl Core {
         Ok(())
     }
 
-    /// The player on `from` and the host that it names, each with its registered address.
-    fn ends(
+    /// Finds the asker, who is on the connection `from`, and the host that it names. Both must have a registered
+    /// address.
+    fn introduction(
         &mut self,
         from: ConnectionId,
         host: Option<&OpenId>,
         now: Timestamp,
-    ) -> Result<Ends, Failure> {
+    ) -> Result<Introduction, CommandFailure> {
         if self.is_draining() {
             return Err(ErrorCode::Draining.into());
         }
@@ -193,12 +194,14 @@ impl Core {
         let network = asker.connected_from.into();
         let host: &Player = self.players.find(host, network, now).map_err(|error| match error {
             NotFound::Unknown => ErrorCode::UnknownOid.into(),
-            NotFound::TooManyGuesses => Failure::at(Bound::WrongOpenIds, ErrorCode::RateLimited),
+            NotFound::TooManyGuesses => {
+                CommandFailure::at(Bound::WrongOpenIds, ErrorCode::RateLimited)
+            }
         })?;
         if host.id == asker_id {
             return Err(ErrorCode::OwnOid.into());
         }
-        Ok(Ends {
+        Ok(Introduction {
             asker: asker_party.ok_or(ErrorCode::NoAddress)?,
             host: host.as_party().ok_or(ErrorCode::HostNoAddress)?,
             connections: [from, host.connection],

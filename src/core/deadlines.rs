@@ -1,8 +1,8 @@
-//! A small table of what is due when.
+//! A small table of deadlines, one for each task.
 
 use crate::time::Timestamp;
 
-/// The next time of each of up to `N` tasks.
+/// The next deadline of each of up to `N` tasks.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadlines<Task, const N: usize> {
     entries: [Option<(Task, Timestamp)>; N],
@@ -15,7 +15,7 @@ impl<Task, const N: usize> Default for Deadlines<Task, N> {
 }
 
 impl<Task: Copy + PartialEq, const N: usize> Deadlines<Task, N> {
-    /// The task is due at that time, and at no other.
+    /// Sets the task's deadline. An earlier setting is forgotten.
     ///
     /// # Panics
     /// If there are more than `N` tasks.
@@ -25,29 +25,29 @@ impl<Task: Copy + PartialEq, const N: usize> Deadlines<Task, N> {
         *free.expect("there is an entry for each task") = Some((task, at));
     }
 
-    /// The task is due at that time, if it was not due earlier.
+    /// Sets the task's deadline, unless it has an earlier one.
     pub fn set_earlier(&mut self, task: Task, at: Timestamp) {
         self.set(task, self.of(task).map_or(at, |known| at.min(known)));
     }
 
-    /// When the task is due, if it is to be.
+    /// The task's deadline, if it has one.
     pub fn of(&self, task: Task) -> Option<Timestamp> {
         self.entries.iter().flatten().find(|(known, _)| *known == task).map(|(_, at)| *at)
     }
 
-    /// The task is not due any more.
+    /// Removes the task's deadline.
     pub fn clear(&mut self, task: Task) {
         for entry in &mut self.entries {
             entry.take_if(|(known, _)| *known == task);
         }
     }
 
-    /// When something is due, if anything will be.
+    /// The earliest deadline, if there is any.
     pub fn next(&self) -> Option<Timestamp> {
         self.entries.iter().flatten().map(|(_, at)| *at).min()
     }
 
-    /// A task that is due, which is not due again until it is set.
+    /// Returns a task that is due, and removes its deadline.
     pub fn take_due(&mut self, now: Timestamp) -> Option<Task> {
         let entries = self.entries.iter_mut();
         let due = entries.filter_map(|entry| entry.take_if(|(_, at)| *at <= now)).next();
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_can_be_brought_forward_and_called_off() {
+    fn a_deadline_can_be_moved_earlier_and_removed() {
         let mut deadlines = Deadlines::<char, 2>::default();
         deadlines.set_earlier('a', at(5));
         deadlines.set_earlier('a', at(9));

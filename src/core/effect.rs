@@ -1,4 +1,4 @@
-//! What the core tells the shell to do, to count and to log.
+//! Effects: what the core tells the shell to do, to count and to log.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -11,42 +11,42 @@ use crate::core::relay::{ClosedPair, RelayLimit, RelayPort};
 use crate::limits::bounds::Bound;
 use crate::limits::connection_policy::DisconnectReason;
 
-/// Effects in the order in which they are to be carried out.
+/// Effects, in the order in which the shell must carry them out.
 pub type Effects = VecDeque<Effect>;
 
-/// One thing that came of an input.
+/// One thing that the shell must do, count or log.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Write this to a player's connection.
     Tell(ConnectionId, Reply),
     /// End a connection.
-    Close(ConnectionId, Closing),
-    /// Send this from the registrar's socket.
+    Close(ConnectionId, CloseMode),
+    /// Send a datagram from the registrar's socket.
     Answer {
-        /// Where to.
+        /// The receiver.
         to: SocketAddr,
         /// The datagram's payload.
         answer: &'static [u8],
     },
     /// The player on this connection has ids now.
     PlayerRegistered(ConnectionId, OpenId),
-    /// A registered player is gone.
+    /// A registered player's connection has ended.
     PlayerLeft(OpenId),
-    /// A datagram came to the registrar.
+    /// A datagram arrived at the registrar.
     AddressRegistration {
         /// Where it came from.
         source: SocketAddr,
-        /// What it did.
+        /// What it changed.
         registration: AddressRegistration,
     },
-    /// Two players can be relayed now.
+    /// A pair was opened: two players can be relayed now.
     PairOpened {
-        /// The asker's and the host's.
+        /// The asker's port and the host's port.
         ports: [RelayPort; 2],
         /// The asker and the host.
         players: [OpenId; 2],
     },
-    /// A pair is over; its ports are free.
+    /// A pair was closed; its ports are free.
     PairClosed(ClosedPair),
     /// A command was answered with an error.
     CommandFailed {
@@ -57,9 +57,9 @@ pub enum Effect {
         /// The error's token on the wire.
         code: &'static str,
     },
-    /// Something was refused because of this bound.
+    /// Something was refused because this bound was reached.
     BoundReached(Bound),
-    /// A connection is closed because of what the player did.
+    /// The core closes a connection for that reason.
     Disconnect(ConnectionId, DisconnectReason),
     /// A player was told that a relay has reached a limit.
     RelayLimitReached {
@@ -70,31 +70,31 @@ pub enum Effect {
         /// The player.
         open_id: OpenId,
     },
-    /// A datagram came from another IP than that of the partner, who was not heard at that port yet.
+    /// A datagram came from an IP that is not the partner's, and the partner has not been heard at that port yet.
     PartnerElsewhere {
         /// The port where it arrived.
         at: RelayPort,
         /// Where it came from.
         source: IpAddr,
-        /// Where the partner registered from.
-        awaited: IpAddr,
+        /// The IP that the partner registered.
+        registered: IpAddr,
     },
-    /// The server begins nothing new and waits for its relays to go quiet.
+    /// A drain has started: the server starts nothing new and waits until its relays are quiet.
     DrainStarted {
-        /// How many there are.
+        /// How many pairs there are.
         pairs: usize,
-        /// How long it waits at most.
+        /// How long the server waits at most.
         timeout: Duration,
     },
     /// The server may end.
     DrainEnded,
 }
 
-/// How a connection is to end.
+/// How a connection is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Closing {
-    /// In both directions; what was sent and not read is lost.
+pub enum CloseMode {
+    /// Both directions at once. Replies that the player has not received may be lost.
     AtOnce,
-    /// In the direction to the player, behind what was sent.
+    /// Only the direction to the player, after all replies.
     AfterReplies,
 }

@@ -7,18 +7,18 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// One TCP connection of a player. Never used again within a process.
+/// The id of a player's TCP connection. A process uses each id only once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ConnectionId(pub u64);
 
-/// One registered player, whatever its connection. Never used again within a server's life.
+/// The id of a registered player, apart from its connection. Each id is used only once, also after a restore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PlayerId(pub u64);
 
 impl PlayerId {
-    /// Before all others, in order.
+    /// The smallest id.
     pub const MIN: Self = Self(u64::MIN);
-    /// After all others, in order.
+    /// The largest id.
     pub const MAX: Self = Self(u64::MAX);
 }
 
@@ -27,7 +27,7 @@ impl PlayerId {
 pub struct OpenId(Arc<str>);
 
 impl OpenId {
-    /// Takes what a player gave as an OpenID; whether anyone has it is the registry's to say.
+    /// Takes any text as an OpenID. It need not be in use.
     pub fn new(text: &str) -> Self {
         Self(text.into())
     }
@@ -47,15 +47,15 @@ impl fmt::Display for OpenId {
 /// The longest PrivateID that can be configured, in bytes.
 pub const MAX_PRIVATE_ID: usize = 1024;
 
-/// A player's secret: who sends it to the registrar sets that player's external address.
+/// A player's secret. A datagram with it at the registrar sets that player's external address.
 ///
-/// Invariant: it is never logged; `Debug` hides it, and there is no `Display`. Serialized it is readable: only a
-/// snapshot does that, which goes to no disk.
+/// Invariant: it is never logged. `Debug` hides it, and there is no `Display`. Only a snapshot holds it as readable
+/// text, and no snapshot is written to a disk.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PrivateId(Arc<str>);
 
 impl PrivateId {
-    /// Takes what a player gave as a PrivateID.
+    /// Takes any text as a PrivateID. It need not be in use.
     pub fn new(text: &str) -> Self {
         Self(text.into())
     }
@@ -78,12 +78,12 @@ impl std::borrow::Borrow<str> for PrivateId {
     }
 }
 
-/// A source of random bytes; the server's is the kernel's.
+/// A source of random bytes. The server uses the kernel's.
 pub trait Random {
-    /// Fills `bytes` with unpredictable ones.
+    /// Fills `bytes` with random bytes.
     fn fill(&mut self, bytes: &mut [u8]);
 
-    /// A number below `bound`, each with the same probability (by rejection).
+    /// A random number below `bound`. All numbers have the same probability (rejection sampling).
     ///
     /// # Panics
     /// If `bound` is 0.
@@ -100,11 +100,10 @@ pub trait Random {
         }
     }
 
-    /// Puts `items` into random order, each order with the same probability.
+    /// Puts `items` into a random order. All orders have the same probability.
     fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
-            let bound =
-                u32::try_from(last + 1).expect("a slice of less than four thousand million");
+            let bound = u32::try_from(last + 1).expect("a slice has fewer than 2^32 items");
             items.swap(last, self.below(bound) as usize);
         }
     }
@@ -117,7 +116,7 @@ pub struct Alphabet(Vec<u8>);
 impl FromStr for Alphabet {
     type Err = String;
 
-    /// Ranges such as `A-Z` are not special: every character stands for itself, a repeated one counts once.
+    /// Every character stands for itself: `A-Z` is no range. A repeated character counts once.
     fn from_str(text: &str) -> Result<Self, String> {
         if let Some(bad) = text.chars().find(|c| !c.is_ascii_graphic()) {
             return Err(format!(
@@ -140,7 +139,7 @@ impl fmt::Display for Alphabet {
 }
 
 impl Alphabet {
-    /// A string of `length` characters, each position independent and uniform.
+    /// A random string of `length` characters. All strings have the same probability.
     pub fn sample(&self, length: usize, random: &mut impl Random) -> String {
         let count = u32::try_from(self.0.len()).expect("an alphabet has at most 94 characters");
         let mut pick = || char::from(self.0[random.below(count) as usize]);
@@ -175,7 +174,7 @@ impl OpenIdScheme {
         Self { prefix, shape: Shape::Words { list: WORDS.lines().collect(), count } }
     }
 
-    /// One OpenID. Whether it is in use already is the registry's to check.
+    /// A random OpenID. The caller checks whether it is in use.
     pub fn sample(&self, random: &mut impl Random) -> OpenId {
         let mut text = self.prefix.clone();
         match &self.shape {
@@ -244,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn below_reaches_the_ends_and_stays_inside() {
+    fn below_gives_every_number_below_its_bound() {
         let mut random = seeded();
         for bound in [1, 2, 3, 64, 65, 500] {
             let drawn: BTreeSet<u32> = (0..20_000).map(|_| random.below(bound)).collect();
@@ -276,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn word_ids_are_capitalised_words_with_the_prefix_in_front() {
+    fn an_id_of_words_is_the_prefix_and_capitalised_words() {
         let id = OpenIdScheme::words("eu-".to_owned(), 3).sample(&mut seeded());
         let words = id.as_str().strip_prefix("eu-").unwrap();
         assert_eq!(words.bytes().filter(u8::is_ascii_uppercase).count(), 3, "{words}");
@@ -287,7 +286,7 @@ mod tests {
     fn the_word_list_is_clean() {
         let words: Vec<&str> = WORDS.lines().collect();
         assert_eq!(words.len(), 7772);
-        assert!(words.is_sorted_by(|a, b| a < b), "sorted, so each word is there once");
+        assert!(words.is_sorted_by(|a, b| a < b), "the words are sorted and different");
         assert!(
             words
                 .iter()
@@ -296,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_private_id_hides_itself() {
+    fn debug_hides_a_private_id() {
         assert_eq!(format!("{:?}", PrivateId::new("sesame")), "PrivateId(hidden)");
     }
 }

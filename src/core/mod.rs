@@ -1,31 +1,32 @@
-//! All rules of the server as one value, the [`Core`]: who is registered, which pairs exist, what each may do.
+//! The rules of the server as one value, the [`Core`]: who is registered, which pairs exist, what each player may do.
 //!
-//! It knows no socket, no thread, no clock and no environment. The shell turns system calls into [`Input`]s and the
-//! [`Effect`]s that come of them into system calls, counters and log lines:
+//! It uses no socket, no thread, no clock and no environment. The shell turns what happens into [`Input`]s. The core
+//! answers with [`Effect`]s, and the shell turns those into system calls, counters and log lines:
 //!
 //! ```text
-//!                   handle(Input, random, now, effects)        everything but datagrams at relays
+//!                   handle(Input, random, now, effects)        everything except datagrams at relay ports
 //! shell ---------->                                     Core
 //!                   handle_datagram(port, source, ..)          the hot path: Forward { via, to } or Drop(reason)
 //!       <----------
 //!                   Effect, Effect, ..
 //! ```
 //!
-//! - Invariant: the same inputs with the same random bytes and times lead to the same effects, in the same order. No order
-//!   of a hash map decides anything.
+//! - Invariant: the same inputs with the same random bytes and times lead to the same effects, in the same order. No
+//!   order of a hash map decides anything.
 //! - Invariant: [`Core::restore`] of [`Core::snapshot`] goes on as the original would.
 //!
 //! | module | question it answers |
 //! |---|---|
-//! | [`effect`] | what the shell is told to do |
-//! | [`commands`] | what a line of a player leads to |
-//! | [`players`] | who is connected and registered, by connection, OpenID or PrivateID |
+//! | [`effect`] | what the core tells the shell to do |
+//! | [`commands`] | what a player's command leads to |
+//! | [`players`] | who is connected and registered |
 //! | [`registrar`] | what a datagram at the registrar does |
-//! | [`relay`] | who has which ports, and what becomes of a datagram at one of them |
-//! | [`protocol`] | lines to commands, replies to lines |
+//! | [`relay`] | which ports a pair has, and what happens to a datagram at one of them |
+//! | [`protocol`] | how lines become commands, and replies become lines |
 //! | [`id`] | what ids look like, and how random bytes become one |
-//! | [`deadlines`], [`drain`] | what is due when; when a server that is to end may do so |
-//! | [`snapshot`] | all of it, for another process to go on with |
+//! | [`deadlines`] | which task is due when |
+//! | [`drain`] | when a draining server may end |
+//! | [`snapshot`] | the whole core as data, so that another process can go on |
 
 pub mod commands;
 pub mod deadlines;
@@ -46,85 +47,85 @@ use crate::limits::connection_policy::DisconnectReason;
 use crate::time::Timestamp;
 use deadlines::Deadlines;
 use drain::Drain;
-use effect::{Closing, Effect, Effects};
+use effect::{CloseMode, Effect, Effects};
 use id::{ConnectionId, IdScheme, Random};
 use players::{AddressRegistration, Players};
 use protocol::{Command, CommandKind, ErrorCode, Reply};
 use registrar::{Registrar, Response};
 use relay::{Action, ClosedPair, DropReason, OwnAddresses, RelayPort, RelaySettings, RelayTable};
 
-/// What can be set. All of it can change while the server runs.
+/// The core's settings. All of them can change while the server runs.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// How the ids of new players look.
     pub id_scheme: IdScheme,
     /// What relays may carry, and who may send there.
     pub relay: RelaySettings,
-    /// How often pairs that are over are looked for.
+    /// How often the core looks for pairs to close.
     pub sweep_interval: Duration,
-    /// How long live pairs may go on once the server is to end.
+    /// How long live pairs may go on after a drain starts.
     pub drain_timeout: Duration,
 }
 
-/// Something that happened.
+/// Something that happened, or that the server must do.
 #[derive(Debug)]
 pub enum Input<'a> {
-    /// A player's connection was accepted; it comes from that IP.
+    /// A player's connection from that IP was accepted.
     Connected(ConnectionId, IpAddr),
-    /// No thread could be had for a connection that was accepted.
+    /// A connection was accepted, but the system gave no thread for it.
     NoThread(ConnectionId),
     /// A player sent a line.
     Command(ConnectionId, &'a Command),
-    /// A player sent a command that its rate limit does not allow.
-    CommandTooSoon(ConnectionId, CommandKind),
-    /// A connection is to be closed for that reason.
+    /// A player sent a command that is over its rate limit.
+    RateLimitedCommand(ConnectionId, CommandKind),
+    /// Close a connection, for that reason.
     Disconnect(ConnectionId, DisconnectReason),
     /// A connection has ended.
     Disconnected(ConnectionId),
     /// A datagram arrived at the registrar.
-    Registration {
+    RegistrarDatagram {
         /// Where it came from.
         source: SocketAddr,
-        /// What it says.
+        /// The datagram's content.
         payload: &'a [u8],
     },
-    /// The server's own addresses are these now.
+    /// The server's own addresses have changed to these.
     OwnAddresses(OwnAddresses),
-    /// Other settings are in force.
+    /// Use other settings from now on.
     Reload(Settings),
-    /// The server is to end once its relays are quiet.
+    /// Start nothing new, and end when the relays are quiet.
     Drain,
     /// The time of [`Core::next_deadline`] has come.
     Deadline,
 }
 
-/// What the core does by the clock.
+/// What the core does at a set time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Task {
-    /// Closing pairs that are over.
+enum CoreTask {
+    /// Close the pairs that are over.
     Sweep,
-    /// Finding out whether a drain is over.
+    /// Check whether the drain is over.
     EndOfDrain,
 }
 
-/// How full the core's tables are.
+/// How many entries the core's tables have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Levels {
+pub struct TableSizes {
     /// Connections.
     pub connections: usize,
     /// Registered players.
     pub players: usize,
-    /// Players by OpenID.
+    /// OpenIDs in use.
     pub open_ids: usize,
-    /// Players by PrivateID.
+    /// PrivateIDs in use.
     pub private_ids: usize,
-    /// Networks that named wrong OpenIDs or have unconfirmed players.
+    /// Entries of the rate limits for wrong OpenIDs and for `connect` of unconfirmed players: one for each network.
     pub limited_networks: usize,
     /// Relayed pairs.
     pub pairs: usize,
-    /// Entries by which a pair is found by its players: two for each pair.
+    /// Entries of the index that finds a pair by its players: two for each pair.
     pub partners: usize,
-    /// Networks that asked for pairs.
+    /// Networks that have asked for the live pairs.
     pub relay_networks: usize,
     /// Relay ports that are free.
     pub free_ports: usize,
@@ -132,21 +133,21 @@ pub struct Levels {
     pub reserved_ports: usize,
 }
 
-/// The server's rules and all that they have to remember.
+/// The rules of the server and everything that they must remember.
 #[derive(Debug)]
 pub struct Core {
     settings: Settings,
     players: Players,
     registrar: Registrar,
     relays: RelayTable,
-    deadlines: Deadlines<Task, 2>,
+    deadlines: Deadlines<CoreTask, 2>,
     drain: Option<Drain>,
     /// Empty between calls.
     closed: Vec<ClosedPair>,
 }
 
 impl Core {
-    /// Nobody is there, and all `ports` are free. They are used in random order.
+    /// A core without players. All `ports` are free and will be used in random order.
     pub fn new(
         settings: Settings,
         own: OwnAddresses,
@@ -168,11 +169,13 @@ impl Core {
         now: Timestamp,
     ) -> Self {
         let mut deadlines = Deadlines::default();
-        deadlines.set(Task::Sweep, now + settings.sweep_interval);
+        deadlines.set(CoreTask::Sweep, now + settings.sweep_interval);
         Self { settings, players, registrar, relays, deadlines, drain: None, closed: Vec::new() }
     }
 
-    /// Takes anything that happened but a datagram at a relay. What is to be done goes to the end of `effects`.
+    /// Handles any input. A datagram at a relay port is no input: see [`Self::handle_datagram`].
+    ///
+    /// The effects are added at the end of `effects`.
     pub fn handle(
         &mut self,
         input: Input<'_>,
@@ -181,27 +184,27 @@ impl Core {
         effects: &mut Effects,
     ) {
         match input {
-            Input::Connected(connection, from) => self.players.connect(connection, from),
+            Input::Connected(connection, from) => self.players.add_connection(connection, from),
             Input::NoThread(connection) => {
                 effects.push_back(Effect::BoundReached(Bound::Threads));
                 effects.push_back(Effect::Tell(connection, Reply::ServerFull));
-                self.disconnect(connection, Closing::AfterReplies, effects);
+                self.disconnect(connection, CloseMode::AfterReplies, effects);
             }
             Input::Command(connection, command) => {
                 self.handle_command(connection, command, random, now, effects);
             }
-            Input::CommandTooSoon(connection, kind) => {
-                let failure = commands::Failure::at(Bound::Commands, ErrorCode::RateLimited);
+            Input::RateLimitedCommand(connection, kind) => {
+                let failure = commands::CommandFailure::at(Bound::Commands, ErrorCode::RateLimited);
                 commands::tell_failure(connection, kind, failure, effects);
             }
             Input::Disconnect(connection, reason) => {
                 self.handle_disconnect(connection, reason, effects);
             }
             Input::Disconnected(connection) => {
-                self.disconnect(connection, Closing::AtOnce, effects);
+                self.disconnect(connection, CloseMode::AtOnce, effects);
             }
-            Input::Registration { source, payload } => {
-                self.handle_registration(source, payload, now, effects);
+            Input::RegistrarDatagram { source, payload } => {
+                self.handle_registrar_datagram(source, payload, now, effects);
             }
             Input::OwnAddresses(own) => {
                 self.registrar.set_own_addresses(own.clone());
@@ -213,8 +216,8 @@ impl Core {
         }
     }
 
-    /// Decides about a datagram with a payload of `length` bytes that arrived at the relay port `at`. Only a datagram that is
-    /// dropped has effects.
+    /// Decides what happens to a datagram that arrived at the relay port `at` with a payload of `length` bytes. Only a
+    /// dropped datagram has effects.
     pub fn handle_datagram(
         &mut self,
         at: RelayPort,
@@ -230,14 +233,14 @@ impl Core {
         action
     }
 
-    /// When [`Input::Deadline`] is due.
+    /// When the core must get [`Input::Deadline`].
     pub fn next_deadline(&self) -> Timestamp {
         self.deadlines.next().expect("there is always a next sweep")
     }
 
-    /// How full the tables are.
-    pub fn levels(&self) -> Levels {
-        Levels {
+    /// How many entries the tables have.
+    pub fn table_sizes(&self) -> TableSizes {
+        TableSizes {
             connections: self.players.connections(),
             players: self.players.len(),
             open_ids: self.players.open_ids(),
@@ -251,7 +254,7 @@ impl Core {
         }
     }
 
-    /// Whether the server is about to end.
+    /// Whether a drain has started.
     pub fn is_draining(&self) -> bool {
         self.drain.is_some()
     }
@@ -268,7 +271,7 @@ impl Core {
     pub fn check_invariants(&self) {
         self.players.check_invariants();
         self.relays.check_invariants();
-        assert!(self.closed.is_empty(), "whatever was closed has been told");
+        assert!(self.closed.is_empty(), "each closed pair became an effect");
     }
 
     fn handle_disconnect(
@@ -281,29 +284,30 @@ impl Core {
             return;
         }
         effects.push_back(Effect::Disconnect(connection, reason));
-        // There is no room in its buffer for words.
-        let closing = if reason == DisconnectReason::SlowReader {
-            Closing::AtOnce
+        // Its send buffer is full, so there is no room for a reason.
+        let mode = if reason == DisconnectReason::SlowReader {
+            CloseMode::AtOnce
         } else {
             effects.push_back(Effect::Tell(connection, Reply::Disconnect(reason)));
-            Closing::AfterReplies
+            CloseMode::AfterReplies
         };
-        self.disconnect(connection, closing, effects);
+        self.disconnect(connection, mode, effects);
     }
 
-    /// The player is gone: its ids are forgotten at once, its pairs live on until they are idle.
-    fn disconnect(&mut self, connection: ConnectionId, closing: Closing, effects: &mut Effects) {
+    /// Ends a connection and forgets its player. The player's ids are invalid at once; its pairs go on until they are
+    /// idle.
+    fn disconnect(&mut self, connection: ConnectionId, mode: CloseMode, effects: &mut Effects) {
         if self.players.connection(connection).is_none() {
             return;
         }
-        if let Some(player) = self.players.disconnect(connection) {
-            self.relays.handle_departure(player.id);
+        if let Some(player) = self.players.remove_connection(connection) {
+            self.relays.cancel_reservation(player.id);
             effects.push_back(Effect::PlayerLeft(player.open_id));
         }
-        effects.push_back(Effect::Close(connection, closing));
+        effects.push_back(Effect::Close(connection, mode));
     }
 
-    fn handle_registration(
+    fn handle_registrar_datagram(
         &mut self,
         source: SocketAddr,
         payload: &[u8],
@@ -327,11 +331,11 @@ impl Core {
         effects.extend(answer.map(|answer| Effect::Answer { to: source, answer }));
     }
 
-    /// Live pairs go on under the new limits.
+    /// Applies new settings. Live pairs go on under the new limits.
     fn reload(&mut self, settings: Settings, now: Timestamp) {
         self.relays.set_settings(settings.relay);
         self.players.set_scheme(settings.id_scheme.clone());
-        self.deadlines.set_earlier(Task::Sweep, now + settings.sweep_interval);
+        self.deadlines.set_earlier(CoreTask::Sweep, now + settings.sweep_interval);
         self.settings = settings;
     }
 
@@ -341,7 +345,7 @@ impl Core {
         }
         let timeout = self.settings.drain_timeout;
         let drain = Drain::new(timeout, now);
-        self.deadlines.set(Task::EndOfDrain, drain.next_check(self.relays.last_forwarded()));
+        self.deadlines.set(CoreTask::EndOfDrain, drain.next_check(self.relays.last_forwarded()));
         self.drain = Some(drain);
         effects.push_back(Effect::DrainStarted { pairs: self.relays.pairs(), timeout });
     }
@@ -349,13 +353,13 @@ impl Core {
     fn handle_deadlines(&mut self, now: Timestamp, effects: &mut Effects) {
         while let Some(task) = self.deadlines.take_due(now) {
             match task {
-                Task::Sweep => {
-                    self.deadlines.set(Task::Sweep, now + self.settings.sweep_interval);
+                CoreTask::Sweep => {
+                    self.deadlines.set(CoreTask::Sweep, now + self.settings.sweep_interval);
                     self.relays.sweep(now, &mut self.closed);
                     self.players.forget_networks(now);
                     self.tell_closed_pairs(effects);
                 }
-                Task::EndOfDrain => self.check_drain(now, effects),
+                CoreTask::EndOfDrain => self.check_drain(now, effects),
             }
         }
     }
@@ -364,7 +368,7 @@ impl Core {
         let Some(drain) = &self.drain else { return };
         let next_check = drain.next_check(self.relays.last_forwarded());
         if next_check > now {
-            self.deadlines.set(Task::EndOfDrain, next_check);
+            self.deadlines.set(CoreTask::EndOfDrain, next_check);
         } else {
             effects.push_back(Effect::DrainEnded);
         }
@@ -374,7 +378,8 @@ impl Core {
         effects.extend(self.closed.drain(..).map(Effect::PairClosed));
     }
 
-    /// Tells the players of a pair that is over a limit, and that a partner who is awaited comes from elsewhere.
+    /// Adds the effects of a dropped datagram: players hear that their relay reached a limit, and the operator hears
+    /// that a partner may be at another IP than the registered one.
     #[cold]
     fn explain_drop(
         &mut self,
@@ -385,7 +390,7 @@ impl Core {
         effects: &mut Effects,
     ) {
         if let Some(limit) = reason.limit() {
-            let due = self.relays.due_notices(at, limit, now).into_iter().flatten();
+            let due = self.relays.take_due_notices(at, limit, now).into_iter().flatten();
             for player in due.filter_map(|player| self.players.by_id(player)) {
                 effects.push_back(Effect::Tell(player.connection, Reply::RelayLimit(limit)));
                 let open_id = player.open_id.clone();
@@ -393,10 +398,10 @@ impl Core {
             }
         }
         if reason == DropReason::WrongIp
-            && let Some(awaited) = self.relays.awaited(at)
+            && let Some(registered) = self.relays.unheard_partner(at)
         {
-            let (source, awaited) = (source.ip(), awaited.ip());
-            effects.push_back(Effect::PartnerElsewhere { at, source, awaited });
+            let (source, registered) = (source.ip(), registered.ip());
+            effects.push_back(Effect::PartnerElsewhere { at, source, registered });
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The players' TCP protocol in both directions: bytes to [`Command`]s, [`Reply`]s to text.
+//! The players' TCP protocol: it turns bytes into [`Command`]s and [`Reply`]s into text.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -14,13 +14,13 @@ pub const MAX_LINE: usize = 4096;
 /// How many characters of an unknown command's name go back to the player.
 pub const MAX_ECHOED_NAME: usize = 64;
 
-/// A line went on for more than [`MAX_LINE`] bytes.
+/// A line has more than [`MAX_LINE`] bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub struct LineTooLong;
 
-/// Cuts a stream of bytes into lines, whatever segments they come in.
+/// Cuts a stream of bytes into lines. It does not matter how the stream is split into chunks.
 ///
-/// Holds memory only while a line is incomplete, and never more than [`MAX_LINE`] and a few bytes.
+/// It holds memory only while a line is incomplete, and never much more than [`MAX_LINE`] bytes.
 #[derive(Debug, Default)]
 pub struct LineReader {
     partial: Vec<u8>,
@@ -32,18 +32,18 @@ impl LineReader {
         !self.partial.is_empty()
     }
 
-    /// The next line of what is left from before and of `chunk`, which is moved past what was taken.
+    /// Takes the next line from `chunk`, and from what is left of earlier chunks. `chunk` then starts after that line.
     ///
-    /// The line comes without its end; `None` means that `chunk` is used up.
+    /// The line comes without its end. `None` means that `chunk` is used up.
     ///
     /// # Errors
-    /// [`LineTooLong`] as soon as a line exceeds [`MAX_LINE`]; the stream cannot be read on after it.
+    /// [`LineTooLong`] as soon as a line has more than [`MAX_LINE`] bytes. After it, the reader cannot be used.
     pub fn next_line<'a>(
         &mut self,
         chunk: &mut &'a [u8],
     ) -> Result<Option<Cow<'a, [u8]>>, LineTooLong> {
         let Some(end) = chunk.iter().position(|byte| *byte == b'\n') else {
-            // One byte more than a line's: it may be the `\r` of a line of exactly MAX_LINE bytes.
+            // One byte more is allowed: it may be the `\r` after a line of exactly MAX_LINE bytes.
             if self.partial.len() + chunk.len() > MAX_LINE + 1 {
                 return Err(LineTooLong);
             }
@@ -70,25 +70,25 @@ impl LineReader {
     }
 }
 
-/// What a player asks for: one line.
+/// A player's command: one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// `register-host`: ids, please.
+    /// `register-host`: asks for ids.
     RegisterHost,
-    /// `connect OID`: punch through to that host. `None` if the OpenID is missing.
+    /// `connect OID`: asks for that host's address, for punchthrough. `None` if the OpenID is missing.
     Connect(Option<OpenId>),
-    /// `connect-relay OID`: play with that host through a relay. `None` if the OpenID is missing.
+    /// `connect-relay OID`: asks for a relay to that host. `None` if the OpenID is missing.
     ConnectRelay(Option<OpenId>),
     /// `echo DATA`.
     Echo(String),
-    /// Any other command, with its name as it may go back: printable and short.
+    /// Any other command, with its name as it goes back to the player: without control characters, and short.
     Unknown(String),
     /// The line was not UTF-8.
     NotUtf8,
 }
 
 impl Command {
-    /// Reads one line, without its end; `None` for an empty one.
+    /// Parses a line without its end; `None` if it is empty.
     pub fn parse(line: &[u8]) -> Option<Self> {
         if line.is_empty() {
             return None;
@@ -122,7 +122,7 @@ impl Command {
 }
 
 labels! {
-    /// The names of commands: a closed set, fit for a metric's label.
+    /// The names of the commands, for metric labels and error replies.
     pub enum CommandKind {
         /// `register-host`
         RegisterHost = "register-host",
@@ -132,13 +132,13 @@ labels! {
         ConnectRelay = "connect-relay",
         /// `echo`
         Echo = "echo",
-        /// Everything that is not a command.
+        /// Anything that is no known command.
         Other = "other",
     }
 }
 
 labels! {
-    /// Why a command failed: a token for programs and a sentence for people.
+    /// Why a command failed. The label is for programs, [`ErrorCode::detail`] for people.
     pub enum ErrorCode {
         /// No connected host has that OpenID.
         UnknownOid = "unknown-oid",
@@ -158,11 +158,11 @@ labels! {
         NoCommonFamily = "no-common-family",
         /// No unused OpenID was found.
         IdsExhausted = "ids-exhausted",
-        /// The server is about to end and begins nothing new.
+        /// The server is draining and starts nothing new.
         Draining = "draining",
-        /// Too many commands of this player, too many wrong OpenIDs of its network, or too many introductions.
+        /// A rate limit was reached: of commands, wrong OpenIDs, introductions, or `connect` of unconfirmed players.
         RateLimited = "rate-limited",
-        /// Neither player's UDP comes from where its connection does, so both addresses may be forged.
+        /// Neither player's UDP comes from the IP of its connection, so both addresses may be forged.
         Unconfirmed = "unconfirmed",
     }
 }
@@ -198,33 +198,34 @@ impl ErrorCode {
 pub enum Reply {
     /// `set-oid OID` and `set-pid PID`.
     SetIds(OpenId, PrivateId),
-    /// `connect IP:PORT`: send there, and expect datagrams from there.
+    /// `connect IP:PORT`: the partner's external address.
     Connect(SocketAddr),
-    /// `connect-relay PORT`: the partner is reached at this port of the server.
+    /// `connect-relay PORT`: the server's port at which the partner is reached.
     ConnectRelay(RelayPort),
     /// `echo DATA`.
     Echo(String),
-    /// `COMMAND-error CODE DETAIL`, or `error CODE DETAIL` for what is no command. Never a command's own name: stock
-    /// clients would take it for an answer.
+    /// `COMMAND-error CODE DETAIL`, or `error CODE DETAIL` if the line was no command. It is never the command's own
+    /// name, because stock clients would read that as a success.
     Failed(CommandKind, ErrorCode),
     /// `error unknown-command NAME`.
     UnknownCommand(String),
     /// `error not-utf8 DETAIL`.
     NotUtf8,
-    /// `error CODE DETAIL`, after which the connection ends.
+    /// `error CODE DETAIL`. Then the server closes the connection.
     Disconnect(DisconnectReason),
-    /// `error server-full`, after which the connection ends.
+    /// `error server-full`. Then the server closes the connection.
     ServerFull,
-    /// `relay-limit LIMIT`: a relay of this player's has reached it.
+    /// `relay-limit LIMIT`: one of the player's relays has reached that limit.
     RelayLimit(RelayLimit),
 }
 
 impl Reply {
-    /// The wire's text, each line with its end. Not `Display`: it may hold a secret, and must not reach a log.
+    /// The text on the wire, each line with its end. There is no `Display`, because the text may hold a secret and
+    /// must not reach a log.
     pub fn encode(&self) -> String {
         match self {
             Self::SetIds(oid, pid) => format!("set-oid {oid}\nset-pid {}\n", pid.reveal()),
-            // The number of a link-local address's scope means something only on this machine.
+            // A link-local address has a scope number, which has a meaning only on this machine.
             Self::Connect(to) => format!("connect {}\n", SocketAddr::new(to.ip(), to.port())),
             Self::ConnectRelay(port) => format!("connect-relay {port}\n"),
             Self::Echo(data) if data.is_empty() => "echo\n".to_owned(),
@@ -252,7 +253,7 @@ impl Reply {
 mod tests {
     use super::*;
 
-    /// All lines of `chunks`, and whether the stream ended in a line too long.
+    /// All lines of `chunks`, and whether the last one was too long.
     fn read(chunks: &[&[u8]]) -> (Vec<Vec<u8>>, bool) {
         let mut reader = LineReader::default();
         let mut lines = Vec::new();
@@ -270,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_come_out_the_same_however_they_are_cut() {
+    fn lines_are_the_same_in_whatever_chunks_they_arrive() {
         let text = b"echo a\r\n\nconnect x\necho \r b\r\nrest";
         let whole = read(&[text]);
         assert_eq!(whole.0, [&b"echo a"[..], b"", b"connect x", b"echo \r b"]);
@@ -291,7 +292,7 @@ mod tests {
             let bytes: Vec<&[u8]> = text.as_bytes().chunks(1000).collect();
             assert_eq!(read(&bytes).1, too_long, "{length} in pieces");
         }
-        assert!(read(&[&[b'x'; 5000]]).1, "no need to see its end");
+        assert!(read(&[&[b'x'; 5000]]).1, "refused before its end");
     }
 
     #[test]
@@ -329,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_the_command_if_it_is_one() {
+    fn an_error_names_the_command_if_it_is_known() {
         let start = |kind| Reply::Failed(kind, ErrorCode::RateLimited).encode();
         assert!(start(CommandKind::Connect).starts_with("connect-error rate-limited "));
         assert!(start(CommandKind::Other).starts_with("error rate-limited "));

@@ -1,4 +1,4 @@
-//! Answers the datagrams at the UDP registrar, where players show their external address.
+//! The UDP registrar: a player sends its PrivateID there, and so registers its external address.
 
 use std::net::SocketAddr;
 
@@ -13,24 +13,24 @@ use crate::time::Timestamp;
 /// The answer to a PrivateID that is known.
 pub const OK: &[u8] = b"OK";
 
-/// The answer to a datagram that is no PrivateID.
+/// The answer to a datagram that is no known PrivateID.
 ///
-/// Given only to a datagram that is longer: so the registrar never sends more than it got, and does not answer
-/// another registrar's answer.
+/// Only a longer datagram gets it. So the registrar never sends more than it got, and two registrars do not answer
+/// each other for ever.
 pub const UNKNOWN: &[u8] = b"Unknown host pid!";
 
-/// What comes of a datagram at the registrar.
+/// What a datagram at the registrar leads to.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Response {
-    /// What it did to the players.
+    /// What it changed.
     pub registration: AddressRegistration,
-    /// What to send back to the source, if anything.
+    /// The payload to send back to the source, if any.
     pub answer: Option<&'static [u8]>,
-    /// The bound that was reached, if one was.
+    /// The bound that was reached, if any.
     pub bound: Option<Bound>,
 }
 
-/// Decides what a datagram at the registrar's port does, and how often strangers are answered.
+/// The registrar's rules: which sources it refuses, and how often it answers strangers.
 #[derive(Debug)]
 pub struct Registrar {
     unknown_answers: TokenBucket,
@@ -38,27 +38,27 @@ pub struct Registrar {
 }
 
 impl Registrar {
-    /// A registrar that refuses what comes from the server's `own` addresses.
+    /// A registrar that refuses datagrams from the server's `own` addresses.
     pub fn new(own: OwnAddresses) -> Self {
         Self { unknown_answers: TokenBucket::default(), own }
     }
 
-    /// Replaces the server's own addresses: those of interfaces come and go.
+    /// Replaces the server's own addresses, which change when an interface changes.
     pub fn set_own_addresses(&mut self, own: OwnAddresses) {
         self.own = own;
     }
 
-    /// How many answers strangers got lately.
+    /// The rate limit of answers to strangers, for a snapshot.
     pub fn unknown_answers(&self) -> TokenBucket {
         self.unknown_answers
     }
 
-    /// Goes on where another registrar stopped.
+    /// Restores what [`Self::unknown_answers`] gave.
     pub fn restore(&mut self, unknown_answers: TokenBucket) {
         self.unknown_answers = unknown_answers;
     }
 
-    /// Takes one datagram: a PrivateID stores `source` as its player's external address.
+    /// Handles a datagram. If it is a PrivateID, `source` becomes its player's external address.
     pub fn handle_datagram(
         &mut self,
         players: &mut Players,
@@ -114,7 +114,7 @@ mod tests {
         };
         let mut players = Players::new(scheme);
         let home = std::net::IpAddr::from([192, 0, 2, 1]);
-        players.connect(ConnectionId(1), home);
+        players.add_connection(ConnectionId(1), home);
         let host = players.register(ConnectionId(1), &mut Seeded::new(1)).unwrap();
         let secret = host.private_id.reveal().to_owned();
         let own = OwnAddresses::new(["192.0.2.9".parse().unwrap()], [8809]);
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_private_id_is_ok_also_with_white_space_behind_it() {
+    fn white_space_after_a_private_id_is_ignored() {
         let mut s = setup();
         let secret = s.2.clone();
         for end in ["", "\n", "\r\n", "  "] {
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_id_is_answered_with_fewer_bytes_than_it_had_or_not_at_all() {
+    fn an_answer_to_an_unknown_id_is_shorter_than_the_datagram() {
         let mut s = setup();
         for length in 0..60 {
             let answer = answer(&mut s, &vec![b'x'; length], HERE);
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_ids_are_answered_at_a_bounded_rate() {
+    fn answers_to_unknown_ids_have_a_rate_limit() {
         let mut s = setup();
         let mut answered = 0;
         for millis in 0..10_000 {
@@ -169,7 +169,7 @@ mod tests {
         assert_eq!(
             answer(&mut s, secret.as_bytes(), HERE),
             Some(OK),
-            "players are not held up by it"
+            "players do not wait for strangers"
         );
     }
 

@@ -1,7 +1,8 @@
-//! The whole core as data, for another process to go on with.
+//! A snapshot of the whole core as data, so that another process can go on with it.
 //!
-//! Times are the server's running time, which no wall clock moves: the process that restores a snapshot goes on counting
-//! from [`Snapshot::taken`]. Settings and the server's own addresses are not part of it, as that process reads them itself.
+//! Its times are timestamps of the server's running time, not of a wall clock. The process that restores a snapshot
+//! counts on from [`Snapshot::taken`]. Settings and the server's own addresses are not part of it; that process reads
+//! them itself.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,14 +10,14 @@ use crate::core::drain::Drain;
 use crate::core::players::{Players, PlayersSnapshot};
 use crate::core::registrar::Registrar;
 use crate::core::relay::{OwnAddresses, RelayPort, RelaySnapshot, RelayTable};
-use crate::core::{Core, Settings, Task};
+use crate::core::{Core, CoreTask, Settings};
 use crate::limits::token_bucket::TokenBucket;
 use crate::time::Timestamp;
 
-/// The version of the format that this program writes.
+/// The version of the snapshot format that this program writes and reads.
 pub const VERSION: u32 = 1;
 
-/// All that a core has to remember. It holds PrivateIDs: it must not reach a log or a disk.
+/// Everything that a core must remember. It holds PrivateIDs, so it must not reach a log or a disk.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
     version: u32,
@@ -30,7 +31,7 @@ pub struct Snapshot {
 }
 
 impl Core {
-    /// All that another process needs to go on as this core would.
+    /// A snapshot of this core at the time `now`.
     pub fn snapshot(&self, now: Timestamp) -> Snapshot {
         Snapshot {
             version: VERSION,
@@ -39,14 +40,14 @@ impl Core {
             relays: self.relays.snapshot(),
             unknown_answers: self.registrar.unknown_answers(),
             drain: self.drain,
-            next_sweep: self.deadlines.of(Task::Sweep).expect("there is always a next sweep"),
+            next_sweep: self.deadlines.of(CoreTask::Sweep).expect("there is always a next sweep"),
         }
     }
 
-    /// Goes on where a snapshot was taken, with `ports` for relays.
+    /// A core that goes on where the snapshot was taken, with `ports` for relays.
     ///
     /// # Errors
-    /// What is wrong with the snapshot: a version that is not known, or parts that contradict each other.
+    /// If the snapshot has another version, or its parts contradict each other. The text says what is wrong.
     pub fn restore(
         snapshot: Snapshot,
         settings: Settings,
@@ -61,9 +62,10 @@ impl Core {
         let mut registrar = Registrar::new(own);
         registrar.restore(snapshot.unknown_answers);
         let mut core = Self::from_parts(settings, players, registrar, relays, snapshot.taken);
-        core.deadlines.set_earlier(Task::Sweep, snapshot.next_sweep);
+        core.deadlines.set_earlier(CoreTask::Sweep, snapshot.next_sweep);
         if let Some(drain) = snapshot.drain {
-            core.deadlines.set(Task::EndOfDrain, drain.next_check(core.relays.last_forwarded()));
+            core.deadlines
+                .set(CoreTask::EndOfDrain, drain.next_check(core.relays.last_forwarded()));
         }
         core.drain = snapshot.drain;
         Ok(core)

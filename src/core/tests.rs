@@ -1,6 +1,6 @@
 use super::*;
 use crate::config::Config;
-use crate::core::effect::Closing;
+use crate::core::effect::CloseMode;
 use crate::core::id::testing::Seeded;
 use crate::core::id::{OpenId, PrivateId};
 use crate::core::snapshot::Snapshot;
@@ -8,7 +8,7 @@ use crate::core::snapshot::Snapshot;
 const ALICE: ConnectionId = ConnectionId(1);
 const BOB: ConnectionId = ConnectionId(2);
 
-/// A core with ports 1 to 6, a clock, and players at 192.0.2.1, .2 and so on.
+/// A core with ports 1 to 6, and a clock. Players are at 192.0.2.1, 192.0.2.2 and so on.
 struct Play {
     config: Config,
     core: Core,
@@ -57,7 +57,7 @@ impl Play {
         self.handle(Input::Command(from, &command))
     }
 
-    /// A datagram of 1,000 bytes; the action and the effects.
+    /// A datagram of 1,000 bytes. Returns the action and the effects.
     fn datagram(&mut self, at: RelayPort, source: SocketAddr) -> (Action, Vec<Effect>) {
         let mut effects = Effects::new();
         let action = self.core.handle_datagram(at, source, 1000, self.now, &mut effects);
@@ -71,11 +71,11 @@ impl Play {
         let player = self.core.players().by_connection(connection).unwrap();
         let ids = (player.open_id.clone(), player.private_id.clone());
         let payload = ids.1.reveal().as_bytes();
-        self.handle(Input::Registration { source: address(connection), payload });
+        self.handle(Input::RegistrarDatagram { source: address(connection), payload });
         ids
     }
 
-    /// Alice and Bob with a relay: the ports of both.
+    /// Alice and Bob with a relay. Returns the ports of both.
     fn introduced(config: Config) -> (Self, [RelayPort; 2]) {
         let mut play = Self::new(config);
         play.join(ALICE);
@@ -117,7 +117,7 @@ fn a_player_that_leaves_loses_its_ids_and_keeps_its_pairs() {
     let (mut play, [alices, bobs]) = Play::introduced(Config::default());
     let bob = play.core.players().by_connection(BOB).unwrap().open_id.clone();
     let effects = play.handle(Input::Disconnected(BOB));
-    assert_eq!(effects, [Effect::PlayerLeft(bob.clone()), Effect::Close(BOB, Closing::AtOnce)]);
+    assert_eq!(effects, [Effect::PlayerLeft(bob.clone()), Effect::Close(BOB, CloseMode::AtOnce)]);
     assert_eq!(play.handle(Input::Disconnected(BOB)), []);
     let effects = play.command(ALICE, &format!("connect {bob}"));
     let failed = Reply::Failed(CommandKind::Connect, ErrorCode::UnknownOid);
@@ -127,7 +127,7 @@ fn a_player_that_leaves_loses_its_ids_and_keeps_its_pairs() {
 }
 
 #[test]
-fn players_hear_of_a_limit_once_a_minute() {
+fn players_are_told_of_a_limit_once_a_minute() {
     let config =
         Config { relay_max_lifetime_duration: "10s".parse().unwrap(), ..Config::default() };
     let (mut play, [_, bobs]) = Play::introduced(config);
@@ -143,19 +143,20 @@ fn players_hear_of_a_limit_once_a_minute() {
 }
 
 #[test]
-fn a_partner_that_comes_from_elsewhere_is_told_until_it_is_heard() {
+fn a_wrong_ip_has_an_effect_until_the_partner_is_heard() {
     let (mut play, [_, bobs]) = Play::introduced(Config::default());
     let stranger = "203.0.113.9:4000".parse().unwrap();
     let (action, effects) = play.datagram(bobs, stranger);
     assert_eq!(action, Action::Drop(DropReason::WrongIp));
-    let expected = Effect::PartnerElsewhere { at: bobs, source: stranger.ip(), awaited: ip(ALICE) };
+    let expected =
+        Effect::PartnerElsewhere { at: bobs, source: stranger.ip(), registered: ip(ALICE) };
     assert_eq!(effects, [expected]);
     play.datagram(bobs, address(ALICE));
     assert_eq!(play.datagram(bobs, stranger).1, []);
 }
 
 #[test]
-fn a_drain_ends_once_when_the_relays_were_quiet() {
+fn a_drain_ends_once_when_the_relays_are_quiet() {
     let (mut play, [_, bobs]) = Play::introduced(Config::default());
     let effects = play.handle(Input::Drain);
     let timeout = Duration::from_secs(30);
@@ -191,7 +192,7 @@ fn a_restored_core_goes_on_and_knows_all_deadlines() {
     core.check_invariants();
     assert_eq!(core.snapshot(play.now), snapshot);
     assert_eq!(core.next_deadline(), play.core.next_deadline());
-    assert_eq!(core.levels(), play.core.levels());
+    assert_eq!(core.table_sizes(), play.core.table_sizes());
     assert!(core.is_draining());
     let action = core.handle_datagram(alices, address(BOB), 1000, play.now, &mut Effects::new());
     assert_eq!(action, Action::Forward { via: bobs, to: address(ALICE) });

@@ -1,7 +1,7 @@
-//! Which connections are admitted: counts of connections in all and by network, and the caps on them.
+//! The admission of connections: it counts connections in all and by network, and holds them to the caps.
 //!
-//! Only admitting needs the table. A connection's [`Permit`] changes counts that it shares with the table, without a lock:
-//! whoever drops it waits for nobody.
+//! Each admitted connection gets a [`Permit`], which shares atomic counts with the table. So a thread that drops a
+//! permit takes no lock.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use crate::limits::network_rate::NetworkRateLimiter;
 use crate::limits::rates::NEW_CONNECTIONS;
 use crate::time::Timestamp;
 
-/// What a network may have of each kind of connection at the least.
+/// The least value of a cap that is computed for one network.
 const FEW: usize = 16;
 
-/// From how many networks on those without a connection are removed.
+/// How many networks the table holds at least before it removes those without a connection.
 const PRUNE_FROM: usize = 64;
 
 /// How many connections there may be.
@@ -27,18 +27,19 @@ pub struct Caps {
     pub connections: usize,
     /// Of one network.
     pub per_ip: usize,
-    /// Of one network once three quarters of all are in use, so that a few networks cannot take all.
+    /// Of one network when three quarters of all are in use. So a few networks cannot take all.
     pub per_ip_if_scarce: usize,
-    /// Of one network, without a registration. Players register as soon as they are connected.
+    /// Of one network that have not registered. Players register as soon as they are connected.
     pub unregistered_per_ip: usize,
 }
 
 impl Caps {
-    /// `connections` is what the machine has room for, `wanted` and `per_ip` what is configured.
+    /// `connections` is what the machine has room for. `wanted` and `per_ip` are configured.
     ///
-    /// The last quarter is shared by eight networks at the least, unless one network may have all that is `wanted`. A quarter
-    /// of a network's connections may be unregistered: 256 by default. That suffices for a carrier's players who come back
-    /// after a restart, 1,500 a second, each of whom needs 150 ms to register.
+    /// When connections are scarce, a network may have 1/32 of all, so at least eight networks share the last quarter.
+    /// This does not hold if one network may have all that are `wanted`. A quarter of a network's connections may be
+    /// unregistered: 256 by default. That is enough when a carrier's players come back after a restart: 1,500 players
+    /// a second, each of which needs 150 ms to register.
     pub fn new(connections: usize, wanted: usize, per_ip: usize) -> Self {
         let per_ip_if_scarce =
             if per_ip >= wanted { per_ip } else { per_ip.min((connections / 32).max(FEW)) };
@@ -46,12 +47,12 @@ impl Caps {
     }
 }
 
-/// The table of all connections, counted by network.
+/// The counts of connections, in all and by network, and their caps.
 #[derive(Debug)]
 pub struct Admission {
     caps: Caps,
     connections: Arc<AtomicUsize>,
-    /// Networks that have no connection any more stay until [`Self::forget_networks`].
+    /// A network without a connection stays until [`Self::forget_networks`].
     by_network: HashMap<Network, Arc<NetworkCounts>>,
     prune_at: usize,
     new: NetworkRateLimiter,
@@ -65,7 +66,7 @@ struct NetworkCounts {
 }
 
 impl Admission {
-    /// Nobody is connected.
+    /// A table without connections.
     pub fn new(caps: Caps) -> Self {
         Self {
             caps,
@@ -76,7 +77,7 @@ impl Admission {
         }
     }
 
-    /// Replaces the caps. Whoever is connected stays.
+    /// Replaces the caps. No connection is closed.
     pub fn set_caps(&mut self, caps: Caps) {
         self.caps = caps;
     }
@@ -117,7 +118,7 @@ impl Admission {
         }
     }
 
-    /// Removes the networks that have no connection any more. Looks at each.
+    /// Removes the networks without a connection. Looks at each network.
     pub fn forget_networks(&mut self) {
         self.by_network.retain(|_, counts| counts.connections.load(Relaxed) > 0);
     }
@@ -133,7 +134,7 @@ impl Admission {
     }
 }
 
-/// One connection's place in the table; dropping it frees the place.
+/// One admitted connection. It counts until the permit is dropped.
 #[derive(Debug)]
 pub struct Permit {
     connections: Arc<AtomicUsize>,
@@ -154,7 +155,7 @@ impl Permit {
         self.is_registered.load(Relaxed)
     }
 
-    /// From now on the connection does not count as unregistered.
+    /// Records that the player has registered: the connection does not count as unregistered any more.
     pub fn mark_registered(&self) {
         if !self.is_registered.swap(true, Relaxed) {
             self.of_network.unregistered.fetch_sub(1, Relaxed);
@@ -188,7 +189,7 @@ mod tests {
     const NOW: Timestamp = Timestamp::START;
 
     #[test]
-    fn caps_hold_in_all_and_per_ip_and_places_come_free() {
+    fn caps_hold_in_all_and_per_ip_and_a_dropped_permit_frees_a_place() {
         let mut admission = admission(3, 2);
         let first = admission.admit(network(1), NOW).unwrap();
         let _second = admission.admit(network(1), NOW).unwrap();
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn only_so_many_of_one_ip_may_be_without_a_registration() {
+    fn unregistered_connections_of_one_ip_are_capped() {
         let mut admission = admission(4096, 1024);
         let waiting: Vec<_> = (0..256).map(|_| admission.admit(network(1), NOW).unwrap()).collect();
         assert_eq!(admission.admit(network(1), NOW).err(), Some(Bound::UnregisteredPerIp));
@@ -216,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn when_places_run_short_one_ip_has_few() {
+    fn when_connections_are_scarce_one_ip_has_few() {
         let mut admission = admission(4096, 4095);
         let mut permits = Vec::new();
         let mut now = NOW;
@@ -235,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn one_ip_may_come_back_at_once_and_then_come_and_go() {
+    fn new_connections_of_one_ip_have_a_rate_limit() {
         let mut admission = admission(4096, 1024);
         let mut count = |millis| {
             let now = NOW + Duration::from_millis(millis);
@@ -248,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn who_lets_one_ip_have_all_gives_it_all() {
+    fn a_cap_per_ip_as_high_as_the_total_holds_when_connections_are_scarce() {
         for (caps, if_scarce, unregistered) in [
             (Caps::new(100, 4096, 4096), 4096, 1024),
             (Caps::new(64, 4096, 1024), 16, 256),

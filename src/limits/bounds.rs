@@ -1,7 +1,7 @@
 //! Names of the limits on what strangers may use. Each has a counter in the metrics.
 //!
-//! Reasons to close a connection and reasons to drop a datagram have counters of their own. The README lists all of them
-//! with their values and reasons.
+//! Reasons to close a connection and to drop a datagram have counters of their own. The README lists all limits with
+//! their values and reasons.
 
 use crate::label::labels;
 
@@ -16,7 +16,7 @@ labels! {
         NewConnections = "new-connections-per-ip",
         /// Connections of one network that have not registered.
         UnregisteredPerIp = "unregistered-per-ip",
-        /// Threads: the system refused one for a player.
+        /// Threads: the system refused a thread for a player.
         Threads = "threads",
         /// Commands of one connection: [`COMMANDS_PER_SECOND`](crate::limits::connection_policy::COMMANDS_PER_SECOND).
         Commands = "commands",
@@ -24,21 +24,21 @@ labels! {
         WrongOpenIds = "wrong-oids",
         /// Introductions to one host: [`INTRODUCTIONS`](crate::limits::rates::INTRODUCTIONS).
         Introductions = "introductions",
-        /// Of them, those that one network asks for:
+        /// Introductions to one host that one network asks for:
         /// [`INTRODUCTIONS_PER_NETWORK`](crate::limits::rates::INTRODUCTIONS_PER_NETWORK).
         IntroductionsPerIp = "introductions-per-ip",
-        /// `connect` of players whose UDP comes from elsewhere than their connection:
+        /// `connect` of unconfirmed players of one network:
         /// [`UNCONFIRMED_CONNECTS`](crate::limits::rates::UNCONFIRMED_CONNECTS).
         UnconfirmedConnects = "unconfirmed-connects",
         /// Changes of one player's address: [`ADDRESS_CHANGES`](crate::limits::rates::ADDRESS_CHANGES).
         AddressChanges = "moves",
-        /// Relays that players of one network have asked for while few ports are left: `NORAY_UDP_RELAY_MAX_PER_IP`.
+        /// Relays that one network has asked for, while few ports are left: `NORAY_UDP_RELAY_MAX_PER_IP`.
         RelaysPerIp = "relays-per-ip",
         /// Relays in all: `NORAY_UDP_RELAY_PORTS`.
         Relays = "relays",
-        /// Requests for metrics and health at the same time.
+        /// HTTP requests at the same time.
         Requests = "requests",
-        /// Answers to what is no PrivateID:
+        /// Answers of the registrar to datagrams that are no known PrivateID:
         /// [`UNKNOWN_ANSWERS`](crate::limits::rates::UNKNOWN_ANSWERS).
         UnknownAnswers = "unknown-answers",
     }

@@ -1,10 +1,10 @@
-//! Whose an IP address is, for limits that each owner has for itself.
+//! Networks: which IP addresses count as one owner, for limits that hold for each owner.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
-/// One IPv4 address, or an IPv6 /64: the least that a customer gets, who can choose any address in it (RFC 6177).
+/// One IPv4 address, or an IPv6 /64. A customer gets at least a /64 (RFC 6177) and can use any address in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Network(IpAddr);
 
@@ -21,13 +21,13 @@ impl From<IpAddr> for Network {
 }
 
 impl Network {
-    /// Whether the internet can reach it.
+    /// Whether the internet can reach the network.
     pub fn is_public(self) -> bool {
         is_public(self.0)
     }
 }
 
-/// Whether the internet can reach the address: not a private, shared or local one.
+/// Whether the internet can reach the address: it is not private, shared or local.
 pub fn is_public(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => {
@@ -39,7 +39,7 @@ pub fn is_public(ip: IpAddr) -> bool {
             !(ip.is_private() || ip.is_loopback() || ip.is_link_local() || is_special)
         }
         IpAddr::V6(ip) => {
-            // RFC 6052: a translator behind which are IPv4 addresses, private ones too.
+            // RFC 6052: these addresses are translated to IPv4 addresses, which can be private.
             let is_translated = ip.segments()[..2] == [0x64, 0xff9b];
             let is_local = ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local();
             !(is_local || is_translated)
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_internet_cannot_reach_is_not_public() {
+    fn public_addresses_are_those_that_the_internet_can_reach() {
         for (ip, expected) in [
             ("203.0.113.1", true),
             ("100.63.0.1", true),
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_network_has_64_bits_and_an_ipv4_one_is_an_address() {
+    fn a_network_is_an_ipv6_64_or_an_ipv4_address() {
         assert_eq!(network("2001:db8::1"), network("2001:db8::ffff:1:2:3"));
         assert_ne!(network("2001:db8::1"), network("2001:db8:0:1::1"));
         assert_ne!(network("192.0.2.1"), network("192.0.2.2"));

@@ -1,5 +1,4 @@
-//! A rate limit that each network has for itself: where a new connection costs nothing, a limit for each connection
-//! would be none.
+//! A rate limit for each network. A rate limit for each connection would not help, because a stranger can open many.
 
 use std::collections::HashMap;
 
@@ -9,10 +8,10 @@ use crate::limits::network::Network;
 use crate::limits::token_bucket::{RateLimit, TokenBucket};
 use crate::time::Timestamp;
 
-/// From how many networks on those whose buckets are full again are forgotten.
+/// How many networks are remembered at least before those with a full bucket are forgotten.
 const PRUNE_FROM: usize = 64;
 
-/// A token bucket for each network that has used some of its tokens.
+/// A rate limiter with a token bucket for each network. A network without an entry has a full bucket.
 #[derive(Clone, Debug)]
 pub struct NetworkRateLimiter {
     limit: RateLimit,
@@ -20,13 +19,13 @@ pub struct NetworkRateLimiter {
     prune_at: usize,
 }
 
-/// The buckets that are not full.
+/// All buckets of a [`NetworkRateLimiter`], ordered by network.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Used(Vec<(Network, TokenBucket)>);
+pub struct NetworkRateSnapshot(Vec<(Network, TokenBucket)>);
 
 impl NetworkRateLimiter {
-    /// Every network has all its tokens.
+    /// A limiter in which every network has all its tokens.
     pub fn new(limit: RateLimit) -> Self {
         Self { limit, buckets: HashMap::new(), prune_at: PRUNE_FROM }
     }
@@ -37,7 +36,7 @@ impl NetworkRateLimiter {
         bucket.is_none_or(|bucket| bucket.has_tokens(self.limit.burst, now))
     }
 
-    /// Takes one of the network's tokens.
+    /// Takes a token of the network, also if none is left.
     pub fn charge(&mut self, network: Network, now: Timestamp) {
         if self.buckets.len() >= self.prune_at {
             self.forget_idle(now);
@@ -46,7 +45,7 @@ impl NetworkRateLimiter {
         self.buckets.entry(network).or_default().charge(1, self.limit.per_second, now);
     }
 
-    /// Takes one of the network's tokens, if any is left; whether it did.
+    /// Takes a token of the network, if any is left. Returns whether it did.
     pub fn try_acquire(&mut self, network: Network, now: Timestamp) -> bool {
         let is_allowed = self.has_tokens(network, now);
         if is_allowed {
@@ -55,7 +54,7 @@ impl NetworkRateLimiter {
         is_allowed
     }
 
-    /// Forgets the networks that have all their tokens back. Looks at each.
+    /// Forgets the networks that have all their tokens back. Looks at each network.
     pub fn forget_idle(&mut self, now: Timestamp) {
         self.buckets.retain(|_, bucket| !bucket.is_full(now));
     }
@@ -65,22 +64,22 @@ impl NetworkRateLimiter {
         self.buckets.len()
     }
 
-    /// Whether none is.
+    /// Whether no network is remembered.
     pub fn is_empty(&self) -> bool {
         self.buckets.is_empty()
     }
 
-    /// What has been used, ordered by network.
-    pub fn used(&self) -> Used {
-        let mut used: Vec<_> =
+    /// A snapshot of the buckets.
+    pub fn snapshot(&self) -> NetworkRateSnapshot {
+        let mut buckets: Vec<_> =
             self.buckets.iter().map(|(network, bucket)| (*network, *bucket)).collect();
-        used.sort_unstable_by_key(|(network, _)| *network);
-        Used(used)
+        buckets.sort_unstable_by_key(|(network, _)| *network);
+        NetworkRateSnapshot(buckets)
     }
 
-    /// Puts back what [`Self::used`] gave.
-    pub fn restore(&mut self, used: Used) {
-        self.buckets = used.0.into_iter().collect();
+    /// Replaces the buckets with those of a snapshot.
+    pub fn restore(&mut self, snapshot: NetworkRateSnapshot) {
+        self.buckets = snapshot.0.into_iter().collect();
         self.prune_at = PRUNE_FROM.max(2 * self.buckets.len());
     }
 }
@@ -100,7 +99,7 @@ mod tests {
         std::net::IpAddr::from(number.to_be_bytes()).into()
     }
 
-    /// How many of `tries` wrong OpenIDs a second are answered in `secs` seconds.
+    /// A network names `tries` wrong OpenIDs a second for `secs` seconds. Returns how many are answered.
     fn answered(tries: u64, secs: u64) -> u64 {
         let mut guesses = NetworkRateLimiter::new(WRONG_OPEN_IDS);
         let mut answered = 0;
@@ -120,15 +119,15 @@ mod tests {
         assert_eq!(
             answered(1, 3600),
             3600,
-            "a thousand players, each of whom errs every 17 minutes"
+            "a thousand players, each with one mistake in 17 minutes"
         );
-        assert_eq!(answered(120, 1), 120, "a school at once");
+        assert_eq!(answered(120, 1), 120, "a whole school at once");
         let hour = answered(1000, 3600);
         assert!((3600..3600 + 121).contains(&hour), "a search: {hour} of 3,600,000");
     }
 
     #[test]
-    fn one_network_does_not_answer_for_another() {
+    fn one_network_uses_no_tokens_of_another() {
         let mut guesses = NetworkRateLimiter::new(WRONG_OPEN_IDS);
         (0..200).for_each(|_| guesses.charge(network(1), at(0)));
         assert!(!guesses.has_tokens(network(1), at(0)));
@@ -136,13 +135,16 @@ mod tests {
     }
 
     #[test]
-    fn networks_that_have_all_of_theirs_are_forgotten() {
+    fn networks_with_all_their_tokens_are_forgotten() {
         let mut guesses = NetworkRateLimiter::new(WRONG_OPEN_IDS);
         for number in 0..100_000 {
             guesses.charge(network(number), at(u64::from(number) / 100));
         }
         let len = guesses.len();
-        assert!(len <= 300, "{len}: a hundred a second, each forgiven after one");
+        assert!(
+            len <= 300,
+            "{len}: a hundred new networks a second, each forgotten after about a second"
+        );
         guesses.forget_idle(at(2000));
         assert!(guesses.is_empty());
     }

@@ -1,4 +1,4 @@
-//! The token bucket behind every rate limit, one number large.
+//! The token bucket, which every rate limit uses. It stores a single number.
 
 use std::time::Duration;
 
@@ -6,43 +6,43 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::Timestamp;
 
-/// How often something may happen.
+/// A rate limit: how often something may happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimit {
-    /// So often a second on average; at least 1.
+    /// How often in a second, on average; at least 1.
     pub per_second: u64,
-    /// For how long it may have been saved up: so much time's worth may come at once.
+    /// How large a burst may be: as much as the rate allows in this time.
     pub burst: Duration,
 }
 
-/// A token bucket that remembers only when it will be full again.
+/// A token bucket that stores only when it will be full again.
 ///
-/// Rate and depth are the caller's at each call, so that limits can change while buckets live. The depth is given
-/// as the time in which an empty bucket fills. A sender passes while the bucket is not empty and may leave it in
-/// debt: one large datagram is never undeliverable, and the average holds all the same.
+/// The caller gives rate and depth with each call, so limits can change while buckets live. The depth is the time in
+/// which an empty bucket fills. A sender may send while the bucket is not empty, and may leave it in debt. So a bucket
+/// never blocks a large datagram for ever, and the average rate still holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenBucket {
     full_at: Timestamp,
 }
 
 impl TokenBucket {
-    /// Whether anything is left in a bucket that fills from empty in `depth`.
+    /// Whether the bucket has tokens left. An empty bucket fills in `depth`.
     pub fn has_tokens(&self, depth: Duration, now: Timestamp) -> bool {
         self.full_at.since(now) < depth
     }
 
-    /// Whether nothing was taken that is not filled again.
+    /// Whether the bucket is full.
     pub fn is_full(&self, now: Timestamp) -> bool {
         self.full_at <= now
     }
 
-    /// Takes `amount`, also more than there is; the bucket fills at `rate` a second.
+    /// Takes `amount` tokens, also more than are left. The bucket fills with `rate` tokens a second; at least 1.
     pub fn charge(&mut self, amount: u64, rate: u64, now: Timestamp) {
         let cost = amount.saturating_mul(NANOS_PER_SECOND).div_ceil(rate);
         self.full_at = Timestamp::from_nanos(self.full_at.max(now).as_nanos().saturating_add(cost));
     }
 
-    /// Takes one, if anything is left; whether it did.
+    /// Takes a token, if any is left. Returns whether it did.
     pub fn try_acquire(&mut self, limit: RateLimit, now: Timestamp) -> bool {
         let is_allowed = self.has_tokens(limit.burst, now);
         if is_allowed {
@@ -65,7 +65,7 @@ mod tests {
         Timestamp::START + Duration::from_millis(millis)
     }
 
-    /// Bytes that pass in ten seconds if `size` bytes are offered every `gap`.
+    /// How many bytes pass in ten seconds if `size` bytes come every `gap`.
     fn passed(size: u64, gap: Duration) -> u64 {
         let mut bucket = TokenBucket::default();
         let (mut now, mut passed) = (Timestamp::START, 0);
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn one_datagram_larger_than_the_bucket_passes_and_is_paid_back() {
+    fn a_datagram_larger_than_the_bucket_passes_and_leaves_a_debt() {
         let mut bucket = TokenBucket::default();
         assert!(bucket.has_tokens(DEPTH, at(0)));
         bucket.charge(65_535, RATE, at(0));
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_beyond_counting_is_no_limit() {
+    fn the_largest_rate_is_no_limit() {
         let mut bucket = TokenBucket::default();
         for _ in 0..1000 {
             assert!(bucket.has_tokens(DEPTH, at(0)));

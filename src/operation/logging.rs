@@ -12,10 +12,10 @@ use std::thread;
 use std::time::Duration;
 
 use crate::config::LogLevel;
-use crate::limits::throttle::Throttle;
 use crate::limits::token_bucket::{RateLimit, TokenBucket};
 use crate::operation::clock;
 use crate::operation::metrics::{Counter, Metrics};
+use crate::operation::warning_limiter::WarningLimiter;
 use crate::operation::{os, threads};
 use crate::time::RunningTime;
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -177,14 +177,14 @@ fn write_all(entries: &Receiver<Queued>, metrics: &Metrics) {
 #[derive(Default)]
 struct Missing {
     told: u64,
-    throttle: Throttle,
+    warnings: WarningLimiter,
 }
 
 impl Missing {
     /// How many are missing since the start, if there are more than the log has said and a minute is over.
     fn take_news(&mut self, missing: &Counter) -> Option<u64> {
         let count = missing.value();
-        if count == self.told || !self.throttle.is_due(clock::now()) {
+        if count == self.told || !self.warnings.try_acquire(clock::now()) {
             return None;
         }
         self.told = count;

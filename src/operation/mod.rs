@@ -25,3 +25,4 @@ pub(crate) mod os;
 pub mod reload_request;
 pub mod supervisor;
 pub mod threads;
+pub mod warning_limiter;

@@ -7,8 +7,8 @@ use std::thread::{self, Scope};
 use std::time::Duration;
 
 use crate::core::id::ConnectionId;
-use crate::limits::throttle::Throttle;
 use crate::operation::clock;
+use crate::operation::warning_limiter::WarningLimiter;
 use crate::shell::acceptor::{Acceptor, COOL_DOWN};
 use crate::shell::connection::{FAREWELL_TIME, SharedConnection, TcpConnection};
 use crate::shell::connection_table::ConnectionTable;
@@ -28,7 +28,7 @@ pub(crate) struct AcceptLoop {
     table: Arc<ConnectionTable>,
     events: EventSender,
     refused: RefusedConnections,
-    warnings: Throttle,
+    warnings: WarningLimiter,
     time: RunningTime,
     next_id: u64,
 }
@@ -44,7 +44,7 @@ impl AcceptLoop {
             table,
             events,
             refused: RefusedConnections::default(),
-            warnings: Throttle::default(),
+            warnings: WarningLimiter::default(),
             time: RunningTime::new(clock::now()),
             next_id: 0,
         }
@@ -133,7 +133,7 @@ impl AcceptLoop {
 
     /// Waits after an error that would come again at once, such as too many open files.
     fn cool_down(&mut self, error: &io::Error) {
-        if self.warnings.is_due(clock::now()) {
+        if self.warnings.try_acquire(clock::now()) {
             log::warn!(
                 "cannot accept a player's connection: {error}; if too many files are open, raise LimitNOFILE=; \
                  if no thread can be started, raise TasksMax="

@@ -22,7 +22,7 @@ pub(crate) enum Event {
     /// A player sent a line.
     Command { player: ConnectionId, command: Box<Command>, received: Instant },
     /// A player sent a command that its rate does not allow.
-    TooFast { player: ConnectionId, kind: CommandKind, received: Instant },
+    RateLimitedCommand { player: ConnectionId, kind: CommandKind, received: Instant },
     /// A player is to be told why its connection is closed; no more commands come from it.
     Disconnect(ConnectionId, DisconnectReason),
     /// A player's connection has ended.

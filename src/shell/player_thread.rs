@@ -163,7 +163,7 @@ impl<'a> Reader<'a> {
         let event = if rate == CommandRate::Within {
             Event::Command { player, command: Box::new(command), received }
         } else {
-            Event::TooFast { player, kind: command.kind(), received }
+            Event::RateLimitedCommand { player, kind: command.kind(), received }
         };
         Ok(self.events.post(event)?)
     }

@@ -5,7 +5,7 @@ use std::io;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::config::{Config, Reload};
+use crate::config::{Config, ConfigChanges};
 use crate::operation::config_source::ConfigSource;
 use crate::operation::reload_request::ReloadClient;
 use crate::operation::supervisor::Supervisor;
@@ -82,7 +82,8 @@ impl SignalHandler {
         let read = self.source.read().map_err(|mistakes| {
             format!("{mistakes}\nnothing is changed: the configuration in force stays")
         })?;
-        let Reload { config, changed, awaits_restart } = Reload::new(&self.in_force, read.config);
+        let ConfigChanges { config, changed, awaits_restart } =
+            ConfigChanges::new(&self.in_force, read.config);
         self.handle.reload(&config).map_err(|stuck| stuck.to_string())?;
         logging::set_level(config.log_level);
         self.in_force = config;

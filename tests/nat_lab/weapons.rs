@@ -5,7 +5,7 @@
 
 use std::net::{SocketAddr, UdpSocket};
 
-use noray::limits::relay::charge;
+use noray::limits::relay::charged_bytes;
 use socket2::SockRef;
 
 use crate::lab::{Host, Lab, REGISTRAR_PORT, Router, lab};
@@ -254,8 +254,8 @@ impl<'a> Attack<'a> {
         const BYTES_AT_ONCE: u64 = 40_000;
         self.noray.settle();
         let payload = vec![b'!'; length];
-        let at_once = (BYTES_AT_ONCE / charge(length)).clamp(1, 50);
-        let mut left = (ALLOWANCE + BYTES_AT_ONCE) / charge(length) + 2;
+        let at_once = (BYTES_AT_ONCE / charged_bytes(length)).clamp(1, 50);
+        let mut left = (ALLOWANCE + BYTES_AT_ONCE) / charged_bytes(length) + 2;
         while left > 0 {
             let before = self.noray.handled();
             let burst = at_once.min(left);
@@ -271,7 +271,7 @@ impl<'a> Attack<'a> {
     fn damage(&self) -> (u64, usize) {
         let (oks, relayed): (Vec<_>, Vec<_>) =
             arrived(&self.victim).into_iter().partition(|datagram| datagram == b"OK");
-        (relayed.iter().map(|datagram| charge(datagram.len())).sum(), oks.len())
+        (relayed.iter().map(|datagram| charged_bytes(datagram.len())).sum(), oks.len())
     }
 }
 
@@ -289,7 +289,7 @@ fn a_forged_registration_turns_at_most_64_kib_on_a_stranger() {
         attack.flood(length);
         let (damage, oks) = attack.damage();
         println!("datagrams of {length} bytes: {damage} bytes came to the stranger");
-        assert_eq!(damage, ALLOWANCE / charge(length) * charge(length), "{length}");
+        assert_eq!(damage, ALLOWANCE / charged_bytes(length) * charged_bytes(length), "{length}");
         assert_eq!(oks, 1);
         assert!(noray.drops("receiver-unheard") > before);
         // Nor does it help to say the same again, or to ask for the pair again.

@@ -88,7 +88,7 @@ impl Server {
             this.handle(Input::Command(ConnectionId(player), &Command::RegisterHost));
             let pid = this.private_id(player).expect("it has registered");
             let source = format!("192.0.2.{player}:4000").parse().expect("an address");
-            this.handle(Input::Registration { source, payload: pid.as_bytes() });
+            this.handle(Input::RegistrarDatagram { source, payload: pid.as_bytes() });
         }
         this
     }

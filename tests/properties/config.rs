@@ -1,6 +1,6 @@
 //! A configuration file, the environment and a command line of any bytes.
 
-use noray::config::{Effective, Reload, Sources};
+use noray::config::{ConfigChanges, Effective, Sources};
 
 pub(crate) fn check(data: &[u8]) {
     let parts: Vec<&[u8]> = data.splitn(3, |byte| *byte == 0).collect();
@@ -17,7 +17,7 @@ pub(crate) fn check(data: &[u8]) {
     match Effective::read(&sources) {
         Ok(effective) => {
             reads_back(&effective);
-            let reload = Reload::new(&effective.config, effective.config.clone());
+            let reload = ConfigChanges::new(&effective.config, effective.config.clone());
             assert!(reload.changed.is_empty() && reload.awaits_restart.is_empty());
         }
         Err(mistakes) => {

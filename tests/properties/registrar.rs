@@ -42,7 +42,7 @@ fn play(input: &mut Unstructured<'_>) -> Result<()> {
     let pids: Vec<String> = (0..2)
         .map(|player| {
             let home = std::net::IpAddr::from([198, 51, 100, 1]);
-            players.connect(ConnectionId(player), home);
+            players.add_connection(ConnectionId(player), home);
             let player = players.register(ConnectionId(player), &mut random).expect("ids are long");
             player.private_id.reveal().to_owned()
         })

@@ -102,7 +102,7 @@ impl World {
                 self.model.reserve(player);
             }
             1 => {
-                self.table.handle_departure(PlayerId(player));
+                self.table.cancel_reservation(PlayerId(player));
                 self.model.leave(player);
             }
             2..=4 => self.introduce(player, input)?,

@@ -219,7 +219,7 @@ impl World {
         };
         let player = &mut self.players[index];
         player.is_connected = false;
-        self.table.handle_departure(PlayerId(player.id));
+        self.table.cancel_reservation(PlayerId(player.id));
         self.model.leave(player.id);
     }
 

@@ -346,8 +346,8 @@ impl Side {
                 How::Latched => {
                     let loser = past.iter().rfind(|h| h.how != How::TurnedAway);
                     let address = loser.map_or(self.registered, |h| h.from);
-                    let is_seamless = loser.is_some_and(|h| follows(past, heard.from, h.at));
-                    if !is_seamless {
+                    let is_rebinding = loser.is_some_and(|h| follows(past, heard.from, h.at));
+                    if !is_rebinding {
                         rights.push((address, heard.at));
                     }
                 }

@@ -1,4 +1,4 @@
-//! Knows who is connected and who has registered, and finds each in one look-up.
+//! The table of connections and registered players. It finds a player by connection, OpenID or PrivateID.
 
 mod snapshot;
 
@@ -20,37 +20,38 @@ use crate::time::Timestamp;
 
 pub use snapshot::PlayersSnapshot;
 
-/// How often a random id may turn out to be taken before the search is given up.
+/// How many random ids are tried at most until one is unused.
 pub const MAX_DRAWS: usize = 100;
 
-/// Ports below this are those of services, and no router's external ports.
+/// The lowest external port that a player can have. Lower ports belong to services; routers do not use them for
+/// players.
 const FIRST_PLAYERS_PORT: u16 = 1024;
 
 /// A TCP connection that the core was told of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Connection {
-    /// Where it comes from, which cannot be forged.
+pub struct ConnectionInfo {
+    /// The IP that it comes from. It cannot be forged.
     pub from: IpAddr,
-    /// The player that registered on it.
+    /// The player that registered on it, if any.
     pub player: Option<PlayerId>,
 }
 
-/// One registered player. Every player is a host in the protocol's words, clients too.
+/// One registered player. The protocol calls every player a host, clients too.
 #[derive(Clone, Debug)]
 pub struct Player {
-    /// Who it is, apart from its connection.
+    /// Its id, apart from its connection.
     pub id: PlayerId,
-    /// Where it is told things.
+    /// The connection on which it gets its replies.
     pub connection: ConnectionId,
-    /// Where that connection comes from.
+    /// The IP that this connection comes from.
     pub connected_from: IpAddr,
     /// The join code.
     pub open_id: OpenId,
-    /// The secret that the registrar takes.
+    /// The secret with which it registers its address.
     pub private_id: PrivateId,
-    /// The player's external address, once the registrar has seen it.
+    /// Its external address, once it is registered.
     pub address: Option<SocketAddr>,
-    /// How many players have been introduced to it lately, in all and by network.
+    /// How many players were introduced to it lately, in all and by network.
     introductions: TokenBucket,
     introductions_by_network: NetworkRateLimiter,
     /// How often its address has changed lately.
@@ -58,15 +59,17 @@ pub struct Player {
 }
 
 impl Player {
-    /// The player as one side of an introduction, if its address is known.
+    /// The player as a party of an introduction, if its address is registered.
     pub fn as_party(&self) -> Option<Party> {
         let address = self.address?;
         Some(Party { player: self.id, address, connected_from: self.connected_from })
     }
 
-    /// Whether the player's UDP can come from `source`. From the same network as its connection: yes. From another, only
-    /// if that could be a player's on the internet: a forged source must not make the server speak with services, or
-    /// with machines that only the server can reach.
+    /// Whether the player's UDP can come from `source`.
+    ///
+    /// It can come from the network of its connection. From another network, it can come if a player on the internet
+    /// could have that address. So a forged source does not make the server send to services, or to machines that only
+    /// the server can reach.
     fn can_be_at(&self, source: SocketAddr) -> bool {
         let [own, other] = [self.connected_from, source.ip()].map(Network::from);
         let is_reachable = other.is_public() || !own.is_public();
@@ -79,7 +82,7 @@ impl Player {
 pub enum NotFound {
     /// No connected host has that OpenID.
     Unknown,
-    /// Too many wrong OpenIDs came from that network to be told whether this one is right.
+    /// The network has named too many wrong OpenIDs. It is not told whether this one exists.
     TooManyGuesses,
 }
 
@@ -87,34 +90,34 @@ pub enum NotFound {
 #[derive(Debug, PartialEq, Eq)]
 pub struct IdsExhausted;
 
-/// What a datagram at the registrar did to the players' addresses.
+/// What a datagram at the registrar changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AddressRegistration {
-    /// The player's first address.
+    /// The player registered its first address.
     First(PlayerId, OpenId),
-    /// Another address than before took its place.
+    /// The player registered another address than before.
     Changed(PlayerId, OpenId),
-    /// The same address again.
+    /// The player registered the same address again.
     Repeated,
-    /// Another address, too soon after others: nothing has changed.
+    /// The player has changed its address too often lately. The old address stays.
     TooManyChanges,
-    /// An address where that player, whose connection comes from that IP, cannot be: most likely forged.
+    /// The player, whose connection comes from that IP, cannot have this address. Most likely it is forged.
     Implausible(OpenId, IpAddr),
-    /// Nobody has that PrivateID, or nobody can have that address.
+    /// No player has that PrivateID, or no player can have that address.
     Unknown,
 }
 
-/// Everybody who is connected, and the players among them.
+/// All connections, and the players that have registered on them.
 ///
-/// Invariant: all maps name the same players; OpenIDs are unique among them.
+/// Invariant: all maps name the same players, and each OpenID belongs to one player.
 ///
-/// How long a look-up takes tells nothing of how much of a guessed PrivateID is right: the whole of it goes through a hash
-/// with a random key, and is compared only with ids whose hash agrees with its own in part, which nobody can aim at.
+/// The time of a look-up does not tell how much of a guessed PrivateID is right. The map hashes the whole guess with a
+/// random key and compares it only with ids that have a similar hash. An attacker cannot choose such a guess.
 #[derive(Debug)]
 pub struct Players {
     scheme: IdScheme,
     next_id: PlayerId,
-    connections: HashMap<ConnectionId, Connection>,
+    connections: HashMap<ConnectionId, ConnectionInfo>,
     players: HashMap<PlayerId, Player>,
     by_open_id: HashMap<OpenId, PlayerId>,
     by_private_id: HashMap<PrivateId, PlayerId>,
@@ -123,7 +126,7 @@ pub struct Players {
 }
 
 impl Players {
-    /// Nobody yet.
+    /// A table without connections and players.
     pub fn new(scheme: IdScheme) -> Self {
         Self {
             scheme,
@@ -137,28 +140,28 @@ impl Players {
         }
     }
 
-    /// How the ids of players that register from now on look.
+    /// Sets how the ids look of players that register from now on.
     pub fn set_scheme(&mut self, scheme: IdScheme) {
         self.scheme = scheme;
     }
 
-    /// A connection was accepted.
-    pub fn connect(&mut self, connection: ConnectionId, from: IpAddr) {
-        self.connections.insert(connection, Connection { from, player: None });
+    /// Adds a connection that was accepted.
+    pub fn add_connection(&mut self, connection: ConnectionId, from: IpAddr) {
+        self.connections.insert(connection, ConnectionInfo { from, player: None });
     }
 
-    /// A connection has ended; the player that was on it, whose ids nobody has any more.
-    pub fn disconnect(&mut self, connection: ConnectionId) -> Option<Player> {
+    /// Removes a connection that has ended. Returns the player that was on it, whose ids are not in use any more.
+    pub fn remove_connection(&mut self, connection: ConnectionId) -> Option<Player> {
         let player = self.players.remove(&self.connections.remove(&connection)?.player?)?;
         self.by_open_id.remove(&player.open_id);
         self.by_private_id.remove(&player.private_id);
         Some(player)
     }
 
-    /// Gives the player on a connection ids, or the same ones again.
+    /// Gives the player on a connection its ids. On a second call it gets the same ids.
     ///
     /// # Errors
-    /// [`IdsExhausted`] if the OpenIDs are so short that chance found none that is free.
+    /// [`IdsExhausted`] if [`MAX_DRAWS`] random ids were all in use, because ids are too short.
     ///
     /// # Panics
     /// If there is no such connection.
@@ -208,7 +211,7 @@ impl Players {
     fn insert(&mut self, player: Player) -> PlayerId {
         let id = player.id;
         self.next_id = self.next_id.max(PlayerId(id.0 + 1));
-        let connection = Connection { from: player.connected_from, player: Some(id) };
+        let connection = ConnectionInfo { from: player.connected_from, player: Some(id) };
         self.connections.insert(player.connection, connection);
         self.by_open_id.insert(player.open_id.clone(), id);
         self.by_private_id.insert(player.private_id.clone(), id);
@@ -216,7 +219,7 @@ impl Players {
         id
     }
 
-    /// Notes `source` as the external address of the player with that PrivateID.
+    /// Sets `source` as the external address of the player with that PrivateID, if it can be there.
     pub fn register_address(
         &mut self,
         private_id: &str,
@@ -246,8 +249,8 @@ impl Players {
         }
     }
 
-    /// The connection, if the core was told of it and not of its end.
-    pub fn connection(&self, connection: ConnectionId) -> Option<Connection> {
+    /// A connection that was added and not removed.
+    pub fn connection(&self, connection: ConnectionId) -> Option<ConnectionInfo> {
         self.connections.get(&connection).copied()
     }
 
@@ -261,10 +264,10 @@ impl Players {
         self.players.get(&player)
     }
 
-    /// The connected player with that OpenID, for somebody in `network` who asks for it.
+    /// Finds the player with that OpenID, for a player in `network` who names it.
     ///
     /// # Errors
-    /// If there is none, or the network has named too many wrong ones.
+    /// If there is no such player, or if the network has named too many wrong OpenIDs.
     pub fn find(
         &mut self,
         open_id: &OpenId,
@@ -299,7 +302,7 @@ impl Players {
         if has_left { Ok(()) } else { Err(Bound::Introductions) }
     }
 
-    /// A player of `network` is introduced to the host.
+    /// Counts that a player of `network` was introduced to the host.
     pub fn record_introduction(&mut self, host: PlayerId, network: Network, now: Timestamp) {
         if let Some(host) = self.players.get_mut(&host) {
             host.introductions_by_network.charge(network, now);
@@ -307,16 +310,20 @@ impl Players {
         }
     }
 
-    /// Counts one more `connect` with an address that may be forged, of a player of `network`.
+    /// Counts a `connect` of a player of `network` whose address may be forged.
     ///
     /// # Errors
-    /// The bound that is reached; then nothing is counted.
-    pub fn connect_unconfirmed(&mut self, network: Network, now: Timestamp) -> Result<(), Bound> {
+    /// The bound that is reached. Then nothing is counted.
+    pub fn count_unconfirmed_connect(
+        &mut self,
+        network: Network,
+        now: Timestamp,
+    ) -> Result<(), Bound> {
         let is_allowed = self.unconfirmed_connects.try_acquire(network, now);
         if is_allowed { Ok(()) } else { Err(Bound::UnconfirmedConnects) }
     }
 
-    /// Forgets the networks that have used up nothing lately.
+    /// Forgets the networks that have all their tokens back. Looks at each network.
     pub fn forget_networks(&mut self, now: Timestamp) {
         self.wrong_open_ids.forget_idle(now);
         self.unconfirmed_connects.forget_idle(now);
@@ -327,7 +334,7 @@ impl Players {
         self.connections.len()
     }
 
-    /// How many networks have named wrong OpenIDs or have unconfirmed players.
+    /// How many networks the rate limits for wrong OpenIDs and for unconfirmed `connect` remember.
     pub fn networks(&self) -> usize {
         self.wrong_open_ids.len() + self.unconfirmed_connects.len()
     }
@@ -347,7 +354,7 @@ impl Players {
         self.players.len()
     }
 
-    /// Whether nobody is registered.
+    /// Whether no player is registered.
     pub fn is_empty(&self) -> bool {
         self.players.is_empty()
     }
@@ -397,7 +404,7 @@ mod tests {
         connection: u64,
         random: &mut Seeded,
     ) -> Result<Player, IdsExhausted> {
-        players.connect(ConnectionId(connection), home());
+        players.add_connection(ConnectionId(connection), home());
         players.register(ConnectionId(connection), random).cloned()
     }
 
@@ -417,12 +424,12 @@ mod tests {
             register(&mut players, player, &mut random).unwrap();
         }
         assert_eq!(register(&mut players, 4, &mut random).unwrap_err(), IdsExhausted);
-        players.disconnect(ConnectionId(2)).unwrap();
+        players.remove_connection(ConnectionId(2)).unwrap();
         register(&mut players, 5, &mut random).unwrap();
     }
 
     #[test]
-    fn addresses_are_first_then_repeated_then_moved() {
+    fn an_address_is_first_then_repeated_then_changed() {
         let (mut players, mut random) = players(8);
         let host = register(&mut players, 1, &mut random).unwrap();
         let (here, there) = ("192.0.2.1:1000".parse().unwrap(), "192.0.2.1:1001".parse().unwrap());
@@ -448,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_changes_only_so_often() {
+    fn address_changes_have_a_rate_limit() {
         let (mut players, mut random) = players(8);
         let host = register(&mut players, 1, &mut random).unwrap();
         let mut register_from = |port: u16, millis: u64| {
@@ -461,12 +468,16 @@ mod tests {
             .filter(|n| matches!(register_from(2000 + n, 0), AddressRegistration::Changed(..)));
         assert_eq!(moved.count(), 20, "a burst");
         assert_eq!(register_from(9999, 0), AddressRegistration::TooManyChanges);
-        assert_eq!(register_from(2019, 0), AddressRegistration::Repeated, "the last that counted");
+        assert_eq!(
+            register_from(2019, 0),
+            AddressRegistration::Repeated,
+            "the last address that was accepted"
+        );
         assert!(matches!(register_from(9999, 500), AddressRegistration::Changed(..)));
     }
 
     #[test]
-    fn a_forged_source_does_not_lead_to_services_or_into_the_servers_own_network() {
+    fn a_forged_source_does_not_reach_services_or_the_servers_own_network() {
         let (mut players, mut random) = players(8);
         let inside = IpAddr::from([10, 0, 0, 7]);
         let connected_from = [home(), inside];
@@ -476,7 +487,7 @@ mod tests {
         ] {
             let from = connected_from[player];
             let player = ConnectionId(player as u64);
-            players.connect(player, from);
+            players.add_connection(player, from);
             let host = players.register(player, &mut random).unwrap().clone();
             for (second, source) in (0..).zip(sources) {
                 let now = Timestamp::START + Duration::from_secs(second);
@@ -490,7 +501,7 @@ mod tests {
     }
 
     #[test]
-    fn one_network_uses_up_a_part_of_a_hosts_introductions() {
+    fn one_network_cannot_use_up_a_hosts_introductions() {
         let (mut players, mut random) = players(8);
         let [stranger, other] = [[192, 0, 2, 1], [192, 0, 2, 2]].map(|ip| IpAddr::from(ip).into());
         let host = register(&mut players, 1, &mut random).unwrap().id;
@@ -507,20 +518,20 @@ mod tests {
             for _ in 0..10 {
                 of_stranger += introduce(stranger, now);
             }
-            // One a second, after all of the stranger's.
+            // One a second, after all those of the stranger.
             if tenth % 10 == 9 {
                 of_other += introduce(other, now);
             }
         }
-        assert_eq!(of_other, 60, "all of them");
+        assert_eq!(of_other, 60, "none is refused");
         assert!((123..=125).contains(&of_stranger), "{of_stranger}: 1 a second and 64 at once");
     }
 
     #[test]
-    fn who_leaves_loses_both_ids_at_once() {
+    fn a_player_that_leaves_loses_both_ids_at_once() {
         let (mut players, mut random) = players(8);
         let host = register(&mut players, 1, &mut random).unwrap();
-        players.disconnect(ConnectionId(1)).unwrap();
+        players.remove_connection(ConnectionId(1)).unwrap();
         let found = players.find(&host.open_id, home().into(), Timestamp::START);
         assert_eq!(found.err(), Some(NotFound::Unknown));
         let here = "192.0.2.1:1000".parse().unwrap();

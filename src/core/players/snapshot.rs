@@ -1,24 +1,24 @@
-//! What another process needs to go on with the players.
+//! A snapshot of the connections and players, so that another process can go on with them.
 
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Connection, Player, Players};
+use super::{ConnectionInfo, Player, Players};
 use crate::core::id::{ConnectionId, IdScheme, OpenId, PlayerId, PrivateId};
-use crate::limits::network_rate::{NetworkRateLimiter, Used};
+use crate::limits::network_rate::{NetworkRateLimiter, NetworkRateSnapshot};
 use crate::limits::rates::INTRODUCTIONS_PER_NETWORK;
 use crate::limits::token_bucket::TokenBucket;
 
-/// All that is to be known of connections and players, for another process to go on with. It holds secrets.
+/// All connections and players, and the rate limits that belong to them. It holds secrets.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlayersSnapshot {
     next_id: PlayerId,
-    /// Ascending.
-    connections: Vec<(ConnectionId, Connection)>,
+    /// In ascending order. The players are in the order of their connections.
+    connections: Vec<(ConnectionId, ConnectionInfo)>,
     players: Vec<PlayerSnapshot>,
-    wrong_open_ids: Used,
-    unconfirmed_connects: Used,
+    wrong_open_ids: NetworkRateSnapshot,
+    unconfirmed_connects: NetworkRateSnapshot,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,35 +29,35 @@ struct PlayerSnapshot {
     private_id: PrivateId,
     address: Option<SocketAddr>,
     introductions: TokenBucket,
-    introductions_by_network: Used,
+    introductions_by_network: NetworkRateSnapshot,
     address_changes: TokenBucket,
 }
 
 impl Players {
-    /// What another process needs to go on with these players.
+    /// A snapshot of these players.
     pub fn snapshot(&self) -> PlayersSnapshot {
         let mut connections: Vec<_> = self.connections.iter().map(|(id, c)| (*id, *c)).collect();
         connections.sort_unstable_by_key(|(id, _)| *id);
-        let on = |(_, connection): &(ConnectionId, Connection)| connection.player;
+        let on = |(_, connection): &(ConnectionId, ConnectionInfo)| connection.player;
         let players =
             connections.iter().filter_map(on).map(|id| PlayerSnapshot::of(&self.players[&id]));
         PlayersSnapshot {
             next_id: self.next_id,
             players: players.collect(),
             connections,
-            wrong_open_ids: self.wrong_open_ids.used(),
-            unconfirmed_connects: self.unconfirmed_connects.used(),
+            wrong_open_ids: self.wrong_open_ids.snapshot(),
+            unconfirmed_connects: self.unconfirmed_connects.snapshot(),
         }
     }
 
-    /// Goes on with the players of a snapshot.
+    /// Restores the players of a snapshot.
     ///
     /// # Errors
-    /// What is wrong with the snapshot, if two players share an id or a connection, or one has none.
+    /// If two players share an id or a connection, or a player's connection is missing.
     pub fn restore(snapshot: PlayersSnapshot, scheme: IdScheme) -> Result<Self, String> {
         let mut players = Self::new(scheme);
         for (id, connection) in snapshot.connections {
-            players.connect(id, connection.from);
+            players.add_connection(id, connection.from);
         }
         for player in snapshot.players {
             let (id, connection) = (player.id, player.connection);
@@ -87,7 +87,7 @@ impl PlayerSnapshot {
             private_id: player.private_id.clone(),
             address: player.address,
             introductions: player.introductions,
-            introductions_by_network: player.introductions_by_network.used(),
+            introductions_by_network: player.introductions_by_network.snapshot(),
             address_changes: player.address_changes,
         }
     }

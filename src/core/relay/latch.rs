@@ -1,4 +1,4 @@
-//! Follows a player's address as it is seen at one relay port.
+//! The latch: a player's address as it is seen at one relay port.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -8,62 +8,68 @@ use serde::{Deserialize, Serialize};
 use crate::core::relay::{DropReason, Latching, OwnAddresses};
 use crate::time::Timestamp;
 
-/// How long the address in place must have been silent before another port of the same IP takes its place.
+/// How long the current address must be silent before another port of the same IP may replace it.
 pub const SILENCE_BEFORE_LATCHING: Duration = Duration::from_secs(2);
 
-/// For how long a displaced address may take its place back at once.
+/// How long an address that was replaced may return at once.
 pub const TAKE_BACK_WINDOW: Duration = Duration::from_secs(30);
 
-/// For how long after the introduction any IP may latch under [`Latching::Any`].
+/// How long after the introduction any IP may latch under [`Latching::Any`].
 pub const ANY_IP_WINDOW: Duration = Duration::from_secs(10);
 
-/// How closely a candidate must follow the last datagram of the address in place to count as the same player
+/// How soon a candidate must follow the last datagram of the current address to count as a rebinding: the same player
 /// behind a router that changed its mapping. Games send several times a second.
-pub const SEAM: Duration = Duration::from_millis(500);
+pub const REBINDING_GAP: Duration = Duration::from_millis(500);
 
-/// How many datagrams such a candidate must have sent before it latches: a stream goes on, a neighbour tries.
-pub const SEAMLESS_ATTEMPTS: u32 = 8;
+/// How many datagrams a candidate must have sent before it latches to count as a rebinding. A player's game sends all
+/// the time; a neighbour may send only a few datagrams.
+pub const REBINDING_DATAGRAMS: u32 = 8;
 
-/// The address to which a player is sent, learned from its datagrams at one port.
+/// The current address of a player at one relay port, learned from the player's datagrams there.
 ///
-/// Many routers, and nearly all of mobile networks, map each destination to another external port (RFC 4787:
-/// address- and port-dependent mapping), so the address that the registrar saw is only a first guess. Answers go
-/// where the player was last heard: *latching*, restricted to the registered IP (RFC 7362, section 5).
+/// Many routers, and nearly all those of mobile networks, map each destination to another external port (RFC 4787:
+/// address- and port-dependent mapping). So the address that the registrar saw is only a first guess. The player is
+/// sent to the address where it was last heard. This is *latching*, restricted to the registered IP (RFC 7362, section
+/// 5).
 ///
-/// The address in place is *unheard* since the introduction or the last
-/// registration, *live*, or *silent* for [`SILENCE_BEFORE_LATCHING`]. What a datagram from elsewhere does
-/// depends on that and on its source:
+/// The current address has one of three states. It is *unheard* since the introduction or the last registration,
+/// *live*, or *silent* for [`SILENCE_BEFORE_LATCHING`]. What a datagram from another source does depends on the state
+/// and on the source:
 ///
-/// | in place | displaced source | other port of the same IP | another IP |
+/// | state | displaced address | other port of the same IP | another IP |
 /// |---|---|---|---|
-/// | *unheard* | - | takes the place | dropped (`wrong-ip`), or takes the place under [`Latching::Any`] |
-/// | *live* | takes its place back | dropped (`wrong-port`), noted as a candidate | dropped (`wrong-ip`) |
-/// | *silent* | takes its place back | takes the place | dropped (`wrong-ip`) |
+/// | *unheard* | - | replaces | dropped (`wrong-ip`), or replaces under [`Latching::Any`] within [`ANY_IP_WINDOW`] |
+/// | *live* | returns | dropped (`wrong-port`), noted as a candidate | dropped (`wrong-ip`) |
+/// | *silent* | returns | replaces | dropped (`wrong-ip`) |
 ///
-/// Whoever takes the place is live, and whoever loses it is displaced. A displaced address may return, because a
-/// player that paused can lose its place to a neighbour behind the same router. There is one exception: a change
-/// without a seam, where the candidate began within [`SEAM`] of the old address's last datagram, went on with
-/// [`SEAMLESS_ATTEMPTS`], and nobody else had been turned away lately. Then the player itself has a new mapping, and
-/// whoever inherits the port of the old one is somebody else.
+/// Under [`Latching::Off`] another port of the same IP never replaces the current address. *Replaces* and *returns*
+/// mean that the source becomes the current address and is live. A replaced address is *displaced*: it may return
+/// within [`TAKE_BACK_WINDOW`], because a player that paused can lose its place to a neighbour behind the same router.
+/// After an address has returned, no earlier address may return.
 ///
-/// Memory is allocated at the introduction and when an address loses its place.
+/// There is one exception, a *rebinding*: the candidate started within [`REBINDING_GAP`] of the old address's last
+/// datagram, had sent at least [`REBINDING_DATAGRAMS`] before it latched, and no other source was refused with
+/// `wrong-port` lately. Then the player itself has a new mapping. The router may give the old port to somebody else,
+/// so the old address may not return.
+///
+/// Memory is allocated at the introduction, at a registration of another address, and when an address is replaced.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Latch {
     current: SocketAddr,
     heard: Option<Timestamp>,
-    /// What only a change of address needs, out of the way of all other datagrams.
-    past: Box<Past>,
+    /// What only a change of address needs. It is apart, so that other datagrams do not load it.
+    history: Box<History>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Past {
-    /// Always the player's, also while [`Latching::Any`] lets it send from another.
+struct History {
+    /// The IP that the player registered. Under [`Latching::Any`] the current address can have another.
     registered_ip: IpAddr,
     introduced: Timestamp,
-    /// Addresses that may take their place back. At most 16: each change of place takes a silence of
-    /// [`SILENCE_BEFORE_LATCHING`], and the right ends after [`TAKE_BACK_WINDOW`].
+    /// Addresses that may return. At most 16: an address is replaced only after [`SILENCE_BEFORE_LATCHING`], and it
+    /// may return only within [`TAKE_BACK_WINDOW`].
     displaced: Vec<Displaced>,
-    /// The last source that was turned away because the address in place was live.
+    /// The source that was last refused with `wrong-port`.
     candidate: Option<Candidate>,
 }
 
@@ -78,46 +84,46 @@ struct Candidate {
     address: SocketAddr,
     first_heard: Timestamp,
     last_heard: Timestamp,
-    attempts: u32,
-    /// Whether nobody else was turned away in the [`TAKE_BACK_WINDOW`] before, nor this one earlier.
+    datagrams: u32,
+    /// Whether no source was noted as a candidate in the [`TAKE_BACK_WINDOW`] before the first datagram of this one.
     is_alone: bool,
 }
 
-/// How lately the address in place was heard.
+/// The state of the current address: when it was last heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Presence {
+enum LatchState {
     /// Never, since the introduction or the last registration.
     Unheard,
-    /// Within [`SILENCE_BEFORE_LATCHING`].
+    /// Less than [`SILENCE_BEFORE_LATCHING`] ago.
     Live,
     /// Longer ago.
     Silent,
 }
 
-/// Whose a source may be that is not the address in place.
+/// The kind of a source that is not the current address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Claim {
-    /// An address that lost its place within [`TAKE_BACK_WINDOW`].
+enum SourceKind {
+    /// An address that was replaced within [`TAKE_BACK_WINDOW`].
     Displaced,
-    /// The player's IP with another port.
+    /// The current or the registered IP, with another port.
     SameIp,
-    /// Any other.
+    /// Any other IP.
     OtherIp,
 }
 
 impl Latch {
-    /// Starts at the registered address, not yet heard.
+    /// A latch with the registered address, not yet heard.
     pub fn new(registered: SocketAddr, introduced: Timestamp) -> Self {
-        let past = Past {
+        let history = History {
             registered_ip: registered.ip(),
             introduced,
             displaced: Vec::new(),
             candidate: None,
         };
-        Self { current: registered, heard: None, past: Box::new(past) }
+        Self { current: registered, heard: None, history: Box::new(history) }
     }
 
-    /// Where the player is reached.
+    /// The current address, to which the player is sent.
     pub fn address(&self) -> SocketAddr {
         self.current
     }
@@ -127,12 +133,12 @@ impl Latch {
         self.heard
     }
 
-    /// The player registered another address: it takes the place, not yet heard.
+    /// Starts anew with another address that the player has registered.
     pub fn reset(&mut self, registered: SocketAddr) {
-        *self = Self::new(registered, self.past.introduced);
+        *self = Self::new(registered, self.history.introduced);
     }
 
-    /// Learns from a datagram's source: it is the player, perhaps at a new address, or it is turned away.
+    /// Handles the source of a datagram. Either it is the player, perhaps at a new address, or it is refused.
     ///
     /// # Errors
     /// The reason to drop the datagram.
@@ -161,66 +167,68 @@ impl Latch {
         if !own.allows(source) {
             return Err(DropReason::InvalidSource);
         }
-        match (self.claim(source, now), self.presence(now)) {
-            (Claim::Displaced, _) => self.past.displaced.clear(),
-            (Claim::SameIp, Presence::Unheard | Presence::Silent) if latching != Latching::Off => {
+        match (self.kind_of(source, now), self.state(now)) {
+            (SourceKind::Displaced, _) => self.history.displaced.clear(),
+            (SourceKind::SameIp, LatchState::Unheard | LatchState::Silent)
+                if latching != Latching::Off =>
+            {
                 self.displace_current(source, now);
             }
-            (Claim::OtherIp, Presence::Unheard)
+            (SourceKind::OtherIp, LatchState::Unheard)
                 if latching == Latching::Any && self.is_in_any_ip_window(now) =>
             {
                 self.displace_current(source, now);
             }
-            (Claim::SameIp, _) => {
+            (SourceKind::SameIp, _) => {
                 self.note_candidate(source, now);
                 return Err(DropReason::WrongPort);
             }
-            (Claim::OtherIp, _) => return Err(DropReason::WrongIp),
+            (SourceKind::OtherIp, _) => return Err(DropReason::WrongIp),
         }
         self.current = source;
         self.heard = Some(now);
         Ok(())
     }
 
-    fn presence(&self, now: Timestamp) -> Presence {
+    fn state(&self, now: Timestamp) -> LatchState {
         match self.heard {
-            None => Presence::Unheard,
-            Some(heard) if now.since(heard) < SILENCE_BEFORE_LATCHING => Presence::Live,
-            Some(_) => Presence::Silent,
+            None => LatchState::Unheard,
+            Some(heard) if now.since(heard) < SILENCE_BEFORE_LATCHING => LatchState::Live,
+            Some(_) => LatchState::Silent,
         }
     }
 
-    fn claim(&self, source: SocketAddr, now: Timestamp) -> Claim {
-        if self.past.displaced.iter().any(|d| d.address == source && d.may_return(now)) {
-            Claim::Displaced
-        } else if [self.current.ip(), self.past.registered_ip].contains(&source.ip()) {
-            Claim::SameIp
+    fn kind_of(&self, source: SocketAddr, now: Timestamp) -> SourceKind {
+        if self.history.displaced.iter().any(|d| d.address == source && d.may_return(now)) {
+            SourceKind::Displaced
+        } else if [self.current.ip(), self.history.registered_ip].contains(&source.ip()) {
+            SourceKind::SameIp
         } else {
-            Claim::OtherIp
+            SourceKind::OtherIp
         }
     }
 
     fn is_in_any_ip_window(&self, now: Timestamp) -> bool {
-        now.since(self.past.introduced) <= ANY_IP_WINDOW
+        now.since(self.history.introduced) <= ANY_IP_WINDOW
     }
 
-    /// `source` takes the place; the address that had it may return, unless the change had no seam.
+    /// Notes that the current address may return, unless the change to `source` is a rebinding.
     fn displace_current(&mut self, source: SocketAddr, now: Timestamp) {
-        self.past.displaced.retain(|displaced| displaced.may_return(now));
-        if !self.is_seamless(source) {
-            self.past.displaced.push(Displaced { address: self.current, since: now });
+        self.history.displaced.retain(|displaced| displaced.may_return(now));
+        if !self.is_rebinding(source) {
+            self.history.displaced.push(Displaced { address: self.current, since: now });
         }
     }
 
-    fn is_seamless(&self, source: SocketAddr) -> bool {
-        let (Some(candidate), Some(heard)) = (self.past.candidate, self.heard) else {
+    fn is_rebinding(&self, source: SocketAddr) -> bool {
+        let (Some(candidate), Some(heard)) = (self.history.candidate, self.heard) else {
             return false;
         };
         candidate.address == source
             && candidate.is_alone
-            && candidate.attempts >= SEAMLESS_ATTEMPTS
+            && candidate.datagrams >= REBINDING_DATAGRAMS
             && candidate.first_heard >= heard
-            && candidate.first_heard.since(heard) <= SEAM
+            && candidate.first_heard.since(heard) <= REBINDING_GAP
     }
 
     fn note_candidate(&mut self, source: SocketAddr, now: Timestamp) {
@@ -228,17 +236,17 @@ impl Latch {
             let is_after_last = self.heard.is_none_or(|heard| candidate.first_heard >= heard);
             candidate.address == source && is_after_last
         };
-        self.past.candidate = Some(match self.past.candidate {
+        self.history.candidate = Some(match self.history.candidate {
             Some(candidate) if goes_on(&candidate) => Candidate {
                 last_heard: now,
-                attempts: candidate.attempts.saturating_add(1),
+                datagrams: candidate.datagrams.saturating_add(1),
                 ..candidate
             },
             earlier => Candidate {
                 address: source,
                 first_heard: now,
                 last_heard: now,
-                attempts: 1,
+                datagrams: 1,
                 is_alone: earlier.is_none_or(|c| now.since(c.last_heard) > TAKE_BACK_WINDOW),
             },
         });
@@ -262,10 +270,10 @@ mod tests {
 
     use DropReason::{InvalidSource, WrongIp, WrongPort};
 
-    /// Milliseconds, source, and what comes of it.
+    /// Milliseconds, source, and the expected result.
     type Heard<'a> = (u64, &'a str, Result<(), DropReason>);
 
-    /// Plays `steps` against a latch introduced at 0; returns the last address.
+    /// Plays `steps` against a latch that was introduced at 0. Returns the last address.
     fn play(latching: Latching, steps: &[Heard<'_>]) -> String {
         let mut latch = Latch::new(REGISTERED.parse().unwrap(), Timestamp::START);
         for (index, (millis, source, expected)) in steps.iter().enumerate() {
@@ -274,7 +282,7 @@ mod tests {
             let result = latch.accept(source, latching, &OwnAddresses::default(), now);
             assert_eq!(result, *expected, "step {index}: {source} at {millis} ms");
             let is_in_place = latch.address() == source;
-            assert_eq!(is_in_place, expected.is_ok(), "who is accepted is in place");
+            assert_eq!(is_in_place, expected.is_ok(), "an accepted source is the current address");
         }
         latch.address().to_string()
     }
@@ -289,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_live_address_keeps_its_place_and_a_silent_one_loses_it() {
+    fn a_live_address_stays_and_a_silent_one_is_replaced() {
         let steps = [
             (0, REGISTERED, Ok(())),
             (1999, OTHER, Err(WrongPort)),
@@ -301,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_player_that_paused_takes_its_place_back_and_the_neighbour_has_no_right_to_return() {
+    fn a_player_that_paused_returns_and_then_the_neighbour_may_not() {
         let steps = [
             (0, REGISTERED, Ok(())),
             (2500, OTHER, Ok(())),
@@ -325,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_neighbour_that_changes_ports_does_not_wear_the_right_down() {
+    fn a_neighbour_that_changes_ports_does_not_end_the_right_to_return() {
         let steps = [
             (0, REGISTERED, Ok(())),
             (2500, OTHER, Ok(())),
@@ -336,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn a_player_that_paused_twice_still_takes_its_place_back() {
+    fn a_player_that_paused_twice_still_returns() {
         let steps = [
             (0, REGISTERED, Ok(())),
             (2500, OTHER, Ok(())),
@@ -348,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_neighbour_that_tries_all_the_time_is_no_new_mapping() {
+    fn a_neighbour_that_sends_all_the_time_is_no_rebinding() {
         let steps = [
             (0, REGISTERED, Ok(())),
             (100, OTHER, Err(WrongPort)),
@@ -361,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn a_neighbour_that_tries_from_ever_new_ports_is_no_new_mapping() {
+    fn a_neighbour_that_sends_from_new_ports_is_no_rebinding() {
         let steps = [
             (0, REGISTERED, Ok(())),
             (100, OTHER, Err(WrongPort)),
@@ -373,10 +381,11 @@ mod tests {
         same_ip(&steps);
     }
 
-    /// A player whose router changed its mapping at 0 sends on from `OTHER` every `gap` milliseconds, and latches.
+    /// A player's router changes its mapping at 0. The player sends from `OTHER` every `gap` milliseconds until it
+    /// latches.
     fn moved_stream(gap: u64) -> Vec<Heard<'static>> {
-        let attempts = (1..).map(|n| n * gap).take_while(|millis| *millis < 2000);
-        let refused = attempts.map(|millis| (millis, OTHER, Err(WrongPort)));
+        let datagrams = (1..).map(|n| n * gap).take_while(|millis| *millis < 2000);
+        let refused = datagrams.map(|millis| (millis, OTHER, Err(WrongPort)));
         [(0, REGISTERED, Ok(()))]
             .into_iter()
             .chain(refused)
@@ -385,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn behind_a_new_mapping_the_heir_of_the_old_port_is_a_stranger() {
+    fn after_a_rebinding_the_old_port_may_not_return() {
         let mut steps = moved_stream(100);
         steps.extend([(2050, REGISTERED, Err(WrongPort)), (3000, OTHER, Ok(()))]);
         steps.push((4000, REGISTERED, Err(WrongPort)));
@@ -393,27 +402,27 @@ mod tests {
     }
 
     #[test]
-    fn few_tries_are_no_stream() {
+    fn a_few_datagrams_are_no_rebinding() {
         let mut steps = moved_stream(400);
         steps.extend([(2050, REGISTERED, Ok(())), (2100, OTHER, Err(WrongPort))]);
         same_ip(&steps);
     }
 
     #[test]
-    fn the_registered_address_wins_over_a_neighbour_that_was_faster() {
+    fn the_registered_address_replaces_a_neighbour_that_was_faster() {
         let steps = [(0, OTHER, Ok(())), (100, REGISTERED, Ok(())), (200, OTHER, Err(WrongPort))];
         same_ip(&steps);
     }
 
     #[test]
-    fn another_ip_never_latches_unless_all_may() {
+    fn another_ip_does_not_latch() {
         let steps = [(0, FOREIGN, Err(WrongIp)), (9000, FOREIGN, Err(WrongIp))];
         same_ip(&steps);
         play(Latching::Off, &steps);
     }
 
     #[test]
-    fn under_any_the_first_heard_in_time_latches_from_any_ip() {
+    fn under_any_the_first_ip_that_is_heard_in_time_latches() {
         play(Latching::Any, &[(10_000, FOREIGN, Ok(())), (10_100, REGISTERED, Ok(()))]);
         play(Latching::Any, &[(10_001, FOREIGN, Err(WrongIp))]);
         play(Latching::Any, &[(0, REGISTERED, Ok(())), (3000, FOREIGN, Err(WrongIp))]);
@@ -423,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn off_knows_only_the_registered_address() {
+    fn under_off_only_the_registered_address_is_accepted() {
         let steps =
             [(0, OTHER, Err(WrongPort)), (5000, OTHER, Err(WrongPort)), (5001, REGISTERED, Ok(()))];
         play(Latching::Off, &steps);

@@ -1,8 +1,8 @@
-//! The rules by which datagrams pass between the two players of a pair.
+//! The relays: which pairs of players exist, which ports they have, and which datagrams pass between them.
 //!
-//! - [`RelayTable`] decides what happens to a datagram and who gets which port,
-//! - [`Latch`] follows a player's address as it is seen at one port,
-//! - [`PortPool`] knows which ports are free or reserved.
+//! - [`RelayTable`] holds the pairs. It gives them ports and decides what happens to a datagram.
+//! - [`Latch`] holds a player's address as seen at one port.
+//! - [`PortPool`] holds the ports that are free or reserved.
 
 mod latch;
 mod pair;
@@ -20,13 +20,14 @@ use crate::label::labels;
 use crate::limits::relay::RelayLimits;
 
 pub use latch::{
-    ANY_IP_WINDOW, Latch, SEAM, SEAMLESS_ATTEMPTS, SILENCE_BEFORE_LATCHING, TAKE_BACK_WINDOW,
+    ANY_IP_WINDOW, Latch, REBINDING_DATAGRAMS, REBINDING_GAP, SILENCE_BEFORE_LATCHING,
+    TAKE_BACK_WINDOW,
 };
 pub use port_map::PortMap;
 pub use ports::PortPool;
-pub use table::{ClosedPair, Introduction, NoRelay, Party, RelaySnapshot, RelayTable};
+pub use table::{ClosedPair, NoRelay, PairPorts, Party, RelaySnapshot, RelayTable};
 
-/// A UDP port of the server that carries one player's side of a pair.
+/// A UDP port of the server for relays. In a pair, each player has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RelayPort(pub u16);
 
@@ -36,48 +37,48 @@ impl fmt::Display for RelayPort {
     }
 }
 
-/// What is to be done with a datagram.
+/// What the shell must do with a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Send it on, unchanged.
+    /// Send it on unchanged.
     Forward {
-        /// The port that it leaves from: the sender's own of the pair.
+        /// The port to send it from: the sender's port of the pair.
         via: RelayPort,
-        /// Where the receiver was last seen.
+        /// The address at which the receiver was last seen.
         to: SocketAddr,
     },
-    /// Forget it, and count why.
+    /// Drop it and count the reason.
     Drop(DropReason),
 }
 
 labels! {
     /// Why a datagram was not relayed.
     pub enum DropReason {
-        /// The port carries no pair.
+        /// The port belongs to no pair.
         NoPair = "no-pair",
-        /// The source is one that no player can have: port 0, a multicast address, one of the server's own sockets.
+        /// No player can have the source address: port 0, a multicast address, one of the server's own sockets.
         InvalidSource = "invalid-source",
-        /// The source's IP is not that of the partner.
+        /// The source's IP is not the partner's.
         WrongIp = "wrong-ip",
-        /// The partner's IP with another port, while the one in place is in use.
+        /// The source is another port of the partner's IP, while the current port is in use.
         WrongPort = "wrong-port",
-        /// Neither player's UDP comes from where its connection does.
+        /// Neither player's registered address has the IP of its connection.
         Unconfirmed = "unconfirmed",
-        /// The receiver has not been heard yet and has got its allowance.
+        /// The receiver has not been heard yet, and was sent as much as an unheard player may be sent.
         ReceiverUnheard = "receiver-unheard",
         /// The receiver has been silent for the idle time.
         ReceiverSilent = "receiver-silent",
-        /// The sender is over the rate of one direction of a pair.
+        /// The sender is over the rate limit of its direction of the pair.
         PairBandwidth = "pair-bandwidth",
-        /// All relays together are over the server's rate.
+        /// All relays together are over the server's rate limit.
         GlobalBandwidth = "global-bandwidth",
-        /// The pair is older than it may become.
+        /// The pair is older than its lifetime.
         LifetimeDuration = "lifetime-duration",
         /// The pair has carried more than it may in its life.
         LifetimeTraffic = "lifetime-traffic",
-        /// The kernel's buffer for sending was full.
+        /// The kernel's send buffer was full.
         SendBufferFull = "send-buffer-full",
-        /// The datagram is larger than the receiver's address family or its path takes.
+        /// The datagram is too large for the receiver's address family or for the path.
         TooLarge = "too-large",
         /// The kernel refused to send: no route, a firewall.
         SendFailed = "send-failed",
@@ -85,7 +86,7 @@ labels! {
 }
 
 impl DropReason {
-    /// The limit of its own that a relay has reached, if it was that.
+    /// The relay's own limit that was reached, if that is the reason.
     pub const fn limit(self) -> Option<RelayLimit> {
         match self {
             Self::PairBandwidth => Some(RelayLimit::Bandwidth),
@@ -107,7 +108,7 @@ impl DropReason {
 }
 
 labels! {
-    /// A limit of one relay, of which its owner is told.
+    /// A limit of one relay. Its players are told when it is reached.
     pub enum RelayLimit {
         /// Bytes per second in one direction.
         Bandwidth = "bandwidth",
@@ -119,27 +120,27 @@ labels! {
 }
 
 labels! {
-    /// Which sources may become a player's address at a relay port (RFC 7362 calls this latching).
+    /// Latching (RFC 7362): which sources may become a player's address at a relay port.
     pub enum Latching {
         /// The registered IP with any port ("restricted latching").
         SameIp = "same-ip",
-        /// Also any IP, if it is the first that is heard and comes soon after the introduction.
+        /// Also another IP, if it is the first that is heard and comes soon after the introduction.
         Any = "any",
         /// Only the registered address.
         Off = "off",
     }
 }
 
-/// What of the relays can be set.
+/// The settings of the relays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RelaySettings {
-    /// What they may carry.
+    /// How much they may carry.
     pub limits: RelayLimits,
     /// Which sources may become a player's address.
     pub latching: Latching,
 }
 
-/// The addresses of the server's own UDP sockets, to which no relay may ever send.
+/// The addresses of the server's own UDP sockets. No relay ever sends to them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OwnAddresses {
     ips: HashSet<IpAddr>,
@@ -148,7 +149,7 @@ pub struct OwnAddresses {
 }
 
 impl OwnAddresses {
-    /// Every combination of the machine's `ips` and the server's UDP `ports`.
+    /// Each of the machine's `ips` with each of the server's UDP `ports`.
     pub fn new(
         ips: impl IntoIterator<Item = IpAddr>,
         ports: impl IntoIterator<Item = u16>,
@@ -157,7 +158,7 @@ impl OwnAddresses {
         Self { ips, has_loopback: false, ports }
     }
 
-    /// The same, and all of the loopback network: a server that is bound to every address has those too.
+    /// The same and the whole loopback network. A server that is bound to every address is reached there too.
     pub fn and_loopback(self) -> Self {
         Self { has_loopback: true, ..self }
     }

@@ -1,4 +1,4 @@
-//! One pair of players: where each is, what it has carried, and whether it may carry more.
+//! A relayed pair of players: the address of each, what the pair has carried, and whether it may carry more.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::id::PlayerId;
 use crate::core::relay::{
-    DropReason, Introduction, Latch, Latching, OwnAddresses, Party, RelayLimit, RelayPort,
+    DropReason, Latch, Latching, OwnAddresses, PairPorts, Party, RelayLimit, RelayPort,
     RelaySettings,
 };
 use crate::label::Label;
@@ -16,10 +16,10 @@ use crate::limits::relay::{RelayLimits, UNHEARD_ALLOWANCE};
 use crate::limits::token_bucket::TokenBucket;
 use crate::time::Timestamp;
 
-/// How often a player is told of the same limit of the same pair.
+/// The least time between two notices to a player of the same limit of the same pair.
 const NOTICE_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Who is who in a pair: the indices of its sides.
+/// The two roles in a pair. Each is also the index of that player's [`Side`] and [`Member`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     Asker,
@@ -35,60 +35,62 @@ impl Role {
     }
 }
 
-/// Two players who may send to each other. All that a datagram needs lies in three cache lines: among thousands of
-/// pairs, fetching them is the cost.
+/// Two players who may send to each other.
+///
+/// Everything that a datagram needs is in three cache lines. With thousands of pairs, most of a datagram's cost in the
+/// core is to fetch them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[repr(align(64))]
 pub(super) struct Pair {
-    /// The asker's and the host's.
+    /// The asker's side and the host's side.
     pub(super) sides: [Side; 2],
     pub(super) life: Life,
-    /// Whether one of the players is confirmed: see [`Pair::refusal`].
+    /// Whether at least one of the players is confirmed: see [`Pair::refusal_of_unconfirmed`].
     is_confirmed: bool,
-    /// Who they are, in the same order.
-    pub(super) people: Box<[Person; 2]>,
+    /// The asker and the host.
+    pub(super) members: Box<[Member; 2]>,
 }
 
 const _: () = assert!(size_of::<Pair>() <= 3 * 64);
 
-/// How long a pair has been there, and what it has carried.
+/// The age of a pair and what it has carried.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Life {
     pub(super) created: Timestamp,
-    /// When a datagram was last forwarded; at first, when the two were introduced.
+    /// When a datagram was last forwarded. Until then, when the pair was created.
     pub(super) forwarded: Timestamp,
     /// Charged bytes, both directions together.
     pub(super) traffic: u64,
 }
 
-/// One player's end of a pair.
+/// What each datagram to or from a player of a pair needs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Side {
-    /// Where the player is, as seen at the partner's port.
+    /// The player's address, as seen at the partner's port.
     pub(super) latch: Latch,
-    /// What the player sends.
+    /// The rate limit of what the player sends.
     pub(super) bucket: TokenBucket,
-    /// Charged bytes sent to the player while it was not heard, at any of its addresses: at most
+    /// Charged bytes that were sent to the player before it was heard, at all its addresses together. At most
     /// [`UNHEARD_ALLOWANCE`] in the pair's life.
     pub(super) sent_unheard: u32,
-    /// The player's own port: its partner sends here.
+    /// The player's own port, to which its partner sends.
     pub(super) port: RelayPort,
 }
 
-/// One player of a pair.
+/// What only rare events need of a player of a pair.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Person {
+pub(super) struct Member {
     pub(super) player: PlayerId,
-    /// Where its connection comes from.
+    /// The IP that its connection comes from.
     connected_from: IpAddr,
-    /// Whether its registered address is there too.
+    /// Whether its registered address has that IP too.
     is_confirmed: bool,
-    /// When it was last told of each limit.
+    /// When it was last told of each [`RelayLimit`].
     told: [Option<Timestamp>; 3],
 }
 
 impl Pair {
-    /// A pair of the asker and the host, at these ports of theirs.
+    /// A pair of the asker and the host. The ports are in the same order.
     pub(super) fn new(parties: [Party; 2], ports: [RelayPort; 2], now: Timestamp) -> Self {
         let [asker, host] = parties;
         let mut pair = Self {
@@ -98,46 +100,46 @@ impl Pair {
             ],
             life: Life { created: now, forwarded: now, traffic: 0 },
             is_confirmed: false,
-            people: Box::new(parties.map(Person::new)),
+            members: Box::new(parties.map(Member::new)),
         };
         pair.update_confirmation();
         pair
     }
 
-    /// The asker and the host.
+    /// The ids of the asker and the host.
     pub(super) fn players(&self) -> [PlayerId; 2] {
-        self.people.each_ref().map(|person| person.player)
+        self.members.each_ref().map(|member| member.player)
     }
 
-    /// The asker's and the host's.
+    /// The asker's port and the host's port.
     pub(super) fn ports(&self) -> [RelayPort; 2] {
         self.sides.each_ref().map(|side| side.port)
     }
 
-    /// The network that the pair counts against.
+    /// The asker's network. The pair counts as one of that network's pairs.
     pub(super) fn network(&self) -> Network {
-        self.people[Role::Asker as usize].connected_from.into()
+        self.members[Role::Asker as usize].connected_from.into()
     }
 
-    /// The player has registered another address.
+    /// Handles that a player has registered another address.
     pub(super) fn handle_address_change(&mut self, player: PlayerId, address: SocketAddr) {
-        for (side, person) in self.sides.iter_mut().zip(&mut *self.people) {
-            if person.player == player {
+        for (side, member) in self.sides.iter_mut().zip(&mut *self.members) {
+            if member.player == player {
                 side.latch.reset(address);
-                person.is_confirmed = person.connected_from == address.ip();
+                member.is_confirmed = member.connected_from == address.ip();
             }
         }
         self.update_confirmation();
     }
 
     fn update_confirmation(&mut self) {
-        self.is_confirmed = self.people.iter().any(|person| person.is_confirmed);
+        self.is_confirmed = self.members.iter().any(|member| member.is_confirmed);
     }
 
-    /// Learns from a datagram at the port of `owner`: its source is the partner, perhaps at a new address.
+    /// Checks that a datagram at the port of `owner` comes from the partner, and notes the partner's address.
     ///
     /// # Errors
-    /// The reason to drop a datagram from anybody else.
+    /// The reason to drop the datagram, if it comes from anybody else.
     pub(super) fn learn(
         &mut self,
         owner: Role,
@@ -149,7 +151,7 @@ impl Pair {
         self.sides[owner.other() as usize].latch.accept(source, latching, own, now)
     }
 
-    /// Why a datagram of `cost` may not pass to `owner`, if so.
+    /// The reason why a datagram of `cost` charged bytes must not pass to `owner`, if there is one.
     pub(super) fn refusal(
         &self,
         owner: Role,
@@ -165,16 +167,18 @@ impl Pair {
             .or_else(|| sender.refusal_to_send(limits, now))
     }
 
-    /// Two players may be relayed if the UDP of one comes from where its connection does.
+    /// Two players may be relayed if at least one of them is confirmed.
     ///
-    /// A registration's source can be forged, a connection's cannot. If both players' addresses were another relay's,
-    /// the two relays would send one datagram to each other for ever. Nobody has a connection from there.
+    /// The source of a registration can be forged; that of a connection cannot. With forged sources, both players'
+    /// addresses could be ports of another relay, and the two relays would send one datagram to each other for ever.
+    /// No player has a connection from a relay's IP.
     fn refusal_of_unconfirmed(&self, latching: Latching) -> Option<DropReason> {
         let is_refused = !self.is_confirmed && latching != Latching::Any;
         is_refused.then_some(DropReason::Unconfirmed)
     }
 
-    /// Charges a datagram of `cost` that passes to `owner`; where it goes, and from which port.
+    /// Charges a datagram of `cost` charged bytes that passes to `owner`. Returns the port to send it from and the
+    /// receiver's address.
     pub(super) fn charge(
         &mut self,
         owner: Role,
@@ -192,12 +196,12 @@ impl Pair {
         (sender.port, receiver.latch.address())
     }
 
-    /// The pair's ports, as the player who asks now sees them: either may have asked first.
-    pub(super) fn introduction(&self, asker: PlayerId) -> Introduction {
+    /// The pair's ports, for the player who asks now. The other player may have asked first.
+    pub(super) fn ports_for(&self, asker: PlayerId) -> PairPorts {
         let [first, second] = &self.sides;
-        let is_reversed = self.people[Role::Asker as usize].player != asker;
+        let is_reversed = self.members[Role::Asker as usize].player != asker;
         let (asker, host) = if is_reversed { (second, first) } else { (first, second) };
-        Introduction { asker: asker.port, host: host.port, is_new: false }
+        PairPorts { asker: asker.port, host: host.port, is_new: false }
     }
 }
 
@@ -214,7 +218,7 @@ impl Life {
     }
 }
 
-/// A datagram at the port of `owner` goes to it, and comes from the other.
+/// A datagram at the port of `owner` goes to `owner` and comes from the other player.
 fn receiver_and_sender(sides: &mut [Side; 2], owner: Role) -> (&mut Side, &mut Side) {
     let [asker, host] = sides;
     match owner {
@@ -233,7 +237,7 @@ impl Side {
         }
     }
 
-    /// Why the player may not be sent `cost` more bytes at the address where it was last seen.
+    /// The reason why the player must not be sent `cost` more charged bytes, if there is one.
     fn refusal_to_receive(
         &self,
         cost: u64,
@@ -249,20 +253,25 @@ impl Side {
         }
     }
 
-    /// Why the player may not send just now.
+    /// The reason why the player must not send now, if there is one.
     fn refusal_to_send(&self, limits: &RelayLimits, now: Timestamp) -> Option<DropReason> {
         (!self.bucket.has_tokens(limits.burst, now)).then_some(DropReason::PairBandwidth)
     }
 }
 
-impl Person {
+impl Member {
     fn new(party: Party) -> Self {
         let Party { player, connected_from, .. } = party;
         Self { player, connected_from, is_confirmed: party.is_confirmed(), told: [None; 3] }
     }
 
-    /// The player, unless it was told of that limit of this pair within [`NOTICE_INTERVAL`].
-    pub(super) fn due_notice(&mut self, limit: RelayLimit, now: Timestamp) -> Option<PlayerId> {
+    /// Returns the player if it must be told of that limit, and counts it as told. `None` if it was told within
+    /// [`NOTICE_INTERVAL`].
+    pub(super) fn take_due_notice(
+        &mut self,
+        limit: RelayLimit,
+        now: Timestamp,
+    ) -> Option<PlayerId> {
         let told = &mut self.told[limit.index()];
         if told.is_some_and(|at| now.since(at) < NOTICE_INTERVAL) {
             return None;

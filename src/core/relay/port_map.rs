@@ -1,10 +1,10 @@
-//! Knows nothing of what it holds: something for each port, found by counting.
+//! A map from relay ports to values, stored as an array.
 
 use crate::core::relay::RelayPort;
 
-/// Holds at most one `T` for each port between the lowest and the highest that it was made for.
+/// A map that holds at most one `T` for each port, from the lowest to the highest port that it was made for.
 ///
-/// A look-up is one bounds check and one array access: 2.5 to 10 ns, depending on the caches.
+/// A look-up is one bounds check and one array access. It was measured to take 2.5 to 10 ns, depending on the caches.
 #[derive(Debug)]
 pub struct PortMap<T> {
     lowest: u16,
@@ -12,7 +12,7 @@ pub struct PortMap<T> {
 }
 
 impl<T> PortMap<T> {
-    /// Empty, with room for each of `ports`.
+    /// An empty map with room for each of `ports`.
     pub fn new(ports: impl IntoIterator<Item = RelayPort> + Clone) -> Self {
         let lowest = ports.clone().into_iter().min().map_or(0, |port| port.0);
         let highest = ports.into_iter().max().map_or(0, |port| port.0);
@@ -20,18 +20,18 @@ impl<T> PortMap<T> {
         Self { lowest, entries }
     }
 
-    /// What the port holds, if anything.
+    /// The port's value, if it has one.
     pub fn get(&self, port: RelayPort) -> Option<&T> {
         self.entries.get(self.index(port)?)?.as_ref()
     }
 
-    /// The same, to be changed.
+    /// The port's value for a change, if it has one.
     pub fn get_mut(&mut self, port: RelayPort) -> Option<&mut T> {
         let index = self.index(port)?;
         self.entries.get_mut(index)?.as_mut()
     }
 
-    /// Gives the port something to hold.
+    /// Sets the port's value.
     ///
     /// # Panics
     /// If the map was not made for that port.
@@ -40,13 +40,13 @@ impl<T> PortMap<T> {
         self.entries[index] = Some(value);
     }
 
-    /// Takes from the port what it holds.
+    /// Removes the port's value and returns it.
     pub fn remove(&mut self, port: RelayPort) -> Option<T> {
         let index = self.index(port)?;
         self.entries.get_mut(index)?.take()
     }
 
-    /// How many ports hold something.
+    /// How many ports have a value. Looks at each port.
     pub fn count(&self) -> usize {
         self.entries.iter().flatten().count()
     }
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn holds_what_it_was_given_and_nothing_outside() {
+    fn a_port_has_the_value_that_was_set_and_other_ports_have_none() {
         let mut map = PortMap::new([20, 10].map(RelayPort));
         map.insert(RelayPort(10), 'a');
         map.insert(RelayPort(20), 'b');

@@ -1,4 +1,4 @@
-//! Knows which relay ports are free and which are reserved, and for whom.
+//! The pool of relay ports that belong to no pair: those that are free, and those that are reserved for a player.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -7,15 +7,15 @@ use serde::{Deserialize, Serialize};
 use crate::core::id::PlayerId;
 use crate::core::relay::RelayPort;
 
-/// The relay ports that carry no pair.
+/// The relay ports that belong to no pair.
 ///
-/// Free ports form a queue: the one that was freed longest ago is used next, so that stray datagrams of an old
-/// game do not meet a new one. A reservation keeps a port for a player until its first introduction, but
-/// promises nothing: when no port is free, the oldest one is taken back.
+/// Free ports form a queue. The port that was freed longest ago is used next, so that late datagrams of an old game do
+/// not reach a new game. A reservation keeps a port for a player until its first introduction. It is no promise: when
+/// no port is free, the oldest reservation is taken back.
 #[derive(Debug, Default)]
 pub struct PortPool {
     free: VecDeque<RelayPort>,
-    /// By age: the keys only grow.
+    /// The oldest first: each new key is larger than all others.
     reservations: BTreeMap<u64, (PlayerId, RelayPort)>,
     by_player: HashMap<PlayerId, u64>,
     next_reservation: u64,
@@ -29,12 +29,12 @@ pub struct PoolSnapshot {
 }
 
 impl PortPool {
-    /// All of `ports` are free, to be used in that order.
+    /// A pool in which all `ports` are free. They are used in that order.
     pub fn new(ports: impl IntoIterator<Item = RelayPort>) -> Self {
         Self { free: ports.into_iter().collect(), ..Self::default() }
     }
 
-    /// Reserves a free port for the player, if it has none and there is one.
+    /// Reserves a free port for the player. Does nothing if it has a reservation, or if no port is free.
     pub fn reserve(&mut self, player: PlayerId) {
         if self.by_player.contains_key(&player) {
             return;
@@ -51,30 +51,30 @@ impl PortPool {
         self.next_reservation += 1;
     }
 
-    /// Gives up the player's reservation; its port goes to the end of the queue.
+    /// Cancels the player's reservation, if it has one. The port goes to the end of the queue.
     pub fn cancel(&mut self, player: PlayerId) {
         if let Some(port) = self.take_reservation(player) {
             self.release(port);
         }
     }
 
-    /// A port for each of two players: its reserved one, else a free one, else the oldest reservation of others.
-    /// Both or none.
+    /// Takes a port for each of two players: the player's reserved port, else a free port, else the port of the oldest
+    /// reservation. Takes nothing if there are not two ports.
     pub fn allocate(&mut self, first: PlayerId, second: PlayerId) -> Option<[RelayPort; 2]> {
         if self.free.len() + self.reservations.len() < 2 {
             return None;
         }
-        // Both own reservations are taken before anyone's oldest: it must not be the second player's.
+        // First the reservations of both players: otherwise the oldest one could be the second player's.
         let reserved = [first, second].map(|player| self.take_reservation(player));
         Some(reserved.map(|port| port.unwrap_or_else(|| self.take_any())))
     }
 
-    /// Puts a port that carried a pair at the end of the queue.
+    /// Puts a port of a closed pair at the end of the queue.
     pub fn release(&mut self, port: RelayPort) {
         self.free.push_back(port);
     }
 
-    /// What another process needs to go on with this pool.
+    /// A snapshot of this pool.
     pub fn snapshot(&self) -> PoolSnapshot {
         PoolSnapshot {
             free: self.free.iter().copied().collect(),
@@ -82,20 +82,20 @@ impl PortPool {
         }
     }
 
-    /// Goes on with a snapshot's ports, each of which must pass `claim`; then come those of `ports` that pass it.
+    /// Restores a pool from a snapshot. `take` says for a port whether the pool may have it; it must say yes only
+    /// once. Those of `ports` that the snapshot does not have are free too.
     pub fn restore(
         snapshot: PoolSnapshot,
         ports: &[RelayPort],
-        mut claim: impl FnMut(RelayPort) -> bool,
+        mut take: impl FnMut(RelayPort) -> bool,
     ) -> Self {
         let mut pool = Self::default();
         for (player, port) in snapshot.reserved {
-            if !pool.by_player.contains_key(&player) && claim(port) {
+            if !pool.by_player.contains_key(&player) && take(port) {
                 pool.insert_reservation(player, port);
             }
         }
-        pool.free =
-            snapshot.free.iter().chain(ports).copied().filter(|port| claim(*port)).collect();
+        pool.free = snapshot.free.iter().chain(ports).copied().filter(|port| take(*port)).collect();
         pool
     }
 
@@ -109,7 +109,7 @@ impl PortPool {
         self.reservations.len()
     }
 
-    /// Every port in the pool, free or reserved.
+    /// All ports in the pool, free or reserved.
     pub fn iter(&self) -> impl Iterator<Item = RelayPort> + '_ {
         let reserved = self.reservations.values().map(|(_, port)| *port);
         self.free.iter().copied().chain(reserved)
@@ -126,7 +126,8 @@ impl PortPool {
 
     fn take_reservation(&mut self, player: PlayerId) -> Option<RelayPort> {
         let reservation = self.by_player.remove(&player)?;
-        let (_, port) = self.reservations.remove(&reservation).expect("both maps name it");
+        let (_, port) =
+            self.reservations.remove(&reservation).expect("both maps have the reservation");
         Some(port)
     }
 }
@@ -148,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn freed_ports_come_last() {
+    fn freed_ports_are_used_last() {
         let mut pool = pool(4);
         assert_eq!(pool.allocate(A, B), ports(1, 2));
         pool.release(RelayPort(2));
@@ -169,18 +170,18 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_reservation_is_taken_back_but_never_the_partners() {
+    fn the_oldest_reservation_is_taken_back_but_not_the_partners() {
         let mut pool = pool(3);
         for player in [B, C, A] {
             pool.reserve(player);
         }
         assert_eq!(pool.allocate(A, B), ports(3, 1));
-        assert_eq!(pool.allocate(A, B), None, "one port is no pair");
-        assert_eq!(pool.reserved(), 1, "and a failed try takes nothing");
+        assert_eq!(pool.allocate(A, B), None, "one port is not enough");
+        assert_eq!(pool.reserved(), 1, "a failed call takes nothing");
         pool.release(RelayPort(1));
-        assert_eq!(pool.allocate(A, B), ports(1, 2), "C's is taken back");
+        assert_eq!(pool.allocate(A, B), ports(1, 2), "C's reservation is taken back");
         pool.cancel(C);
-        assert_eq!((pool.free(), pool.reserved()), (0, 0), "C has nothing left to cancel");
+        assert_eq!((pool.free(), pool.reserved()), (0, 0), "C has no reservation any more");
     }
 
     #[test]

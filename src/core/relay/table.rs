@@ -1,13 +1,13 @@
-//! Decides which pairs exist, and what becomes of a datagram at one of their ports.
+//! The table of relayed pairs and their ports. It decides what happens to a datagram at one of the ports.
 //!
 //! ```text
 //! client C (port 50002)  --to 50001-->    noray  --from 50002-->  host H (port 50001)
 //! client C               <--from 50001--  noray  <--to 50002--    host H
 //! ```
 //!
-//! Each player of a pair has a port of its own, at which only its partner may send. What arrives there goes to the
-//! player, and leaves from the sender's port: each sees the other at one address and can answer there. A
-//! datagram's way is found by the port alone, so its cost does not grow with the number of pairs.
+//! Each player of a pair has a port of its own, to which only its partner may send. A datagram at that port goes to
+//! the player, and it leaves from the sender's port. So each player sees the other at one address and can answer
+//! there. The port alone tells where a datagram goes, so its cost does not grow with the number of pairs.
 
 mod snapshot;
 
@@ -22,57 +22,57 @@ use crate::core::relay::{
     RelaySettings,
 };
 use crate::limits::network::Network;
-use crate::limits::relay::charge;
+use crate::limits::relay::charged_bytes;
 use crate::limits::token_bucket::TokenBucket;
 use crate::time::Timestamp;
 
 pub use snapshot::RelaySnapshot;
 
-/// How often pairs that are over are looked for because a port is needed.
+/// The least time between two sweeps that are done because a port is needed.
 const SWEEP_ON_DEMAND_INTERVAL: Duration = Duration::from_secs(1);
 
 /// One player of an introduction, with its registered external address.
 #[derive(Clone, Copy, Debug)]
 pub struct Party {
-    /// Who it is.
+    /// Its id.
     pub player: PlayerId,
-    /// Where the registrar saw it.
+    /// Its address as the registrar saw it.
     pub address: SocketAddr,
-    /// Where its connection comes from, which cannot be forged.
+    /// The IP that its connection comes from. It cannot be forged.
     pub connected_from: IpAddr,
 }
 
 impl Party {
-    /// Whether its UDP comes from where its connection does, and so is not forged.
+    /// Whether its registered address has the IP of its connection, and so is not forged.
     pub fn is_confirmed(&self) -> bool {
         self.connected_from == self.address.ip()
     }
 
-    /// The network that its relays count against.
+    /// The network of its connection.
     pub fn network(&self) -> Network {
         self.connected_from.into()
     }
 }
 
-/// The ports of a pair.
+/// The ports of a pair, as the asker sees them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Introduction {
-    /// The asker's port, where the host sends to.
+pub struct PairPorts {
+    /// The asker's port, to which the host sends.
     pub asker: RelayPort,
-    /// The host's port, where the asker sends to.
+    /// The host's port, to which the asker sends.
     pub host: RelayPort,
-    /// Whether the pair was opened just now.
+    /// Whether the pair is new. If not, the two players had it already.
     pub is_new: bool,
 }
 
 /// Why no pair was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoRelay {
-    /// No two ports were free or could be taken back.
+    /// There are not two ports that are free or reserved.
     Exhausted,
-    /// Few ports are left, and players of the asker's network have their share.
+    /// Few ports are left, and the asker's network has as many pairs as it may then have.
     NetworkHasItsShare,
-    /// Neither player's UDP comes from where its connection does.
+    /// Neither player is confirmed.
     Unconfirmed,
 }
 
@@ -81,7 +81,7 @@ pub enum NoRelay {
 pub struct ClosedPair {
     /// Its ports.
     pub ports: [RelayPort; 2],
-    /// [`charge`]d bytes that it carried, both directions together.
+    /// How many [`charged_bytes`] it carried, both directions together.
     pub traffic: u64,
 }
 
@@ -94,13 +94,13 @@ pub struct RelayTable {
     own: OwnAddresses,
     ports: PortPool,
     slots: PortMap<Slot>,
-    /// How many ports there are, wherever they are.
+    /// How many ports there are in all.
     size: usize,
     pairs: Vec<Option<Pair>>,
     vacant: Vec<PairIndex>,
-    /// Each pair twice: by either player first.
+    /// Each pair has two entries, one with each player first.
     by_players: BTreeMap<(PlayerId, PlayerId), PairIndex>,
-    /// How many pairs each network has asked for, whether its players are still connected or not.
+    /// How many live pairs each network has asked for, also if the asker is not connected any more.
     by_network: HashMap<Network, usize>,
     all_traffic: TokenBucket,
     last_sweep: Timestamp,
@@ -108,7 +108,7 @@ pub struct RelayTable {
 
 type PairIndex = u32;
 
-/// Where a port's pair is, and whose of the two the port is.
+/// The pair that a port belongs to, and which of the two players owns the port.
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     pair: PairIndex,
@@ -116,7 +116,7 @@ struct Slot {
 }
 
 impl RelayTable {
-    /// No pairs; `ports` are all free, to be used in that order.
+    /// A table without pairs. All `ports` are free and are used in that order.
     pub fn new(settings: RelaySettings, own: OwnAddresses, ports: &[RelayPort]) -> Self {
         Self {
             settings,
@@ -133,12 +133,12 @@ impl RelayTable {
         }
     }
 
-    /// Replaces the server's own addresses: those of interfaces come and go.
+    /// Replaces the server's own addresses, which change when an interface changes.
     pub fn set_own_addresses(&mut self, own: OwnAddresses) {
         self.own = own;
     }
 
-    /// Replaces the settings, for the pairs that there are too. Debts by the old rates are forgotten.
+    /// Replaces the settings, also for live pairs. All token buckets are full afterwards.
     pub fn set_settings(&mut self, settings: RelaySettings) {
         self.settings = settings;
         self.all_traffic = TokenBucket::default();
@@ -147,8 +147,8 @@ impl RelayTable {
         }
     }
 
-    /// Decides about a datagram with a payload of `length` bytes that arrived at the port `at`: learns where its
-    /// sender is, checks whether it may pass, and charges it.
+    /// Decides what happens to a datagram that arrived at the port `at` with a payload of `length` bytes. It learns
+    /// the sender's address, checks whether the datagram may pass, and charges it.
     pub fn handle_datagram(
         &mut self,
         at: RelayPort,
@@ -160,7 +160,7 @@ impl RelayTable {
             return Action::Drop(DropReason::NoPair);
         };
         let pair = self.pairs[pair as usize].as_mut().expect("a slot names a pair");
-        let cost = charge(length);
+        let cost = charged_bytes(length);
         if let Err(reason) = pair.learn(owner, source, self.settings.latching, &self.own, now) {
             return Action::Drop(reason);
         }
@@ -176,25 +176,25 @@ impl RelayTable {
         Action::Forward { via, to }
     }
 
-    /// Opens a pair for the two, or finds the one they have. Pairs that are over are `closed` if their ports are
-    /// needed. The pair counts against the asker's network as long as it lives.
+    /// Opens a pair for the two players, or finds their live one. The pair counts for the asker's network as long as
+    /// it lives. If ports are needed, pairs that are over are closed and added to `closed`.
     ///
     /// # Errors
-    /// [`NoRelay`]; then no pair has been opened.
+    /// The reason why no pair was opened.
     pub fn introduce(
         &mut self,
         asker: Party,
         host: Party,
         now: Timestamp,
         closed: &mut Vec<ClosedPair>,
-    ) -> Result<Introduction, NoRelay> {
+    ) -> Result<PairPorts, NoRelay> {
         if self.must_be_confirmed() && !asker.is_confirmed() && !host.is_confirmed() {
             return Err(NoRelay::Unconfirmed);
         }
         if let Some(index) = self.find(asker.player, host.player) {
             let pair = self.pairs[index as usize].as_ref().expect("the index names a pair");
             if !pair.life.is_over(&self.settings.limits, now) {
-                return Ok(pair.introduction(asker.player));
+                return Ok(pair.ports_for(asker.player));
             }
             closed.push(self.close(index));
         }
@@ -207,7 +207,7 @@ impl RelayTable {
         let ports = self.allocate(asker.player, host.player, now, closed)?;
         self.insert(Pair::new([asker, host], ports, now));
         let [asker, host] = ports;
-        Ok(Introduction { asker, host, is_new: true })
+        Ok(PairPorts { asker, host, is_new: true })
     }
 
     fn allocate(
@@ -230,29 +230,29 @@ impl RelayTable {
         }
     }
 
-    /// Whether players whose UDP comes from elsewhere than their connection are under suspicion: unless carriers with
-    /// several IPs are to be served.
+    /// Whether a player must be confirmed to be trusted. It need not be under [`Latching::Any`], which serves carriers
+    /// that use several IPs for one player.
     pub fn must_be_confirmed(&self) -> bool {
         self.settings.latching != Latching::Any
     }
 
-    /// Whether more than three quarters of the ports carry pairs.
+    /// Whether pairs use more than three quarters of the ports.
     fn is_scarce(&self) -> bool {
         4 * 2 * self.pairs() > 3 * self.size
     }
 
-    /// Whether few ports are left, and players of the network have asked for as many as it may then have.
+    /// Whether few ports are left, and the network has as many pairs as it may then have.
     fn has_its_share(&self, network: Network) -> bool {
         let pairs = self.by_network.get(&network).copied().unwrap_or(0);
         self.is_scarce() && pairs >= self.settings.limits.max_per_network
     }
 
-    /// A player registered its address for the first time: a port is reserved for it, if one is free.
+    /// Reserves a port for a player, if one is free.
     pub fn reserve(&mut self, player: PlayerId) {
         self.ports.reserve(player);
     }
 
-    /// A player registered another address: its pairs follow.
+    /// Handles that a player has registered another address. Its pairs send there from now on.
     pub fn handle_address_change(&mut self, player: PlayerId, address: SocketAddr) {
         for (_, index) in self.by_players.range((player, PlayerId::MIN)..=(player, PlayerId::MAX)) {
             let pair = self.pairs[*index as usize].as_mut().expect("the index names a pair");
@@ -260,12 +260,12 @@ impl RelayTable {
         }
     }
 
-    /// A player's connection ended: its reservation ends, its pairs live on until they are idle.
-    pub fn handle_departure(&mut self, player: PlayerId) {
+    /// Cancels a player's reservation, if it has one. Its pairs go on until they are idle.
+    pub fn cancel_reservation(&mut self, player: PlayerId) {
         self.ports.cancel(player);
     }
 
-    /// Closes the pairs over which nothing was forwarded for the idle time and those past their lifetime.
+    /// Closes the pairs that forwarded nothing for the idle timeout, and those that are past their lifetime.
     pub fn sweep(&mut self, now: Timestamp, closed: &mut Vec<ClosedPair>) {
         self.last_sweep = now;
         for index in 0..self.pairs.len() {
@@ -277,10 +277,11 @@ impl RelayTable {
         }
     }
 
-    /// The players that are due to hear that the pair at `at` has reached `limit`: each once a minute.
+    /// Returns the players who must be told that the pair at `at` has reached `limit`, and counts them as told. Each
+    /// player is told of a limit at most once a minute.
     ///
-    /// Of bandwidth the sender hears, whose datagrams were too many; of the others both.
-    pub fn due_notices(
+    /// Only the sender is told of bandwidth, because it sent too much. Both players are told of the other limits.
+    pub fn take_due_notices(
         &mut self,
         at: RelayPort,
         limit: RelayLimit,
@@ -290,23 +291,22 @@ impl RelayTable {
             return [None, None];
         };
         let pair = self.pairs[pair as usize].as_mut().expect("a slot names a pair");
-        let mut notice = |role: Role| pair.people[role as usize].due_notice(limit, now);
+        let mut notice = |role: Role| pair.members[role as usize].take_due_notice(limit, now);
         match limit {
             RelayLimit::Bandwidth => [notice(owner.other()), None],
             RelayLimit::Lifetime | RelayLimit::Traffic => [notice(owner.other()), notice(owner)],
         }
     }
 
-    /// The registered address of the player who may send to `at`, if it was not heard there yet.
-    pub fn awaited(&self, at: RelayPort) -> Option<SocketAddr> {
+    /// The registered address of the player who may send to `at`, if that player was not heard there yet.
+    pub fn unheard_partner(&self, at: RelayPort) -> Option<SocketAddr> {
         let Slot { pair, owner } = *self.slots.get(at)?;
         let pair = self.pairs[pair as usize].as_ref().expect("a slot names a pair");
         let sender = &pair.sides[owner.other() as usize];
         sender.latch.heard().is_none().then(|| sender.latch.address())
     }
 
-    /// When a datagram was last forwarded in any of the pairs, or two players introduced; `None` without pairs.
-    /// Looks at every pair.
+    /// When any pair last forwarded a datagram or was created; `None` without pairs. Looks at every pair.
     pub fn last_forwarded(&self) -> Option<Timestamp> {
         self.pairs.iter().flatten().map(|pair| pair.life.forwarded).max()
     }
@@ -316,17 +316,17 @@ impl RelayTable {
         self.pairs.len() - self.vacant.len()
     }
 
-    /// How many entries there are by which a pair is found by its players.
+    /// How many entries the index has that finds a pair by its players.
     pub fn partners(&self) -> usize {
         self.by_players.len()
     }
 
-    /// How many networks have asked for the pairs.
+    /// How many networks have asked for the live pairs.
     pub fn networks(&self) -> usize {
         self.by_network.len()
     }
 
-    /// The ports that carry no pair.
+    /// The ports that belong to no pair.
     pub fn ports(&self) -> &PortPool {
         &self.ports
     }
@@ -381,7 +381,7 @@ impl RelayTable {
         self.ports.iter().for_each(|port| place(port, "pool"));
         for (index, pair) in (0..).zip(&self.pairs) {
             let Some(pair) = pair else {
-                assert!(self.vacant.contains(&index), "empty place {index} is vacant");
+                assert!(self.vacant.contains(&index), "index {index} has no pair and is vacant");
                 continue;
             };
             for (owner, side) in [Role::Asker, Role::Host].into_iter().zip(&pair.sides) {
@@ -394,7 +394,11 @@ impl RelayTable {
             assert_eq!(self.find(a, b), Some(index));
             assert_eq!(self.find(b, a), Some(index));
         }
-        assert_eq!(self.by_players.len(), 2 * self.pairs(), "nobody has a pair that is gone");
+        assert_eq!(
+            self.by_players.len(),
+            2 * self.pairs(),
+            "each pair has two entries, and no other entries"
+        );
         assert_eq!(self.slots.count(), 2 * self.pairs(), "no slot without a pair");
         assert_eq!(self.by_network.values().sum::<usize>(), self.pairs(), "each pair counts once");
         assert_eq!(seen.len(), self.size, "no port is lost");

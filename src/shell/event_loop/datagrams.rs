@@ -46,13 +46,13 @@ impl EventLoop {
 
     fn record_receive_error(&mut self, id: SocketId, error: &io::Error) {
         self.metrics.receive_errors.add_as_only_writer(1);
-        if self.warnings.receive.is_due(clock::now()) {
+        if self.warnings.receive.try_acquire(clock::now()) {
             log::warn!("reading from {id:?} failed: {error}; the socket stays in use");
         }
     }
 
     fn handle_registration(&mut self, source: SocketAddr, length: usize) {
-        let input = Input::Registration { source, payload: &self.buffer[..length] };
+        let input = Input::RegistrarDatagram { source, payload: &self.buffer[..length] };
         self.core.handle(input, &mut self.random, self.now, &mut self.effects);
         self.carry_out_effects();
         self.record_levels();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::EventLoop;
 use crate::config::units::TimeSpan;
-use crate::core::effect::{Closing, Effect};
+use crate::core::effect::{CloseMode, Effect};
 use crate::core::id::{ConnectionId, OpenId};
 use crate::core::players::AddressRegistration;
 use crate::core::protocol::Reply;
@@ -14,10 +14,10 @@ use crate::core::relay::{ClosedPair, DropReason, RelayPort};
 use crate::core::{Input, drain};
 use crate::label::Label;
 use crate::limits::connection_policy::DisconnectReason;
-use crate::limits::throttle::Throttle;
 use crate::operation::clock;
 use crate::operation::logging::STEP;
 use crate::operation::metrics::{PortState, Table};
+use crate::operation::warning_limiter::WarningLimiter;
 use crate::shell::connection::SendError;
 use crate::shell::sockets::{Sent, SocketId};
 
@@ -32,12 +32,12 @@ pub(super) const LIMIT_KEYS: [(DropReason, &str); 4] = [
 /// When each kind of warning was last written.
 #[derive(Default)]
 pub(super) struct Warnings {
-    send: Throttle,
-    pub(super) receive: Throttle,
-    partner_elsewhere: Throttle,
-    unconfirmed: Throttle,
-    implausible: Throttle,
-    limits: [Throttle; LIMIT_KEYS.len()],
+    send: WarningLimiter,
+    pub(super) receive: WarningLimiter,
+    partner_elsewhere: WarningLimiter,
+    unconfirmed: WarningLimiter,
+    implausible: WarningLimiter,
+    limits: [WarningLimiter; LIMIT_KEYS.len()],
 }
 
 impl EventLoop {
@@ -51,7 +51,7 @@ impl EventLoop {
     fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Tell(connection, reply) => self.tell(connection, &reply),
-            Effect::Close(connection, closing) => self.close(connection, closing),
+            Effect::Close(connection, mode) => self.close(connection, mode),
             Effect::Answer { to, answer } => self.answer(to, answer),
             Effect::PlayerRegistered(connection, open_id) => {
                 self.mark_registered(connection, &open_id);
@@ -83,8 +83,8 @@ impl EventLoop {
             Effect::RelayLimitReached { at, limit, open_id } => {
                 log::debug!("relay {at}: {} limit, player {open_id}", limit.label());
             }
-            Effect::PartnerElsewhere { at, source, awaited } => {
-                self.warn_of_partner_elsewhere(at, source, awaited);
+            Effect::PartnerElsewhere { at, source, registered } => {
+                self.warn_of_partner_elsewhere(at, source, registered);
             }
             Effect::DrainStarted { pairs, timeout } => self.announce_drain(pairs, timeout),
             Effect::DrainEnded => self.acceptor.close(),
@@ -106,13 +106,13 @@ impl EventLoop {
         self.core.handle(input, &mut self.random, self.now, &mut self.effects);
     }
 
-    fn close(&mut self, connection: ConnectionId, closing: Closing) {
+    fn close(&mut self, connection: ConnectionId, mode: CloseMode) {
         let Some(connection) = self.connections.remove(&connection) else {
             return;
         };
-        match closing {
-            Closing::AtOnce => connection.disconnect(),
-            Closing::AfterReplies => connection.finish_sending(),
+        match mode {
+            CloseMode::AtOnce => connection.disconnect(),
+            CloseMode::AfterReplies => connection.finish_sending(),
         }
     }
 
@@ -142,7 +142,7 @@ impl EventLoop {
             }
             AddressRegistration::Repeated => &self.metrics.registrar_repeat,
             AddressRegistration::Implausible(open_id, connected_from) => {
-                if self.warnings.implausible.is_due(clock::now()) {
+                if self.warnings.implausible.try_acquire(clock::now()) {
                     log::warn!(
                         "player {open_id} is connected from {connected_from} and cannot register from {source}: that source \
                          is probably forged; honest players must use one address of this server for TCP and UDP, \
@@ -164,7 +164,7 @@ impl EventLoop {
         self.metrics.is_draining.set(1);
         log::info!(
             "draining: {pairs} relays go on until they have been quiet for {}, at most {}; a second signal ends the server at once",
-            TimeSpan(drain::QUIET),
+            TimeSpan(drain::QUIET_TIME),
             TimeSpan(timeout)
         );
     }
@@ -175,19 +175,19 @@ impl EventLoop {
 
     /// Writes the current levels to the metrics.
     pub(super) fn record_levels(&self) {
-        let levels = self.core.levels();
-        self.metrics.active_hosts.set(levels.players);
-        self.metrics.relay_count.set(levels.pairs);
-        self.metrics.relay_ports.of(PortState::InUse).set(2 * levels.pairs);
-        self.metrics.relay_ports.of(PortState::Free).set(levels.free_ports);
-        self.metrics.relay_ports.of(PortState::Reserved).set(levels.reserved_ports);
+        let sizes = self.core.table_sizes();
+        self.metrics.active_hosts.set(sizes.players);
+        self.metrics.relay_count.set(sizes.pairs);
+        self.metrics.relay_ports.of(PortState::InUse).set(2 * sizes.pairs);
+        self.metrics.relay_ports.of(PortState::Free).set(sizes.free_ports);
+        self.metrics.relay_ports.of(PortState::Reserved).set(sizes.reserved_ports);
         for (table, entries) in [
-            (Table::Players, levels.connections),
-            (Table::OpenIds, levels.open_ids),
-            (Table::PrivateIds, levels.private_ids),
-            (Table::GuessingNetworks, levels.limited_networks),
-            (Table::Partners, levels.partners),
-            (Table::RelayNetworks, levels.relay_networks),
+            (Table::Players, sizes.connections),
+            (Table::OpenIds, sizes.open_ids),
+            (Table::PrivateIds, sizes.private_ids),
+            (Table::GuessingNetworks, sizes.limited_networks),
+            (Table::Partners, sizes.partners),
+            (Table::RelayNetworks, sizes.relay_networks),
         ] {
             self.metrics.table_entries.of(table).set(entries);
         }
@@ -195,7 +195,7 @@ impl EventLoop {
 
     #[cold]
     pub(super) fn warn_of_failed_send(&mut self, error: &io::Error) {
-        if self.warnings.send.is_due(clock::now()) {
+        if self.warnings.send.try_acquire(clock::now()) {
             log::warn!(
                 "sending to a player failed: {error}; check the machine's routes and firewall"
             );
@@ -204,7 +204,8 @@ impl EventLoop {
 
     /// Warns of dropped datagrams if a setting could help.
     pub(super) fn warn_of_drop(&mut self, at: RelayPort, reason: DropReason) {
-        if reason == DropReason::Unconfirmed && self.warnings.unconfirmed.is_due(clock::now()) {
+        if reason == DropReason::Unconfirmed && self.warnings.unconfirmed.try_acquire(clock::now())
+        {
             log::warn!(
                 "relay {at}: datagrams are dropped: both players registered from another IP than that of their \
                  connection, as an attacker with forged addresses does; if many players do, their carriers use \
@@ -212,8 +213,8 @@ impl EventLoop {
             );
         }
         let limit = LIMIT_KEYS.iter().zip(&mut self.warnings.limits);
-        if let Some(((_, key), throttle)) = limit.into_iter().find(|((over, _), _)| *over == reason)
-            && throttle.is_due(clock::now())
+        if let Some(((_, key), limiter)) = limit.into_iter().find(|((over, _), _)| *over == reason)
+            && limiter.try_acquire(clock::now())
         {
             log::warn!(
                 "relay {at}: datagrams over {key} are dropped; noray_relay_drop_count{{reason=\"{}\"}} counts them",
@@ -223,10 +224,10 @@ impl EventLoop {
     }
 
     /// Warns of a partner that is heard only from another IP. Most likely its carrier has several IPs.
-    fn warn_of_partner_elsewhere(&mut self, at: RelayPort, source: IpAddr, awaited: IpAddr) {
-        if self.warnings.partner_elsewhere.is_due(clock::now()) {
+    fn warn_of_partner_elsewhere(&mut self, at: RelayPort, source: IpAddr, registered: IpAddr) {
+        if self.warnings.partner_elsewhere.try_acquire(clock::now()) {
             log::warn!(
-                "relay {at}: datagrams come from {source}, but the player registered from {awaited} and has not \
+                "relay {at}: datagrams come from {source}, but the player registered from {registered} and has not \
                  been heard; if that happens to many players, their carriers use several IPs: set \
                  NORAY_UDP_RELAY_LATCHING=any (its cost: README, Security)"
             );

@@ -30,8 +30,8 @@ impl EventLoop {
             Event::Command { player, command, received } => {
                 self.handle_command(player, &command, received);
             }
-            Event::TooFast { player, kind, received } => {
-                self.handle(Input::CommandTooSoon(player, kind));
+            Event::RateLimitedCommand { player, kind, received } => {
+                self.handle(Input::RateLimitedCommand(player, kind));
                 self.record_duration(kind, received);
             }
             Event::Disconnect(player, reason) => {

@@ -228,7 +228,7 @@ impl EventLoop {
     }
 
     fn watch_for_standing_still(&mut self) {
-        if self.core.levels().pairs > 0 {
+        if self.core.table_sizes().pairs > 0 {
             self.deadlines.set_earlier(LoopTask::Wake, self.now + STANDING_STILL_WATCH);
         }
     }
@@ -236,8 +236,8 @@ impl EventLoop {
     fn beat(&mut self) {
         if let Some(interval) = self.supervisor.beat_interval() {
             self.deadlines.set(LoopTask::Beat, self.now + interval);
-            let levels = self.core.levels();
-            self.supervisor.beat(levels.players, levels.pairs);
+            let sizes = self.core.table_sizes();
+            self.supervisor.beat(sizes.players, sizes.pairs);
         }
     }
 

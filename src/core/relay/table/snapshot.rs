@@ -1,4 +1,4 @@
-//! What another process needs to go on with the relays.
+//! A snapshot of the relays, so that another process can go on with them.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::core::relay::{OwnAddresses, RelayPort, RelaySettings};
 use crate::limits::token_bucket::TokenBucket;
 use crate::time::Timestamp;
 
-/// All that is to be known of the relays, for another process to go on with.
+/// All pairs, the port pool and the rate limits of the relays.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RelaySnapshot {
     ports: PoolSnapshot,
@@ -21,7 +21,7 @@ pub struct RelaySnapshot {
 }
 
 impl RelayTable {
-    /// What another process needs to go on with these pairs.
+    /// A snapshot of this table.
     pub fn snapshot(&self) -> RelaySnapshot {
         RelaySnapshot {
             ports: self.ports.snapshot(),
@@ -31,11 +31,11 @@ impl RelayTable {
         }
     }
 
-    /// Goes on with the pairs of a snapshot. `ports` are those that can be used now: what the snapshot has beyond
-    /// them is given up, what it does not know is free.
+    /// Restores a table from a snapshot. `ports` are the ports that can be used now. Free and reserved ports of the
+    /// snapshot that are not among them are dropped. Ports that the snapshot does not have are free.
     ///
     /// # Errors
-    /// What is wrong with the snapshot, if two pairs have one port or a pair's port is not among `ports`.
+    /// If two pairs have the same port, or a pair's port is not among `ports`.
     pub fn restore(
         snapshot: RelaySnapshot,
         settings: RelaySettings,

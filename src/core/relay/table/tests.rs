@@ -58,7 +58,7 @@ impl Play {
         Ok((introduction.asker.0, introduction.host.0))
     }
 
-    /// What becomes of 100 bytes: `"via to"` or the reason to drop them.
+    /// What happens to 100 bytes: `"via to"`, or the reason to drop them.
     fn send(&mut self, at: u16, source: &str) -> String {
         self.send_bytes(at, source, 100)
     }
@@ -79,7 +79,7 @@ impl Play {
     }
 }
 
-/// Alice has asked for Bob: his port is 2, hers 1.
+/// Alice has asked for Bob. Her port is 1, his is 2.
 fn introduced(limits: RelayLimits) -> Play {
     let mut play = Play::new(limits);
     assert_eq!(play.introduce((ALICE, ALICE_AT), (BOB, BOB_AT)), Ok((1, 2)));
@@ -100,7 +100,7 @@ fn only_the_introduced_partner_may_send() {
     assert_eq!(play.send(2, ALICE_AT), format!("1 {BOB_AT}"));
     play.send(1, BOB_AT);
     assert_eq!(play.send(2, "192.0.2.7:5"), "wrong-ip");
-    assert_eq!(play.send(2, BOB_AT), "wrong-ip", "the player itself is not its partner");
+    assert_eq!(play.send(2, BOB_AT), "wrong-ip", "a player is not its own partner");
     assert_eq!(play.send(1, CAROL_AT), "wrong-port", "introduced, but at another port");
     assert_eq!(play.send(5, ALICE_AT), "no-pair", "a free port");
     assert_eq!(play.send(0, ALICE_AT), "no-pair");
@@ -110,13 +110,13 @@ fn only_the_introduced_partner_may_send() {
 }
 
 #[test]
-fn a_partner_is_awaited_until_it_is_heard() {
+fn a_partner_is_unheard_until_its_first_datagram() {
     let mut play = introduced(LIMITS);
-    assert_eq!(play.table.awaited(RelayPort(2)), Some(ALICE_AT.parse().unwrap()));
+    assert_eq!(play.table.unheard_partner(RelayPort(2)), Some(ALICE_AT.parse().unwrap()));
     play.send(2, ALICE_AT);
-    assert_eq!(play.table.awaited(RelayPort(2)), None);
-    assert_eq!(play.table.awaited(RelayPort(1)), Some(BOB_AT.parse().unwrap()));
-    assert_eq!(play.table.awaited(RelayPort(3)), None);
+    assert_eq!(play.table.unheard_partner(RelayPort(2)), None);
+    assert_eq!(play.table.unheard_partner(RelayPort(1)), Some(BOB_AT.parse().unwrap()));
+    assert_eq!(play.table.unheard_partner(RelayPort(3)), None);
 }
 
 #[test]
@@ -125,13 +125,13 @@ fn a_reserved_port_takes_no_datagrams() {
     play.table.reserve(ALICE);
     play.table.check_invariants();
     assert_eq!(play.send(1, ALICE_AT), "no-pair");
-    play.table.handle_departure(ALICE);
+    play.table.cancel_reservation(ALICE);
     play.table.check_invariants();
     assert_eq!((play.table.ports().free(), play.table.ports().reserved()), (6, 0));
 }
 
 #[test]
-fn asking_again_gives_the_same_ports_whoever_asks() {
+fn asking_again_gives_the_same_ports_to_either_player() {
     let mut play = introduced(LIMITS);
     assert_eq!(play.introduce((ALICE, ALICE_AT), (BOB, BOB_AT)), Ok((1, 2)));
     assert_eq!(play.introduce((BOB, BOB_AT), (ALICE, ALICE_AT)), Ok((2, 1)));
@@ -143,14 +143,18 @@ fn both_ports_or_none() {
     let mut play = introduced(LIMITS);
     play.introduce((ALICE, ALICE_AT), (CAROL, CAROL_AT)).unwrap();
     play.table.reserve(PlayerId(4));
-    assert_eq!(play.introduce((BOB, BOB_AT), (CAROL, CAROL_AT)), Ok((6, 5)), "4's is taken back");
+    assert_eq!(
+        play.introduce((BOB, BOB_AT), (CAROL, CAROL_AT)),
+        Ok((6, 5)),
+        "player 4's reservation is taken back"
+    );
     let more = play.introduce((PlayerId(4), ALICE_AT), (BOB, BOB_AT));
     assert_eq!(more, Err(NoRelay::Exhausted));
     assert_eq!(play.table.pairs(), 3);
 }
 
 #[test]
-fn asking_again_keeps_no_idle_pair() {
+fn asking_again_does_not_keep_an_idle_pair() {
     let mut play = introduced(LIMITS);
     for _ in 0..30 {
         assert_eq!(play.introduce((ALICE, ALICE_AT), (BOB, BOB_AT)), Ok((1, 2)));
@@ -160,7 +164,7 @@ fn asking_again_keeps_no_idle_pair() {
 }
 
 #[test]
-fn relays_are_not_exhausted_while_idle_ones_wait_for_the_sweep() {
+fn an_introduction_takes_the_ports_of_idle_pairs() {
     let mut play = introduced(LIMITS);
     play.introduce((ALICE, ALICE_AT), (CAROL, CAROL_AT)).unwrap();
     play.introduce((CAROL, CAROL_AT), (BOB, BOB_AT)).unwrap();
@@ -175,7 +179,7 @@ fn relays_are_not_exhausted_while_idle_ones_wait_for_the_sweep() {
 fn partners_behind_one_ip_are_never_mixed() {
     let mut play = introduced(LIMITS);
     let (carols, alices) = play.introduce((CAROL, CAROL_AT), (ALICE, ALICE_AT)).unwrap();
-    // Both routers map to other ports than the registrar saw; Bob's later once more.
+    // Both routers use other ports than the registrar saw. Bob's router later changes its port once more.
     for bob_at in ["203.0.113.2:2001", "203.0.113.2:2002"] {
         assert_eq!(play.send(1, bob_at), format!("2 {ALICE_AT}"));
         assert_eq!(play.send(alices, "203.0.113.2:3001"), format!("{carols} {ALICE_AT}"));
@@ -186,9 +190,9 @@ fn partners_behind_one_ip_are_never_mixed() {
 }
 
 #[test]
-fn an_address_not_heard_yet_gets_its_allowance_and_no_more() {
+fn a_player_that_was_not_heard_is_sent_its_allowance_and_no_more() {
     let mut play = introduced(LIMITS);
-    let fits = usize::try_from(UNHEARD_ALLOWANCE / charge(100)).unwrap();
+    let fits = usize::try_from(UNHEARD_ALLOWANCE / charged_bytes(100)).unwrap();
     for _ in 0..fits {
         assert_eq!(play.send(2, ALICE_AT), format!("1 {BOB_AT}"));
         play.pass(Duration::from_millis(1));
@@ -196,7 +200,11 @@ fn an_address_not_heard_yet_gets_its_allowance_and_no_more() {
     assert_eq!(play.send(2, ALICE_AT), "receiver-unheard");
     play.send(1, BOB_AT);
     for _ in 0..2 * fits {
-        assert_eq!(play.send(2, ALICE_AT), format!("1 {BOB_AT}"), "heard once is enough");
+        assert_eq!(
+            play.send(2, ALICE_AT),
+            format!("1 {BOB_AT}"),
+            "it was heard once, and that is enough"
+        );
         play.pass(Duration::from_millis(1));
     }
     let largest = usize::try_from(UNHEARD_ALLOWANCE - 28).unwrap();
@@ -236,9 +244,17 @@ fn bandwidth_is_limited_per_direction_of_each_pair() {
     play.send(2, ALICE_AT);
     play.pass(Duration::from_secs(1));
     assert_eq!(play.send_bytes(2, ALICE_AT, 65_000), format!("1 {BOB_AT}"));
-    assert_eq!(play.send_bytes(2, ALICE_AT, 65_000), format!("1 {BOB_AT}"), "a debt may be left");
+    assert_eq!(
+        play.send_bytes(2, ALICE_AT, 65_000),
+        format!("1 {BOB_AT}"),
+        "a bucket may be in debt"
+    );
     assert_eq!(play.send(2, ALICE_AT), "pair-bandwidth");
-    assert_eq!(play.send(1, BOB_AT), format!("2 {ALICE_AT}"), "the other direction is free");
+    assert_eq!(
+        play.send(1, BOB_AT),
+        format!("2 {ALICE_AT}"),
+        "the other direction has its own limit"
+    );
     play.pass(Duration::from_millis(31));
     assert_eq!(play.send(2, ALICE_AT), format!("1 {BOB_AT}"));
 }
@@ -265,7 +281,11 @@ fn a_pair_past_its_lifetime_forwards_nothing_and_the_next_introduction_opens_a_n
             play.pass(Duration::from_secs(1));
         }
         assert_eq!(play.send(2, ALICE_AT), reason);
-        assert_eq!(play.introduce((BOB, BOB_AT), (ALICE, ALICE_AT)), Ok((3, 4)), "FIFO of ports");
+        assert_eq!(
+            play.introduce((BOB, BOB_AT), (ALICE, ALICE_AT)),
+            Ok((3, 4)),
+            "ports that were freed longest ago"
+        );
         assert_eq!(play.send(2, ALICE_AT), "no-pair");
         play.pass(Duration::from_secs(20));
         let is_over_again = usize::from(reason == "lifetime-duration");
@@ -274,7 +294,7 @@ fn a_pair_past_its_lifetime_forwards_nothing_and_the_next_introduction_opens_a_n
 }
 
 #[test]
-fn a_pair_past_its_lifetime_is_swept_whatever_arrives() {
+fn a_pair_past_its_lifetime_is_swept_though_datagrams_arrive() {
     let mut play = introduced(RelayLimits { lifetime: Duration::from_secs(10), ..LIMITS });
     play.pass(Duration::from_secs(10));
     play.send(2, ALICE_AT);
@@ -282,10 +302,10 @@ fn a_pair_past_its_lifetime_is_swept_whatever_arrives() {
 }
 
 #[test]
-fn pairs_are_freed_when_nothing_was_forwarded_whoever_is_connected() {
+fn an_idle_pair_is_closed_and_a_busy_one_lives_without_connections() {
     let mut play = introduced(LIMITS);
-    play.table.handle_departure(ALICE);
-    play.table.handle_departure(BOB);
+    play.table.cancel_reservation(ALICE);
+    play.table.cancel_reservation(BOB);
     play.pass(Duration::from_secs(29));
     assert_eq!(play.sweep(), 0);
     assert_eq!(
@@ -296,24 +316,24 @@ fn pairs_are_freed_when_nothing_was_forwarded_whoever_is_connected() {
     play.pass(Duration::from_secs(15));
     assert_eq!(play.send(2, "192.0.2.7:5"), "wrong-ip");
     play.pass(Duration::from_secs(15));
-    assert_eq!(play.sweep(), 1, "what was dropped keeps nothing alive");
+    assert_eq!(play.sweep(), 1, "a dropped datagram does not keep a pair alive");
     assert_eq!(play.table.ports().free(), 6);
 }
 
 #[test]
-fn a_registration_from_elsewhere_moves_the_live_relays() {
+fn a_registration_of_another_address_moves_the_live_relays() {
     let mut play = introduced(LIMITS);
     play.introduce((CAROL, CAROL_AT), (BOB, BOB_AT)).unwrap();
     play.send(1, BOB_AT);
     play.table.handle_address_change(BOB, "192.0.2.50:5".parse().unwrap());
     assert_eq!(play.send(2, ALICE_AT), "1 192.0.2.50:5");
     assert_eq!(play.send(4, CAROL_AT), "3 192.0.2.50:5");
-    assert_eq!(play.send(1, BOB_AT), "wrong-ip", "the old address is a stranger's now");
+    assert_eq!(play.send(1, BOB_AT), "wrong-ip", "the old address is not the player's any more");
     assert_eq!(play.send(1, "192.0.2.50:6"), format!("2 {ALICE_AT}"));
 }
 
-/// Two servers with a pair each. Somebody has registered the players of each with the ports of the other as forged
-/// addresses, and forges one datagram; how often it is forwarded before it is dropped.
+/// Two servers with one pair each. An attacker has registered the other server's ports as the addresses of the
+/// players, and sends one datagram with a forged source. Returns how often it is forwarded before it is dropped.
 fn rounds_between_two_servers(latching: Latching, connected_from: [&str; 2]) -> u64 {
     const SERVERS: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
     let mut tables = [0, 1].map(|server| {
@@ -328,7 +348,7 @@ fn rounds_between_two_servers(latching: Latching, connected_from: [&str; 2]) -> 
         };
         let [asker, host] = connected_from;
         let (asker, host) = (party(ALICE, 2, asker), party(BOB, 1, host));
-        // They are at their own addresses at first, and then they forge those.
+        // They register their own addresses first, and then the forged ones.
         let at_home = |party: Party| {
             let address = SocketAddr::new(party.connected_from, 4000);
             Party { address, ..party }
@@ -361,16 +381,16 @@ fn rounds_between_two_servers(latching: Latching, connected_from: [&str; 2]) -> 
 }
 
 #[test]
-fn two_servers_are_not_led_to_send_to_each_other() {
+fn forged_addresses_do_not_make_two_servers_send_to_each_other() {
     let forgers = ["198.51.100.7", "198.51.100.8"];
     assert_eq!(rounds_between_two_servers(Latching::SameIp, forgers), 0);
     assert_eq!(rounds_between_two_servers(Latching::Off, forgers), 0);
-    // What would happen without the rule: on and on.
+    // Without the rule the datagram never stops.
     assert_eq!(rounds_between_two_servers(Latching::Any, forgers), 1000);
 }
 
 #[test]
-fn one_player_whose_connection_comes_from_its_own_ip_is_enough() {
+fn one_confirmed_player_is_enough() {
     let ip = |address: &str| address.parse::<SocketAddr>().unwrap().ip();
     let mut play = introduced(LIMITS);
     let elsewhere =
@@ -400,13 +420,16 @@ fn a_player_is_told_of_a_limit_once_a_minute() {
         (61, RelayLimit::Traffic, [None, None]),
     ] {
         let now = Timestamp::START + Duration::from_secs(seconds);
-        assert_eq!(play.table.due_notices(at, limit, now), told, "{limit:?} at {seconds} s");
+        assert_eq!(play.table.take_due_notices(at, limit, now), told, "{limit:?} at {seconds} s");
     }
-    assert_eq!(play.table.due_notices(RelayPort(5), RelayLimit::Traffic, play.now), [None, None]);
+    assert_eq!(
+        play.table.take_due_notices(RelayPort(5), RelayLimit::Traffic, play.now),
+        [None, None]
+    );
 }
 
 #[test]
-fn when_ports_run_short_a_network_keeps_to_its_share() {
+fn when_ports_are_scarce_a_network_has_only_its_share() {
     let limits = RelayLimits { max_per_network: 2, ..LIMITS };
     let ports: Vec<RelayPort> = (1..=20).map(RelayPort).collect();
     let mut play = Play {
@@ -416,17 +439,17 @@ fn when_ports_run_short_a_network_keeps_to_its_share() {
     let host = (PlayerId(1000), BOB_AT);
     let (greedy, modest) = ("198.51.100.1:1000", "198.51.100.2:1000");
     for id in 0..8 {
-        play.introduce((PlayerId(id), greedy), host).expect("there is room for all");
+        play.introduce((PlayerId(id), greedy), host).expect("ports are not scarce yet");
     }
     assert_eq!(play.introduce((PlayerId(8), greedy), host), Err(NoRelay::NetworkHasItsShare));
     play.introduce((PlayerId(9), modest), host).expect("another network has its share");
-    play.table.handle_departure(PlayerId(0));
+    play.table.cancel_reservation(PlayerId(0));
     assert_eq!(
         play.introduce((PlayerId(8), greedy), host),
         Err(NoRelay::NetworkHasItsShare),
-        "pairs count as long as they live, not as long as somebody is connected"
+        "a pair counts as long as it lives, also without its asker"
     );
-    play.introduce((PlayerId(3), greedy), host).expect("a live pair is no new one");
+    play.introduce((PlayerId(3), greedy), host).expect("the pair exists already");
     play.pass(limits.idle_timeout);
-    play.introduce((PlayerId(8), greedy), host).expect("what is over counts no more");
+    play.introduce((PlayerId(8), greedy), host).expect("pairs that are over do not count");
 }

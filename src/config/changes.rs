@@ -1,4 +1,4 @@
-//! A reload: the differences between the configuration in force and the one that was read again.
+//! The changes of a reload: the differences between the configuration in force and the one that was read again.
 
 use std::fmt;
 
@@ -6,8 +6,8 @@ use crate::config::{Config, KEYS, Key, TakesEffect};
 
 /// What a reload changes.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Reload {
-    /// What is in force from now on: the new values, except of keys that take effect at the next start.
+pub struct ConfigChanges {
+    /// The configuration in force from now on: new values, but old values for keys that take effect at the next start.
     pub config: Config,
     /// What takes effect now.
     pub changed: Vec<Change>,
@@ -32,25 +32,24 @@ impl fmt::Display for Change {
     }
 }
 
-impl Reload {
-    /// Compares what was `read` with what is `in_force`.
+impl ConfigChanges {
+    /// Compares the configuration that was `read` with the one that is `in_force`.
     pub fn new(in_force: &Config, read: Config) -> Self {
-        let mut reload = Self { config: read, changed: Vec::new(), awaits_restart: Vec::new() };
+        let mut changes = Self { config: read, changed: Vec::new(), awaits_restart: Vec::new() };
         for key in KEYS {
-            let (from, to) = ((key.show)(in_force), (key.show)(&reload.config));
+            let (from, to) = ((key.show)(in_force), (key.show)(&changes.config));
             if from != to {
-                reload.note(key, Change { key: key.name, from, to });
+                changes.note(key, Change { key: key.name, from, to });
             }
         }
-        reload
+        changes
     }
 
     fn note(&mut self, key: &Key, change: Change) {
         match key.takes_effect {
             TakesEffect::AtOnce => self.changed.push(change),
             TakesEffect::AtRestart => {
-                (key.set)(&mut self.config, &change.from)
-                    .expect("the value in force was read once");
+                (key.set)(&mut self.config, &change.from).expect("the value in force is valid");
                 self.awaits_restart.push(change);
             }
         }
@@ -63,7 +62,7 @@ mod tests {
     use crate::config::units::ByteSize;
 
     #[test]
-    fn addresses_and_ports_stay_and_all_else_changes() {
+    fn addresses_and_ports_wait_for_a_restart_and_all_else_changes() {
         let in_force = Config::default();
         let rate = ByteSize(1 << 20);
         let read = Config {
@@ -72,18 +71,18 @@ mod tests {
             oid_prefix: "eu-".to_owned(),
             ..in_force.clone()
         };
-        let reload = Reload::new(&in_force, read);
+        let changes = ConfigChanges::new(&in_force, read);
         let expected = Config {
             relay_max_individual_traffic: rate,
             oid_prefix: "eu-".to_owned(),
             ..in_force.clone()
         };
-        assert_eq!(reload.config, expected);
+        assert_eq!(changes.config, expected);
         let show = |changes: &[Change]| changes.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(
-            show(&reload.changed),
+            show(&changes.changed),
             ["NORAY_UDP_RELAY_MAX_INDIVIDUAL_TRAFFIC: 128kb -> 1mb", "NORAY_OID_PREFIX:  -> eu-"]
         );
-        assert_eq!(show(&reload.awaits_restart), ["NORAY_SOCKET_PORT: 8890 -> 9000"]);
+        assert_eq!(show(&changes.awaits_restart), ["NORAY_SOCKET_PORT: 8890 -> 9000"]);
     }
 }
