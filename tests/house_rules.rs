@@ -1,10 +1,21 @@
-//! What the project promises of itself: the example file and the README agree with the program.
+//! What the project promises of itself: the example file and the pages agree with the program, and the pages with each other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use noray::config::{Config, Effective, KEYS, Sources};
 use noray::label::Label;
 
 const EXAMPLE: &str = include_str!("../noray.conf.example");
+const MANIFEST: &str = include_str!("../Cargo.toml");
 const README: &str = include_str!("../README.md");
+const CONTRIBUTING: &str = include_str!("../docs/contributing.md");
+const MONITORING: &str = include_str!("../docs/monitoring.md");
+const PROTOCOL: &str = include_str!("../docs/protocol.md");
+const SECURITY: &str = include_str!("../docs/security.md");
+const SEVERAL_SERVERS: &str = include_str!("../docs/several-servers.md");
+const TROUBLESHOOTING: &str = include_str!("../docs/troubleshooting.md");
 const NAME_SERVER_FILES: [&str; 2] =
     [include_str!("../dist/gdnsd/config"), include_str!("../dist/gdnsd/zones/noray.example")];
 
@@ -51,52 +62,62 @@ fn the_readmes_table_has_every_key_with_its_default_and_meaning() {
 }
 
 #[test]
-fn the_readme_lists_every_drop_reason_and_error_code() {
-    for reason in noray::core::relay::DropReason::ALL {
-        assert!(README.contains(&format!("`{}`", reason.label())), "{reason:?}");
-    }
+fn the_protocols_page_lists_every_error_code() {
     for code in noray::core::protocol::ErrorCode::ALL {
-        assert!(README.contains(&format!("`{}`", code.label())), "{code:?}");
+        assert!(PROTOCOL.contains(&format!("| `{}` |", code.label())), "{code:?}");
     }
 }
 
 #[test]
-fn the_readme_shows_the_name_servers_files() {
+fn the_page_on_troubleshooting_lists_every_drop_reason() {
+    let (_, reasons) = TROUBLESHOOTING.split_once("## Why datagrams are dropped").expect("it");
+    for reason in noray::core::relay::DropReason::ALL {
+        assert!(reasons.contains(&format!("`{}`", reason.label())), "{reason:?}");
+    }
+}
+
+#[test]
+fn the_page_on_several_servers_shows_the_name_servers_files() {
     for file in NAME_SERVER_FILES {
         let shown: String = file.lines().map(|line| format!("    {line}\n")).collect();
-        assert!(README.contains(&shown.replace("    \n", "\n")), "{file}");
+        assert!(SEVERAL_SERVERS.contains(&shown.replace("    \n", "\n")), "{file}");
     }
 }
 
 #[test]
-fn the_readme_lists_every_metric() {
+fn the_page_on_monitoring_lists_every_metric() {
     let text = noray::operation::metrics::Metrics::default().text();
     let heads = text.lines().filter_map(|line| line.strip_prefix("# TYPE noray_"));
     for name in heads.map(|head| head.split(' ').next().unwrap()) {
-        assert!(README.contains(&format!("`noray_{name}`")), "noray_{name}");
+        assert!(MONITORING.contains(&format!("`noray_{name}`")), "noray_{name}");
     }
 }
 
 #[test]
-fn the_readme_lists_every_bound_with_what_counts_it() {
-    let (_, bounds) = README.split_once("### Bounds").expect("the section");
-    let (bounds, _) = bounds.split_once("###").expect("the next section");
+fn the_page_on_security_lists_every_bound_with_what_counts_it() {
+    let (_, limits) = SECURITY.split_once("\n## Limits\n").expect("the section");
+    let (limits, _) = limits.split_once("\n## ").expect("the next section");
     let labels = noray::limits::bounds::Bound::ALL.iter().map(|bound| bound.label());
     let ends =
         noray::limits::connection_policy::DisconnectReason::ALL.iter().map(|reason| reason.label());
     for label in labels.chain(ends) {
-        assert!(bounds.contains(&format!("`{label}`")), "{label}");
+        assert!(limits.contains(&format!("`{label}`")), "{label}");
     }
-    for row in bounds.lines().filter(|line| line.starts_with("| ")) {
-        assert_eq!(row.matches('|').count(), 6, "{row}");
+    let sources = sources(&repository().join("src"));
+    let names = sources.split(|c: char| !c.is_alphanumeric() && c != '_').collect::<BTreeSet<_>>();
+    for row in limits.lines().filter(|line| line.starts_with("| ")) {
+        let cells: Vec<&str> = row.split('|').collect();
+        assert_eq!(cells.len(), 7, "{row}");
+        for name in cells[3].split('`').skip(1).step_by(2) {
+            assert!(names.contains(name), "{name} is nowhere in the code: {row}");
+        }
     }
 }
 
 /// In `Cargo.toml` the reason stands above each dependency.
 #[test]
-fn the_readme_lists_every_dependency_with_its_reason() {
-    let manifest = include_str!("../Cargo.toml");
-    let (_, behind) = manifest.split_once("[dependencies]\n").expect("the section");
+fn the_page_on_contributing_lists_every_dependency_with_its_reason() {
+    let (_, behind) = MANIFEST.split_once("[dependencies]\n").expect("the section");
     let (dependencies, _) = behind.split_once("\n\n").expect("its end");
     let mut reason = Vec::new();
     for line in dependencies.lines() {
@@ -105,8 +126,143 @@ fn the_readme_lists_every_dependency_with_its_reason() {
         } else {
             let (name, _) = line.split_once(" = ").expect("a dependency");
             let row = format!("| `{name}` | {} |", reason.join(" "));
-            assert!(!reason.is_empty() && README.contains(&row), "{row}");
+            assert!(!reason.is_empty() && CONTRIBUTING.contains(&row), "{row}");
             reason.clear();
         }
     }
+}
+
+#[test]
+fn the_front_page_is_short_and_links_to_every_page() {
+    assert!(README.lines().count() <= 250);
+    for name in pages().keys().filter(|name| *name != "README.md") {
+        assert!(README.contains(&format!("]({name})")), "{name}");
+    }
+}
+
+#[test]
+fn long_pages_begin_with_their_contents() {
+    for (name, page) in pages().iter().filter(|(name, _)| name.starts_with("docs/")) {
+        let sections = page.lines().filter_map(|line| line.strip_prefix("## "));
+        for section in sections.filter(|_| page.lines().count() > 60) {
+            assert!(page.contains(&format!("](#{})", anchor(section))), "{name}: {section}");
+        }
+    }
+}
+
+#[test]
+fn every_link_leads_to_a_file_and_a_heading() {
+    let pages = pages();
+    for (name, page) in &pages {
+        for link in relative_links(page) {
+            let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() { name.clone() } else { resolve(name, file) };
+            assert!(repository().join(&target).is_file(), "{name}: {link}");
+            if !heading.is_empty() {
+                let headings = pages[&target].lines().filter(|line| line.starts_with('#'));
+                let mut anchors = headings.map(|line| anchor(line.trim_start_matches('#')));
+                assert!(anchors.any(|anchor| anchor == heading), "{name}: {link}");
+            }
+        }
+    }
+}
+
+/// The folder of the package's documentation is laid out as the repository, so that links lead to the same files.
+#[test]
+fn the_package_installs_every_page_and_what_they_link_to() {
+    let pages = pages();
+    let links = pages.iter().flat_map(|(name, page)| {
+        let files = relative_links(page).map(|link| link.split('#').next().unwrap());
+        files.filter(|file| !file.is_empty()).map(|file| resolve(name, file))
+    });
+    for target in links.chain(pages.keys().cloned()) {
+        let (folder, source) = match target.rsplit_once('/') {
+            Some((folder, _)) => (format!("{folder}/"), format!("{folder}/*.md")),
+            None => (String::new(), target.clone()),
+        };
+        let asset = format!("[\"{source}\", \"usr/share/doc/noray/{folder}\", \"644\"]");
+        assert!(MANIFEST.contains(&asset), "{target}: {asset}");
+    }
+}
+
+/// Sentences and cells of tables, not what a page shows as code.
+#[test]
+fn nothing_stands_in_two_pages() {
+    let mut seen: BTreeMap<String, String> = BTreeMap::new();
+    for (name, page) in pages() {
+        let prose = page.lines().filter(|line| !line.starts_with("    ")).map(str::trim);
+        let prose = prose.collect::<Vec<_>>().join(" ");
+        for sentence in prose.split(". ").flat_map(|part| part.split('|')).map(str::trim) {
+            if sentence.len() > 60
+                && let Some(other) = seen.insert(sentence.to_owned(), name.clone())
+            {
+                panic!("in {other} and {name}: {sentence}");
+            }
+        }
+    }
+}
+
+/// There is one place to fill in, and no invented address anywhere: `.invalid` says by its name that it is none.
+#[test]
+fn the_address_for_reports_stands_in_one_place() {
+    let pages = pages();
+    let contacts = pages["SECURITY.md"].lines().filter_map(|line| line.strip_prefix("Contact: "));
+    let [contact] = contacts.collect::<Vec<_>>()[..] else { panic!("one line with the address") };
+    let is_filled_in = contact.contains('@') || contact.contains("https://");
+    assert!(contact == "`NOT-YET-FILLED-IN`" || is_filled_in, "{contact}");
+    let manifest = ("Cargo.toml".to_owned(), MANIFEST.to_owned());
+    for (name, text) in
+        pages.into_iter().filter(|(name, _)| name != "SECURITY.md").chain([manifest])
+    {
+        for word in text.split([' ', '\n', '<', '>', '(', ')', '"', '`']) {
+            let is_address =
+                word.split_once('@').is_some_and(|(a, b)| !a.is_empty() && !b.is_empty());
+            assert!(!is_address || word.ends_with(".invalid"), "{name}: {word}");
+        }
+    }
+}
+
+fn repository() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All pages by their path in the repository.
+fn pages() -> BTreeMap<String, String> {
+    let files = |folder: &str| fs::read_dir(repository().join(folder)).expect("a folder");
+    let paths = files("").chain(files("docs")).map(|entry| entry.expect("a file").path());
+    let pages = paths.filter(|path| path.extension().is_some_and(|end| end == "md"));
+    let read = |path: PathBuf| {
+        let name = path.strip_prefix(repository()).expect("below").to_str().expect("UTF-8");
+        (name.to_owned(), fs::read_to_string(&path).expect("UTF-8"))
+    };
+    pages.map(read).collect()
+}
+
+/// The text of all files in and below a folder.
+fn sources(folder: &Path) -> String {
+    let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("it").path());
+    let read = |path: PathBuf| {
+        if path.is_dir() { sources(&path) } else { fs::read_to_string(path).expect("UTF-8") }
+    };
+    entries.map(read).collect()
+}
+
+fn relative_links(page: &str) -> impl Iterator<Item = &str> {
+    let targets = page.split("](").skip(1).filter_map(|behind| behind.split(')').next());
+    targets.filter(|target| !target.starts_with("https://"))
+}
+
+/// Where a link in the page `name` leads, from the repository's top.
+fn resolve(name: &str, link: &str) -> String {
+    match (link.strip_prefix("../"), name.rsplit_once('/')) {
+        (Some(above), Some(_)) => above.to_owned(),
+        (None, Some((folder, _))) => format!("{folder}/{link}"),
+        (_, None) => link.to_owned(),
+    }
+}
+
+/// The anchor that a heading gets where Markdown is shown.
+fn anchor(heading: &str) -> String {
+    let kept = heading.trim().chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+    kept.collect::<String>().to_lowercase().replace(' ', "-")
 }
