@@ -3,7 +3,7 @@
 //! Players sit behind home routers (NAT) and cannot be reached from outside. noray is the one process with a public
 //! address. It gives every player two ids, learns its external address over UDP, tells two players each other's
 //! addresses so that both can send first and open their routers (*punchthrough*). Where that fails, it relays their
-//! datagrams through its own ports. The README says how to run it and how to use its protocol. This page is for people
+//! datagrams through its own ports. The README and `docs` say how to run it and how to use its protocol. This page is for people
 //! who change the code.
 //!
 //! # Threads

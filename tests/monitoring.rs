@@ -17,7 +17,7 @@ use support::{PATIENCE, Player, connect_relay, http_send, own_ip, try_until, udp
 const ALERTS: &str = include_str!("../dist/alerts.yml");
 const ALERTS_TEST: &str = include_str!("alerts_test.yml");
 const DASHBOARD: &str = include_str!("../dist/grafana-dashboard.json");
-const README: &str = include_str!("../README.md");
+const PAGE: &str = include_str!("../docs/monitoring.md");
 
 /// Where noray serves its metrics, on its own address.
 const METRICS_PORT: u16 = 20_100;
@@ -159,14 +159,14 @@ struct Prometheus {
 }
 
 impl Prometheus {
-    /// Configured as the README says, all but the address and the haste; returns when it begins to scrape.
+    /// Configured as docs/monitoring.md says, all but the address and the haste; returns when it begins to scrape.
     fn start(metrics: SocketAddr) -> Self {
         let folder = empty_folder();
         let address = SocketAddr::new(own_ip(), PROMETHEUS_PORT);
         // It begins 5 s after its start. A second target, which does not answer, tells when.
         let other = TcpListener::bind((address.ip(), 0)).unwrap();
         SockRef::from(&other).set_read_timeout(Some(PATIENCE)).unwrap();
-        let config = readme_config().replace("127.0.0.1:8891", &metrics.to_string());
+        let config = documented_config().replace("127.0.0.1:8891", &metrics.to_string());
         let config = config.replace("15s", "200ms") + &other_job(other.local_addr().unwrap());
         fs::write(folder.join("prometheus.yml"), config).unwrap();
         fs::write(folder.join("noray-alerts.yml"), ALERTS).unwrap();
@@ -222,9 +222,9 @@ impl Prometheus {
     }
 }
 
-/// The prometheus.yml that the README shows.
-fn readme_config() -> String {
-    let lines = README.lines().skip_while(|line| *line != "    global:");
+/// The prometheus.yml that docs/monitoring.md shows.
+fn documented_config() -> String {
+    let lines = PAGE.lines().skip_while(|line| *line != "    global:");
     let block: Vec<&str> = lines.map_while(|line| line.strip_prefix("    ")).collect();
     assert!(block.len() > 5, "{block:?}");
     block.join("\n") + "\n"

@@ -1,6 +1,6 @@
 //! Names of the limits on what strangers may use. Each has a counter in the metrics.
 //!
-//! Reasons to close a connection and to drop a datagram have counters of their own. The README lists all limits with
+//! Reasons to close a connection and to drop a datagram have counters of their own. docs/security.md lists all limits with
 //! their values and reasons.
 
 use crate::label::labels;

@@ -104,7 +104,7 @@ fn code_remedy(refusal: &Refusal) -> String {
             "All relay ports are in use, or few could be had at the server's start (its log warns). \
              Widen NORAY_UDP_RELAY_PORTS, and the firewalls with it."
         }
-        _ => "The README's table of codes says what it means; the server's log may say more.",
+        _ => "The table in docs/protocol.md says what it means; the server's log may say more.",
     }
     .to_owned()
 }

@@ -1,7 +1,7 @@
 //! Spreads no game over servers: several of them behind one name, each with its own games.
 //!
 //! A host takes any server that is ready, its join code names that server, and clients go there. The name server
-//! runs the files that the README shows.
+//! runs the files that docs/several-servers.md shows.
 
 use std::net::{IpAddr, SocketAddr};
 

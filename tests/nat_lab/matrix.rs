@@ -8,7 +8,7 @@ use crate::players::{
     Client, DATAGRAMS, Noray, Player, SetAtEnd, client_game, connect, connect_relay, host_game,
 };
 
-const README: &str = include_str!("../../README.md");
+const PAGE: &str = include_str!("../../docs/routers.md");
 
 /// What one pair of kinds can do.
 struct Cell {
@@ -34,7 +34,7 @@ fn every_pair_of_routers_plays_by_relay_and_punches_where_the_rules_allow_it() {
     });
     for line in table(&cells) {
         println!("{line}");
-        assert!(README.lines().any(|shown| shown == line), "the README shows this line");
+        assert!(PAGE.lines().any(|shown| shown == line), "docs/routers.md shows this line");
     }
     for Cell { host, client, stock_punch, answering_punch, relay } in &cells {
         assert_eq!(*relay, Ok(()), "relay: host {host:?}, client {client:?}");
@@ -113,7 +113,7 @@ fn play(noray: &Noray<'_>, host_lan: &Lan, client_lan: &Lan, way: Way) -> Result
     })
 }
 
-/// As Markdown, a line each: what the README shows.
+/// As Markdown, a line each: what docs/routers.md shows.
 fn table(cells: &[Cell]) -> Vec<String> {
     let labels: Vec<&str> = Router::ALL.iter().map(|router| router.label()).collect();
     let head = format!("| host \\ client | {} |", labels.join(" | "));

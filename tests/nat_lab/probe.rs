@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::lab::{Lab, Router, ends_with_this_thread, lab};
 use crate::players::Noray;
 
-/// What must be open: see the README.
+/// What must be open: see docs/firewalls.md.
 const ALL_OPEN: &str = "tcp dport 8890 accept\nudp dport { 8809, 49152-51200 } accept";
 
 /// What a probe said, and its exit status.

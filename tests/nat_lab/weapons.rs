@@ -460,7 +460,7 @@ fn two_servers_pairs_with_each_others_ports_are_no_ring() {
     }
 }
 
-/// So the test above could fail. It is why the README says when to set this.
+/// So the test above could fail. It is why docs/security.md says when to set this.
 #[test]
 fn where_any_ip_may_latch_two_servers_can_be_made_a_ring() {
     let Some(lab) = lab() else { return };

@@ -209,7 +209,7 @@ impl EventLoop {
             log::warn!(
                 "relay {at}: datagrams are dropped: both players registered from another IP than that of their \
                  connection, as an attacker with forged addresses does; if many players do, their carriers use \
-                 several IPs: set NORAY_UDP_RELAY_LATCHING=any (its cost: README, Security)"
+                 several IPs: set NORAY_UDP_RELAY_LATCHING=any (its cost: docs/security.md)"
             );
         }
         let limit = LIMIT_KEYS.iter().zip(&mut self.warnings.limits);
@@ -229,7 +229,7 @@ impl EventLoop {
             log::warn!(
                 "relay {at}: datagrams come from {source}, but the player registered from {registered} and has not \
                  been heard; if that happens to many players, their carriers use several IPs: set \
-                 NORAY_UDP_RELAY_LATCHING=any (its cost: README, Security)"
+                 NORAY_UDP_RELAY_LATCHING=any (its cost: docs/security.md)"
             );
         }
     }
