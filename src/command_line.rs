@@ -12,6 +12,7 @@ use crate::reload::ReloadCommand;
 
 /// Introduces players of online games to each other and relays their UDP traffic where routers forbid it.
 #[derive(FromArgs)]
+#[argh(help_triggers("-h", "--help", "help"))]
 #[argh(note = "Every key is explained in noray.conf.example.")]
 pub(crate) struct Args {
     /// file of KEY=value lines (default: ./noray.conf, if it exists)

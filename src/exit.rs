@@ -3,6 +3,8 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use log::Level;
+use noray::config::Mistake;
 use noray::operation::logging::{self, LogFormat};
 
 /// Something that the others do not name.
@@ -25,7 +27,14 @@ pub(crate) fn print(text: &str) -> ExitCode {
 /// Writes mistakes to stderr, a line each, and returns the exit status.
 pub(crate) fn fail(status: u8, format: LogFormat, text: &str) -> ExitCode {
     for line in text.trim_end().lines() {
-        logging::complain(format, line);
+        logging::complain(format, Level::Error, line);
     }
     ExitCode::from(status)
+}
+
+/// Writes to stderr what is doubtful in a configuration, a line each.
+pub(crate) fn warn(format: LogFormat, warnings: &[Mistake]) {
+    for warning in warnings {
+        logging::complain(format, Level::Warn, &format!("warning: {warning}"));
+    }
 }

@@ -1,4 +1,4 @@
-//! Enums in which each variant has a fixed text: a metric's label, or a token on the wire.
+//! Fixed texts: enums in which each variant has one, as a metric's label or a token on the wire, and counted nouns.
 //!
 //! The macro `labels!` declares such an enum, with the text beside each variant. An enum in which two variants have
 //! the same text does not compile.
@@ -53,6 +53,12 @@ macro_rules! labels {
 }
 pub(crate) use labels;
 
+/// `1 relay`, `2 relays`: a noun whose plural has an s.
+pub fn counted(count: usize, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{plural}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,6 +73,12 @@ mod tests {
             /// 23
             TwentyThree = "twenty-three",
         }
+    }
+
+    #[test]
+    fn one_is_singular_and_none_is_plural() {
+        let all = [0, 1, 2].map(|count| counted(count, "relay"));
+        assert_eq!(all, ["0 relays", "1 relay", "2 relays"]);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use noray::shell::server::{Server, StartError};
 use noray::shell::signals::{self, SignalHandler};
 
 use crate::command_line::Args;
-use crate::exit::{fail, print};
+use crate::exit::{fail, print, warn};
 
 fn main() -> ExitCode {
     let format = LogFormat::of_stderr();
@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         Err(mistakes) => return fail(exit::CONFIG, format, &mistakes),
     };
     if args.check_config {
+        warn(format, &effective.warnings);
         return print(&effective.to_string());
     }
     capacity::make_room_for_files(&effective.config);
@@ -65,11 +66,8 @@ fn serve(
     metrics: Arc<Metrics>,
 ) -> Result<(), StartError> {
     let signals = signals::catch().map_err(StartError::System)?;
-    let set = effective.set_values();
-    log::info!(
-        "noray {} starts with {set} values set; --check-config shows them",
-        env!("CARGO_PKG_VERSION")
-    );
+    log::info!("noray {} starts, {}", env!("CARGO_PKG_VERSION"), effective.summary());
+    effective.warnings.iter().for_each(|warning| log::warn!("{warning}"));
     let mut server = Server::bind(&effective.config, metrics)?;
     let supervisor = Supervisor::from_environment();
     server.set_supervisor(&supervisor);

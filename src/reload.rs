@@ -11,7 +11,7 @@ use crate::exit::{self, fail};
 /// Make a running server read its configuration again, and wait until it is in force. If there are mistakes, print them
 /// and exit with status 1.
 #[derive(FromArgs)]
-#[argh(subcommand, name = "reload")]
+#[argh(subcommand, name = "reload", help_triggers("-h", "--help", "help"))]
 pub(crate) struct ReloadCommand {
     /// process id of the server; 1 in a container, $MAINPID in systemd's ExecReload=
     #[argh(option, arg_name = "pid")]

@@ -28,6 +28,11 @@ fn version_and_help() {
     for word in ["--config", "--set", "--check-config", "--version", "noray.conf.example"] {
         assert!(text(&help.stdout).contains(word), "{word}");
     }
+    for command in [&["-h"][..], &["probe", "-h"], &["reload", "-h"]] {
+        let short = noray(command);
+        assert_eq!(short.status.code(), Some(0), "{command:?}");
+        assert!(text(&short.stdout).starts_with("Usage: noray"), "{}", text(&short.stdout));
+    }
     let wrong = noray(&["--prot", "1"]);
     assert_eq!(wrong.status.code(), Some(64));
     assert!(text(&wrong.stderr).contains("--prot"));
@@ -78,6 +83,45 @@ fn all_mistakes_are_named_and_the_status_is_78() {
     let output = noray(&["--config", "nowhere.conf"]);
     assert_eq!(output.status.code(), Some(78));
     assert!(text(&output.stderr).starts_with("nowhere.conf: cannot be read: No such file"));
+}
+
+#[test]
+fn warnings_are_shown_and_logged_and_the_server_starts() {
+    let folder = empty_folder();
+    std::fs::write(folder.join(".env"), "SOCKET_PORT=1\n").unwrap();
+    let file = folder.join(".env").display().to_string();
+    let line = format!(
+        "{file}:1: SOCKET_PORT: the line is ignored: unknown key, did you mean NORAY_SOCKET_PORT?"
+    );
+    let output = noray(&["--config", &file, "--check-config"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(text(&output.stderr), format!("warning: {line}\n"));
+    assert!(text(&output.stdout).contains("NORAY_SOCKET_PORT=8890 # default"));
+
+    let environment = "export NORAY_BIN=/usr/bin/noray";
+    let script = format!("{environment}\nset -- \"$@\" --config {file}");
+    let process = Process::start(own_ip(), &script, &[]);
+    for warning in [&line, "environment: NORAY_BIN: the variable is ignored"] {
+        let is_it = |logged: &str| logged.contains(" WARN ") && logged.contains(warning);
+        assert!(process.start.lines().any(is_it), "{warning} in {}", process.start);
+    }
+    assert!(process.start.contains(" starts, 7 settings set, see --check-config\n"));
+}
+
+#[test]
+fn a_file_that_may_not_be_read_names_the_user() {
+    // Root may read everything, unless it has lost its capabilities.
+    let program = "[ $(id -u) != 0 ] || lose='setpriv --bounding-set=-all --inh-caps=-all'\n\
+                   chmod 0 \"$1\" && exec $lose \"$0\" --config \"$1\"";
+    let file = std::env::temp_dir().join(format!("noray-{}.conf", own_ip()));
+    std::fs::write(&file, "").unwrap();
+    let output = Command::new("sh").args(["-c", program, NORAY]).arg(&file).output().unwrap();
+    std::fs::remove_file(&file).unwrap();
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(78), "{error}");
+    for word in [&file.display().to_string(), "Permission denied", "noray runs as user ", "chmod"] {
+        assert!(error.contains(word), "{word} in {error}");
+    }
 }
 
 #[test]

@@ -1,9 +1,11 @@
-//! The configuration in effect: the values of all sources, the origin of each, and the mistakes in them.
+//! The configuration in effect: the values of all sources, the origin of each, and what is wrong or doubtful about
+//! them.
 
 use std::fmt;
 
-use crate::config::origin::{Assignment, Mistake, Origin};
-use crate::config::{Config, KEYS, Key, file};
+use crate::config::origin::{Assignment, Mistake, Origin, Statements};
+use crate::config::{Config, KEYS, file, names};
+use crate::label::counted;
 
 /// The texts that can set keys.
 #[derive(Clone, Debug, Default)]
@@ -17,29 +19,43 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// All assignments, and a mistake for every text that is none. A later assignment wins over an earlier one.
-    fn assignments(&self) -> (Vec<Assignment>, Vec<Mistake>) {
-        let (mut assignments, mut mistakes) = (Vec::new(), Vec::new());
+    fn statements(&self) -> Statements {
+        let mut statements = Statements::default();
         if let Some((name, content)) = &self.file {
-            file::read(name, content, &mut assignments, &mut mistakes);
+            file::read(name, content, &mut statements);
         }
         for (key, value) in &self.environment {
-            if key.starts_with("NORAY_") && !is_set_by_orchestrator(key) {
-                let (key, value) = (key.clone(), value.clone());
-                assignments.push(Assignment { origin: Origin::Environment, key, value });
+            if names::has_prefix(key) && !is_set_by_orchestrator(key) {
+                read_variable(key, value, &mut statements);
             }
         }
         for text in &self.command_line {
             let origin = Origin::CommandLine;
-            match file::split(text) {
-                Ok((key, value)) => {
-                    let (key, value) = (key.to_owned(), value.to_owned());
-                    assignments.push(Assignment { origin, key, value });
-                }
-                Err(what) => mistakes.push(Mistake { origin, key: format!("--set {text}"), what }),
+            let (key, read) = match file::split(text) {
+                Ok((key, value)) => (key.to_owned(), file::unquote(value)),
+                Err(what) => (format!("--set {text}"), Err(what)),
+            };
+            match read {
+                Ok(value) => statements.assignments.push(Assignment { origin, key, value }),
+                Err(what) => statements.mistakes.push(Mistake { origin, key, what }),
             }
         }
-        (assignments, mistakes)
+        statements
+    }
+}
+
+/// Adds a variable of the environment. `docker --env-file` hands quotes and spaces over as they stand in the file.
+fn read_variable(key: &str, value: &str, statements: &mut Statements) {
+    let (origin, key) = (Origin::Environment, key.to_owned());
+    if names::position(&key).is_none() {
+        // What starts a server has variables of its own, such as NORAY_BIN.
+        let what = format!("the variable is ignored: {}", names::unknown(&key));
+        statements.warnings.push(Mistake { origin, key, what });
+        return;
+    }
+    match file::unquote(value) {
+        Ok(value) => statements.assignments.push(Assignment { origin, key, value }),
+        Err(what) => statements.mistakes.push(Mistake { origin, key, what }),
     }
 }
 
@@ -48,6 +64,8 @@ impl Sources {
 pub struct Effective {
     /// The values.
     pub config: Config,
+    /// What is doubtful, or sets nothing though somebody may think so.
+    pub warnings: Vec<Mistake>,
     origins: Vec<Origin>,
 }
 
@@ -58,28 +76,43 @@ impl Effective {
     /// # Errors
     /// Every mistake in all sources.
     pub fn read(sources: &Sources) -> Result<Self, Vec<Mistake>> {
-        let (assignments, mut mistakes) = sources.assignments();
+        let Statements { assignments, mut mistakes, warnings } = sources.statements();
         let origins = vec![Origin::Default; KEYS.len()];
-        let mut effective = Self { config: Config::default(), origins };
+        let mut effective = Self { config: Config::default(), warnings, origins };
         for assignment in assignments {
             mistakes.extend(effective.apply(assignment).err());
         }
         for (keys, what) in effective.config.contradictions() {
             // If a key has a mistake, its right value is not known. So it contradicts nothing.
             if mistakes.iter().all(|mistake| !keys.contains(&mistake.key.as_str())) {
-                let [key, ..] = keys;
-                let index = position(key).expect("a known key");
-                let origin = effective.origins[index].clone();
-                mistakes.push(Mistake { origin, key: key.to_owned(), what });
+                mistakes.push(effective.contradiction(keys, what));
             }
+        }
+        for (key, what) in effective.config.doubts() {
+            let (origin, key) = (effective.origin(key).clone(), key.to_owned());
+            effective.warnings.push(Mistake { origin, key, what });
         }
         if mistakes.is_empty() { Ok(effective) } else { Err(mistakes) }
     }
 
+    /// Told where the last of the two keys was set, with the place of the other.
+    fn contradiction(&self, keys: [&'static str; 2], what: String) -> Mistake {
+        let [one, other] = keys;
+        let is_other_last = self.origin(other) > self.origin(one);
+        let (key, first) = if is_other_last { (other, one) } else { (one, other) };
+        let what =
+            if one == other { what } else { format!("{what} ({first}: {})", self.origin(first)) };
+        Mistake { origin: self.origin(key).clone(), key: key.to_owned(), what }
+    }
+
+    fn origin(&self, key: &str) -> &Origin {
+        &self.origins[names::position(key).expect("a known key")]
+    }
+
     fn apply(&mut self, assignment: Assignment) -> Result<(), Mistake> {
         let Assignment { origin, key, value } = assignment;
-        let Some(index) = position(&key) else {
-            let what = format!("unknown key, did you mean {}?", nearest(&key));
+        let Some(index) = names::position(&key) else {
+            let what = names::unknown(&key);
             return Err(Mistake { origin, key, what });
         };
         let value = match (value.as_str(), &origin) {
@@ -96,9 +129,13 @@ impl Effective {
         }
     }
 
-    /// How many keys are set by a source.
-    pub fn set_values(&self) -> usize {
-        self.origins.iter().filter(|origin| **origin != Origin::Default).count()
+    /// How much of it is set by a source, in words.
+    pub fn summary(&self) -> String {
+        let set = self.origins.iter().filter(|origin| **origin != Origin::Default).count();
+        if set == 0 {
+            return "all settings at default".to_owned();
+        }
+        format!("{} set, see --check-config", counted(set, "setting"))
     }
 }
 
@@ -118,15 +155,4 @@ fn is_set_by_orchestrator(variable: &str) -> bool {
     variable == "NORAY_PORT"
         || variable.starts_with("NORAY_PORT_")
         || variable.starts_with("NORAY_SERVICE_")
-}
-
-/// The key's index in [`KEYS`].
-fn position(name: &str) -> Option<usize> {
-    KEYS.iter().position(|key| key.name == name)
-}
-
-/// The known key that is most similar to `name`.
-fn nearest(name: &str) -> &'static str {
-    let distance = |key: &&Key| strsim::damerau_levenshtein(&name.to_ascii_uppercase(), key.name);
-    KEYS.iter().min_by_key(distance).expect("there are keys").name
 }

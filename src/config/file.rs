@@ -1,54 +1,89 @@
 //! The syntax of configuration files: lines `KEY=value`, comments and quotes, as in `.env` files.
 
-use crate::config::origin::{Assignment, Mistake, Origin};
+use crate::config::names::{PREFIX, meant, unknown};
+use crate::config::origin::{Assignment, Mistake, Origin, Statements};
 
-/// Adds the file's assignments and mistakes to the two lists.
-pub(super) fn read(
-    name: &str,
-    content: &[u8],
-    assignments: &mut Vec<Assignment>,
-    mistakes: &mut Vec<Mistake>,
-) {
-    let content = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content);
-    let mut seen: Vec<(&str, usize)> = Vec::new();
-    for (line, bytes) in (1..).zip(content.split(|byte| *byte == b'\n')) {
+/// Adds what the file says.
+pub(super) fn read(name: &str, content: &[u8], statements: &mut Statements) {
+    let mistake = |line, key: &str, what: String| {
         let origin = Origin::File { name: name.to_owned(), line };
-        let mut report = |key: &str, what: String| {
-            let key = key.chars().take(64).collect();
-            mistakes.push(Mistake { origin: origin.clone(), key, what });
-        };
+        Mistake { origin, key: key.chars().take(64).collect(), what }
+    };
+    if is_utf16(content) {
+        let what = "the file is UTF-16; save it as UTF-8, an encoding that every editor offers";
+        statements.mistakes.push(mistake(1, "?", what.to_owned()));
+        return;
+    }
+    let content = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content);
+    let mut seen: Vec<(String, usize)> = Vec::new();
+    for (line, bytes) in (1..).zip(content.split(|byte| *byte == b'\n')) {
+        match Line::parse(bytes) {
+            Line::Empty => {}
+            Line::Assignment(key, value) => {
+                match seen.iter().find(|(earlier, _)| *earlier == key) {
+                    Some((_, first)) => {
+                        let what = format!("set a second time, first in line {first}");
+                        statements.mistakes.push(mistake(line, &key, what));
+                    }
+                    None => {
+                        seen.push((key.clone(), line));
+                        let origin = Origin::File { name: name.to_owned(), line };
+                        statements.assignments.push(Assignment { origin, key, value });
+                    }
+                }
+            }
+            Line::Wrong(key, what) => statements.mistakes.push(mistake(line, &key, what)),
+            Line::Ignored(key, what) => {
+                let what = format!("the line is ignored: {what}");
+                statements.warnings.push(mistake(line, &key, what));
+            }
+        }
+    }
+}
+
+/// What Windows's editors write if asked for "Unicode": a byte order mark, or a zero beside each character.
+fn is_utf16(content: &[u8]) -> bool {
+    matches!(content, [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, _, ..] | [_, 0, ..])
+}
+
+/// What a line of a file is.
+enum Line {
+    /// Nothing, a comment, or another program's: these often share an `.env` file.
+    Empty,
+    /// A key and its value.
+    Assignment(String, String),
+    /// A key or text, and what is wrong with it.
+    Wrong(String, String),
+    /// The same, where the existing server ignores such a line and starts.
+    Ignored(String, String),
+}
+
+impl Line {
+    fn parse(bytes: &[u8]) -> Self {
         let Ok(text) = std::str::from_utf8(bytes) else {
-            report("?", "the line is not UTF-8".to_owned());
-            continue;
+            return Self::Wrong("?".to_owned(), "the line is not UTF-8".to_owned());
         };
         let text = text.trim();
         if text.is_empty() || text.starts_with(['#', ';']) {
-            continue;
+            return Self::Empty;
+        }
+        if text.starts_with("//") {
+            return Self::Ignored("//".to_owned(), "comments begin with #".to_owned());
         }
         let (key, raw) = match split(text) {
             Ok(assignment) => assignment,
-            Err(what) => {
-                report(text, what);
-                continue;
-            }
+            Err(what) => return Self::Wrong(text.to_owned(), what),
         };
-        if !key.starts_with("NORAY_") {
-            // An `.env` file often holds keys of other programs.
-            continue;
+        if !key.starts_with(PREFIX) {
+            return match meant(key) {
+                Some(_) => Self::Ignored(key.to_owned(), unknown(key)),
+                None => Self::Empty,
+            };
         }
-        let value = match unquote(raw) {
-            Ok(value) => value,
-            Err(what) => {
-                report(key, what);
-                continue;
-            }
-        };
-        if let Some((_, first)) = seen.iter().find(|(earlier, _)| *earlier == key) {
-            report(key, format!("set a second time, first in line {first}"));
-            continue;
+        match unquote(raw) {
+            Ok(value) => Self::Assignment(key.to_owned(), value),
+            Err(what) => Self::Wrong(key.to_owned(), what),
         }
-        seen.push((key, line));
-        assignments.push(Assignment { origin, key: key.to_owned(), value });
     }
 }
 
@@ -61,7 +96,7 @@ pub(super) fn split(text: &str) -> Result<(&str, &str), String> {
 }
 
 /// Removes the quotes around a value and the comment after it.
-fn unquote(value: &str) -> Result<String, String> {
+pub(super) fn unquote(value: &str) -> Result<String, String> {
     let text = value.trim();
     let quote = text.chars().next().filter(|c| matches!(c, '"' | '\'' | '`'));
     if let Some(quote) = quote {

@@ -165,7 +165,7 @@ keys! {
         pub oid_length: usize,
 
         /// The characters of the OpenIDs, each written out.
-        #[key("NORAY_OID_CHARSET", default = ID_CHARACTERS, read = FromStr::from_str, takes_effect = AtOnce)]
+        #[key("NORAY_OID_CHARSET", default = ID_CHARACTERS, read = alphabet, takes_effect = AtOnce)]
         pub oid_charset: Alphabet,
 
         /// With `true`, OpenIDs are made of words, such as FalconTimberYolk.
@@ -185,7 +185,7 @@ keys! {
         pub pid_length: usize,
 
         /// The characters of the PrivateIDs, each written out.
-        #[key("NORAY_PID_CHARSET", default = ID_CHARACTERS, read = FromStr::from_str, takes_effect = AtOnce)]
+        #[key("NORAY_PID_CHARSET", default = ID_CHARACTERS, read = alphabet, takes_effect = AtOnce)]
         pub pid_charset: Alphabet,
 
         /// How long live relays may go on after SIGTERM, before the server ends.
@@ -240,6 +240,44 @@ fn time_span(text: &str) -> Result<TimeSpan, String> {
 fn size(text: &str) -> Result<ByteSize, String> {
     let size: ByteSize = text.parse()?;
     if size.0 == 0 { Err(format!("`{text}` would let nothing pass")) } else { Ok(size) }
+}
+
+/// Refuses ranges as in regular expressions: every character stands for itself, and nobody means five of them.
+fn alphabet(text: &str) -> Result<Alphabet, String> {
+    let alphabet: Alphabet = text.parse()?;
+    match with_ranges_written_out(text).or_else(|| with_ranges_written_out(&alphabet.to_string())) {
+        Some(characters) => Err(format!(
+            "`{text}` looks like a range, but every character stands for itself: write {characters}; a hyphen that is \
+             meant goes to the end"
+        )),
+        None => Ok(alphabet),
+    }
+}
+
+/// `A-D` becomes `ABCD`; `None` if there is no such range.
+fn with_ranges_written_out(text: &str) -> Option<String> {
+    let mut characters = String::new();
+    let mut rest = text.as_bytes();
+    let mut has_range = false;
+    while let [first, behind @ ..] = rest {
+        rest = behind;
+        if let [b'-', last, behind @ ..] = behind
+            && is_range(*first, *last)
+        {
+            characters.extend((*first..=*last).map(char::from));
+            (rest, has_range) = (behind, true);
+        } else {
+            characters.push(char::from(*first));
+        }
+    }
+    has_range.then_some(characters)
+}
+
+/// Whether two characters with a hyphen between them are more likely a range than three characters.
+fn is_range(first: u8, last: u8) -> bool {
+    let classes: [fn(&u8) -> bool; 3] =
+        [u8::is_ascii_uppercase, u8::is_ascii_lowercase, u8::is_ascii_digit];
+    last > first + 1 && classes.iter().any(|is_in| is_in(&first) && is_in(&last))
 }
 
 /// At most 64 characters that may stand in an OpenID.

@@ -1,8 +1,9 @@
-//! The configuration: it turns text into a checked [`Config`], or into a list of all mistakes with their places.
+//! The configuration: it turns text into a checked [`Config`] with warnings, or into a list of all mistakes with their
+//! places.
 //!
 //! ```text
 //! file --> file.rs: lines --+
-//! environment --------------+--> keys.rs: each value is read --> Config::contradictions --> Effective
+//! environment --------------+--> keys.rs: each value is read --> checks.rs: all of them together --> Effective
 //! --set --------------------+
 //! ```
 //!
@@ -10,9 +11,11 @@
 //! file. This room reads no file and no environment: it gets the texts as arguments.
 
 mod changes;
+mod checks;
 mod effective;
 mod file;
 mod keys;
+mod names;
 mod origin;
 pub mod units;
 
@@ -30,9 +33,6 @@ pub use changes::{Change, ConfigChanges};
 pub use effective::{Effective, Sources};
 pub use keys::{Config, KEYS, Key, MAX_CONNECTIONS, TakesEffect};
 pub use origin::{Mistake, Origin};
-
-/// The fewest random bits that a PrivateID may have. Fewer could be guessed over the network.
-const MIN_PRIVATE_ID_BITS: f64 = 64.0;
 
 labels! {
     /// The log level: lines of this level and of the more serious ones are written.
@@ -107,38 +107,6 @@ impl Config {
             private_alphabet: self.pid_charset.clone(),
             private_length: self.pid_length,
         }
-    }
-
-    /// Values that contradict each other. Each item has the two keys and what is wrong. The mistake names the first
-    /// key.
-    fn contradictions(&self) -> Vec<([&'static str; 2], String)> {
-        let mut found = Vec::new();
-        if self.relay_ports.contains(self.registrar_port) {
-            let keys = ["NORAY_UDP_RELAY_PORTS", "NORAY_UDP_REGISTRAR_PORT"];
-            found.push((keys, format!("holds {}, which is {}", self.registrar_port, keys[1])));
-        }
-        if self.relay_ports.as_slice().len() < 2 {
-            let what = "a relay needs two ports, name at least two".to_owned();
-            found.push((["NORAY_UDP_RELAY_PORTS"; 2], what));
-        }
-        let do_hosts_overlap = self.http_host == self.socket_host
-            || self.http_host.is_unspecified()
-            || self.socket_host.is_unspecified();
-        if self.http_port == self.socket_port && self.http_port != 0 && do_hosts_overlap {
-            let keys = ["NORAY_HTTP_PORT", "NORAY_SOCKET_PORT"];
-            found.push((keys, format!("{} is {} already", self.http_port, keys[1])));
-        }
-        let characters = self.pid_charset.to_string().len();
-        let bits = self.pid_length as f64 * (characters as f64).log2();
-        if bits < MIN_PRIVATE_ID_BITS {
-            let what = format!(
-                "{} characters out of {characters} are {bits:.0} bits and could be guessed, \
-                 at least {MIN_PRIVATE_ID_BITS} are needed",
-                self.pid_length
-            );
-            found.push((["NORAY_PID_LENGTH", "NORAY_PID_CHARSET"], what));
-        }
-        found
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::fmt::{self, Write};
 
-/// Where a value was set. Later variants win over earlier ones.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+/// Where a value was set. Greater ones win over smaller ones.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Origin {
     /// It was not set.
     #[default]
@@ -32,14 +32,14 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A mistake in the configuration, shown as `place: KEY: what`.
+/// A mistake or a doubtful text in the configuration, shown as `place: KEY: what`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
     /// Where it is.
     pub origin: Origin,
     /// The key, or the text that was found in its place.
     pub key: String,
-    /// What is wrong, and where useful what would be right.
+    /// What is wrong or doubtful, and where useful what would be right.
     pub what: String,
 }
 
@@ -52,6 +52,16 @@ impl fmt::Display for Mistake {
             c => f.write_char(c),
         })
     }
+}
+
+/// What the sources say, in ascending order of precedence.
+#[derive(Debug, Default)]
+pub(super) struct Statements {
+    pub(super) assignments: Vec<Assignment>,
+    /// Texts that are no assignments, and keep the server from starting.
+    pub(super) mistakes: Vec<Mistake>,
+    /// Texts that set nothing, though somebody may think so.
+    pub(super) warnings: Vec<Mistake>,
 }
 
 /// One `KEY=value`.

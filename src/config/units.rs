@@ -2,6 +2,7 @@
 //! value.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ impl FromStr for ByteSize {
 
     /// A fraction is allowed (`1.5kb`) and rounded to whole bytes.
     fn from_str(text: &str) -> Result<Self, String> {
+        check_form::<Self>(text)?;
         let (digits, unit) = split_unit(text);
         let factor = match unit.to_ascii_lowercase().as_str() {
             "" => 1,
@@ -66,6 +68,7 @@ impl FromStr for TimeSpan {
 
     /// A fraction is allowed (`1.5h`) and rounded to whole microseconds.
     fn from_str(text: &str) -> Result<Self, String> {
+        check_form::<Self>(text)?;
         let (digits, unit) = split_unit(text);
         let factor = match unit.to_ascii_lowercase().as_str() {
             "" => SECOND,
@@ -124,7 +127,12 @@ impl FromStr for PortList {
     }
 }
 
-fn port_range(part: &str) -> Result<std::ops::RangeInclusive<u16>, String> {
+fn port_range(part: &str) -> Result<RangeInclusive<u16>, String> {
+    // As firewalls, other programs and typography write ranges.
+    let with_hyphen = part.replace([':', '\u{2013}'], "-").replace("..", "-");
+    if with_hyphen != part && port_range(&with_hyphen).is_ok() {
+        return Err(format!("`{part}`: write the range with a hyphen, {with_hyphen}"));
+    }
     let (first, last) = if let Some((first, last)) = part.split_once('-') {
         (parse_port(first)?, parse_port(last)?)
     } else if let Some((first, more)) = part.split_once('+') {
@@ -176,6 +184,18 @@ fn write_ports(f: &mut fmt::Formatter<'_>, ports: &[u16]) -> fmt::Result {
             [only] => write!(f, "{only}")?,
             [] => {}
         }
+    }
+    Ok(())
+}
+
+/// Refuses a sign, and spaces without which the text would be right.
+fn check_form<T: FromStr>(text: &str) -> Result<(), String> {
+    if text.starts_with('-') {
+        return Err(format!("`{text}` is less than nothing, write it without the sign"));
+    }
+    let joined: String = text.split_whitespace().collect();
+    if joined != text && joined.parse::<T>().is_ok() {
+        return Err(format!("`{text}`: write it without the space, {joined}"));
     }
     Ok(())
 }
@@ -275,8 +295,22 @@ mod tests {
         for (text, span) in cases {
             assert_eq!(text.parse(), Ok(TimeSpan(span)), "{text}");
         }
-        for text in ["", "s", "5hours", "5 hr", "-1s", "101yr", "1s5"] {
+        for text in ["", "s", "5hours", "5 hours", "101yr", "1s5"] {
             assert!(text.parse::<TimeSpan>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_people_write_is_answered_with_what_to_write() {
+        let error = |text: &str| text.parse::<TimeSpan>().unwrap_err();
+        assert_eq!(error("30 s"), "`30 s`: write it without the space, 30s");
+        assert_eq!(error("-1s"), "`-1s` is less than nothing, write it without the sign");
+        let error = |text: &str| text.parse::<ByteSize>().unwrap_err();
+        assert_eq!(error("128 kb"), "`128 kb`: write it without the space, 128kb");
+        let error = |text: &str| text.parse::<PortList>().unwrap_err();
+        for range in ["49152:51200", "49152..51200", "49152\u{2013}51200"] {
+            let expected = format!("`{range}`: write the range with a hyphen, 49152-51200");
+            assert_eq!(error(&format!("1,{range}")), expected);
         }
     }
 

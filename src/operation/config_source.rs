@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use crate::config::{Effective, Sources};
+use crate::operation::os;
 
 /// The file that is read if no other is named, and if it exists.
 const DEFAULT_FILE: &str = "noray.conf";
@@ -44,7 +45,19 @@ impl ConfigSource {
                 Ok(Some((name, content)))
             }
             Err(error) if self.file.is_none() && error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(format!("{}: cannot be read: {error}", path.display())),
+            Err(error) => {
+                let whose = if error.kind() == ErrorKind::PermissionDenied {
+                    remedy()
+                } else {
+                    String::new()
+                };
+                Err(format!("{}: cannot be read: {error}{whose}", path.display()))
+            }
         }
     }
+}
+
+/// Whom the file, and the folders above it, must let read.
+fn remedy() -> String {
+    format!("; noray runs as {}: let that user read it, for instance with `chmod a+r`", os::user())
 }

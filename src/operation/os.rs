@@ -1,10 +1,11 @@
 //! What the server asks of the operating system besides sockets: random bytes, environment variables, priorities, the
-//! machine's addresses, the limit on open files, numbers in `/proc`.
+//! process's user, the machine's addresses, the limit on open files, numbers in `/proc`.
 
 use std::io;
 use std::net::IpAddr;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::geteuid;
 
 use crate::core::id::Random;
 
@@ -33,6 +34,19 @@ impl Random for KernelRandom {
 )]
 pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
+}
+
+/// Who this process is: the user's id, and the name if /etc/passwd has it. (Other sources of names need shared libraries,
+/// which a static binary has not.)
+pub(crate) fn user() -> String {
+    let id = geteuid().to_string();
+    let accounts = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = accounts.lines().find_map(|account| {
+        let mut fields = account.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == id).then_some(name)
+    });
+    name.map_or(format!("user id {id}"), |name| format!("user {name} (id {id})"))
 }
 
 /// Lets the kernel grow the process's table of files to `count`, as far as the limit allows.

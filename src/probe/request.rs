@@ -13,7 +13,7 @@ const DEFAULT_PORT: u16 = 8890;
 /// Play a host and a client against a noray server, from another machine than the server's own, and say for each hop
 /// what was seen and what helps. Exit status: 0 if a game would work, 1 if not.
 #[derive(Clone, Debug, FromArgs)]
-#[argh(subcommand, name = "probe")]
+#[argh(subcommand, name = "probe", help_triggers("-h", "--help", "help"))]
 pub(crate) struct Request {
     /// the server: a name, an IPv4 or an IPv6 address, with its TCP port if that is not 8890; an IPv6
     /// address that has a port stands in brackets

@@ -82,6 +82,9 @@ impl SignalHandler {
         let read = self.source.read().map_err(|mistakes| {
             format!("{mistakes}\nnothing is changed: the configuration in force stays")
         })?;
+        for warning in &read.warnings {
+            log::warn!("reload: {warning}");
+        }
         let ConfigChanges { config, changed, awaits_restart } =
             ConfigChanges::new(&self.in_force, read.config);
         self.handle.reload(&config).map_err(|stuck| stuck.to_string())?;
