@@ -247,7 +247,9 @@ fn a_draining_server_begins_nothing_and_ends_nothing() {
     assert!(http_get(server.http(), "/readyz").0.contains("200"));
 
     server.process.signal("TERM");
-    server.process.log_until("draining: 1 relays");
+    server
+        .process
+        .log_until("draining: waiting for 1 relay to go idle (5s without a datagram), at most 1hr");
     let (status, reason) = http_get(server.http(), "/readyz");
     assert!(status.contains("503") && reason.contains("draining"), "{status} {reason}");
     assert!(http_get(server.http(), "/healthz").0.contains("200"));
@@ -317,7 +319,7 @@ fn systemd_is_told_every_step() {
     assert_eq!(systemd.receive_step(), "READY=1");
     assert_eq!(systemd.receive(), "WATCHDOG=1\nSTATUS=0 players, 0 relays");
     let pair = Pair::join(&process);
-    let with_players = "WATCHDOG=1\nSTATUS=2 players, 1 relays";
+    let with_players = "WATCHDOG=1\nSTATUS=2 players, 1 relay";
     while systemd.receive() != with_players {}
     process.signal("HUP");
     assert_eq!(systemd.receive_step(), "RELOADING=1");
@@ -325,11 +327,19 @@ fn systemd_is_told_every_step() {
     process.log_until("same as before");
     process.signal("TERM");
     // 30 s to drain and 10 s of reserve.
-    assert_eq!(systemd.receive_step(), "STOPPING=1\nEXTEND_TIMEOUT_USEC=40000000");
+    let draining = "STATUS=draining, 1 relay, at most 30 s";
+    assert_eq!(
+        systemd.receive_step(),
+        format!("STOPPING=1\nEXTEND_TIMEOUT_USEC=40000000\n{draining}")
+    );
     pair.play();
-    assert_eq!(systemd.receive(), with_players, "a loop that drains is watched as before");
+    assert_eq!(
+        systemd.receive(),
+        format!("WATCHDOG=1\n{draining}"),
+        "a loop that drains is watched as before"
+    );
     process.signal("TERM");
-    assert_eq!(systemd.receive_step(), "STOPPING=1\nEXTEND_TIMEOUT_USEC=10000000");
+    assert_eq!(systemd.receive_step(), "STOPPING=1\nEXTEND_TIMEOUT_USEC=10000000\nSTATUS=ending");
     assert_eq!(process.wait().0, Some(0));
 }
 
@@ -349,8 +359,11 @@ fn a_supervisor_that_does_not_read_stops_nothing() {
 #[test]
 fn the_journal_gets_priorities_and_no_second_time() {
     let script = "export JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2)";
-    let mut process = Process::start(own_ip(), script, &["NORAY_LOGLEVEL=debug"]);
-    assert!(process.start.lines().all(|line| line.starts_with("<6>") || line.starts_with("<4>")));
+    let short_ids = "NORAY_OID_LENGTH=2";
+    let mut process = Process::start(own_ip(), script, &["NORAY_LOGLEVEL=debug", short_ids]);
+    assert!(process.start.contains("\n<4>WARN command line: NORAY_OID_LENGTH: "));
+    let is_right = |line: &str| line.starts_with("<6>") || line.starts_with("<4>WARN ");
+    assert!(process.start.lines().all(is_right), "{}", process.start);
     assert!(process.start.starts_with("<6>noray "), "{}", process.start);
     Line::connect(process.players).send("nonsense");
     process.log_until("<7>");

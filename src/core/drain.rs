@@ -21,6 +21,11 @@ impl Drain {
         Self { deadline: now + timeout }
     }
 
+    /// When the server ends at the latest.
+    pub fn deadline(&self) -> Timestamp {
+        self.deadline
+    }
+
     /// The time at which the server may end, if no relay carries anything until then. A time in the past means: at
     /// once.
     ///

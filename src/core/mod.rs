@@ -259,6 +259,11 @@ impl Core {
         self.drain.is_some()
     }
 
+    /// When the server ends at the latest, if it is about to.
+    pub fn drain_deadline(&self) -> Option<Timestamp> {
+        self.drain.as_ref().map(Drain::deadline)
+    }
+
     /// The players.
     pub fn players(&self) -> &Players {
         &self.players

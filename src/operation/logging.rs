@@ -44,7 +44,8 @@ const WRITER: &str = "log";
 pub enum LogFormat {
     /// A terminal or a file: the time and the level.
     Plain,
-    /// The journal, which knows the time: the priority as sd-daemon(3) writes it.
+    /// The journal, which knows the time: the priority as sd-daemon(3) writes it. It shows that only as a colour, so
+    /// warnings and errors have the word too.
     Journal,
 }
 
@@ -95,7 +96,10 @@ pub fn start(format: LogFormat, level: LogLevel, metrics: &Arc<Metrics>) -> io::
             LogFormat::Plain => {
                 writeln!(out, "{} {:<5} {}", out.timestamp(), record.level(), record.args())
             }
-            LogFormat::Journal => writeln!(out, "<{}>{}", priority(record.level()), record.args()),
+            LogFormat::Journal => {
+                let level = record.level();
+                writeln!(out, "<{}>{}{}", priority(level), urgency(level), record.args())
+            }
         }
     });
     builder.init();
@@ -222,12 +226,21 @@ pub(crate) fn set_level(level: LogLevel) {
     log::set_max_level(level.filter());
 }
 
-/// Writes one line of an error to stderr. The log has not started yet.
+/// Writes one line to stderr. The log has not started yet.
 #[expect(clippy::print_stderr, reason = "there is no logger yet")]
-pub fn complain(format: LogFormat, line: &str) {
+pub fn complain(format: LogFormat, level: Level, line: &str) {
     match format {
         LogFormat::Plain => eprintln!("{line}"),
-        LogFormat::Journal => eprintln!("<{}>{line}", priority(Level::Error)),
+        LogFormat::Journal => eprintln!("<{}>{line}", priority(level)),
+    }
+}
+
+/// The word in front of what the operator must read.
+fn urgency(level: Level) -> &'static str {
+    match level {
+        Level::Error => "ERROR ",
+        Level::Warn => "WARN ",
+        Level::Info | Level::Debug | Level::Trace => "",
     }
 }
 

@@ -71,15 +71,15 @@ impl Supervisor {
         self.tell("RELOADING=1");
     }
 
-    /// The server ends within `time` and [`STOP_RESERVE`].
-    pub(crate) fn stopping(&self, time: Duration) {
+    /// The server ends within `time` and [`STOP_RESERVE`]. The status says what it does until then.
+    pub(crate) fn stopping(&self, time: Duration, status: &str) {
         let micros = (time + STOP_RESERVE).as_micros();
-        self.tell(&format!("STOPPING=1\nEXTEND_TIMEOUT_USEC={micros}"));
+        self.tell(&format!("STOPPING=1\nEXTEND_TIMEOUT_USEC={micros}\nSTATUS={status}"));
     }
 
-    /// The event loop turns, with this many players and relays.
-    pub(crate) fn beat(&self, players: usize, relays: usize) {
-        self.tell(&format!("WATCHDOG=1\nSTATUS={players} players, {relays} relays"));
+    /// The event loop turns. The status says what the server does.
+    pub(crate) fn beat(&self, status: &str) {
+        self.tell(&format!("WATCHDOG=1\nSTATUS={status}"));
     }
 
     fn tell(&self, state: &str) {

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::EventLoop;
+use super::{COUNTDOWN, EventLoop, LoopTask};
 use crate::config::units::TimeSpan;
 use crate::core::effect::{CloseMode, Effect};
 use crate::core::id::{ConnectionId, OpenId};
@@ -12,7 +12,7 @@ use crate::core::players::AddressRegistration;
 use crate::core::protocol::Reply;
 use crate::core::relay::{ClosedPair, DropReason, RelayPort};
 use crate::core::{Input, drain};
-use crate::label::Label;
+use crate::label::{Label, counted};
 use crate::limits::connection_policy::DisconnectReason;
 use crate::operation::clock;
 use crate::operation::logging::STEP;
@@ -159,11 +159,19 @@ impl EventLoop {
         counter.add_as_only_writer(1);
     }
 
-    fn announce_drain(&self, pairs: usize, timeout: Duration) {
-        self.supervisor.stopping(timeout);
+    fn announce_drain(&mut self, pairs: usize, timeout: Duration) {
+        self.supervisor.stopping(timeout, &self.status());
+        if self.supervisor.beat_interval().is_some() {
+            self.deadlines.set_earlier(LoopTask::Beat, self.now + COUNTDOWN);
+        }
         self.metrics.is_draining.set(1);
+        if pairs == 0 {
+            log::info!("draining: there is no relay to wait for");
+            return;
+        }
         log::info!(
-            "draining: {pairs} relays go on until they have been quiet for {}, at most {}; a second signal ends the server at once",
+            "draining: waiting for {} to go idle ({} without a datagram), at most {}; a second signal ends the server at once",
+            counted(pairs, "relay"),
             TimeSpan(drain::QUIET_TIME),
             TimeSpan(timeout)
         );

@@ -49,7 +49,7 @@ impl EventLoop {
             Event::OwnAddresses(own) => self.handle(Input::OwnAddresses(*own)),
             Event::Drain => self.handle(Input::Drain),
             Event::Shutdown => {
-                self.supervisor.stopping(Duration::ZERO);
+                self.supervisor.stopping(Duration::ZERO, "ending");
                 self.acceptor.close();
             }
             // By now `connections` has every connection that was accepted, so `run` wakes every player's thread.

@@ -22,6 +22,7 @@ use crate::core::effect::Effects;
 use crate::core::id::ConnectionId;
 use crate::core::relay::OwnAddresses;
 use crate::core::{Core, Input};
+use crate::label::counted;
 use crate::operation::clock;
 use crate::operation::metrics::Metrics;
 use crate::operation::os::KernelRandom;
@@ -50,6 +51,9 @@ const LARGEST_DATAGRAM: usize = 65_536;
 
 /// While there are pairs, the loop wakes at least this often, so that it notices when the process stood still.
 const STANDING_STILL_WATCH: Duration = Duration::from_secs(1);
+
+/// How often the supervisor is told how long a drain may still take.
+const COUNTDOWN: Duration = Duration::from_secs(1);
 
 /// Whether the loop goes on.
 #[derive(Debug, PartialEq, Eq)]
@@ -234,10 +238,25 @@ impl EventLoop {
     }
 
     fn beat(&mut self) {
-        if let Some(interval) = self.supervisor.beat_interval() {
+        if let Some(mut interval) = self.supervisor.beat_interval() {
+            if self.core.is_draining() {
+                interval = interval.min(COUNTDOWN);
+            }
             self.deadlines.set(LoopTask::Beat, self.now + interval);
-            let sizes = self.core.table_sizes();
-            self.supervisor.beat(sizes.players, sizes.pairs);
+            self.supervisor.beat(&self.status());
+        }
+    }
+
+    /// What the server does, in the words of `systemctl status`.
+    fn status(&self) -> String {
+        let sizes = self.core.table_sizes();
+        let relays = counted(sizes.pairs, "relay");
+        match self.core.drain_deadline() {
+            Some(deadline) => {
+                let seconds = deadline.since(self.now).as_millis().div_ceil(1000);
+                format!("draining, {relays}, at most {seconds} s")
+            }
+            None => format!("{}, {relays}", counted(sizes.players, "player")),
         }
     }
 
