@@ -222,6 +222,23 @@ fn the_address_for_reports_stands_in_one_place() {
     }
 }
 
+/// Where a test file has a harness of its own, `#[test]` functions are left out without a word.
+#[test]
+fn files_with_their_own_harness_have_no_standard_tests() {
+    let tests = MANIFEST.split("[[test]]\nname = \"").skip(1);
+    for name in tests.map(|test| test.split('"').next().expect("a name")) {
+        let root = repository().join("tests");
+        let files = match fs::read_dir(root.join(name)) {
+            Ok(entries) => entries.map(|entry| entry.expect("a file").path()).collect(),
+            Err(_) => vec![root.join(name).with_extension("rs")],
+        };
+        for file in files.iter().filter(|file| file.is_file()) {
+            let text = fs::read_to_string(file).expect("UTF-8");
+            assert!(!text.contains("#[test]"), "{}: list it in main instead", file.display());
+        }
+    }
+}
+
 fn repository() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }

@@ -1,11 +1,14 @@
 //! Metrics and health over HTTP.
 
+#[path = "support/harness.rs"]
+mod harness;
 mod support;
 
 use std::io::Write;
 use std::net::TcpStream;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 
+use harness::tests;
 use noray::config::Config;
 use support::{Player, TestServer, config, connect_relay, http_get, http_send};
 
@@ -45,7 +48,6 @@ fn busy_server() -> TestServer {
     server
 }
 
-#[test]
 fn metrics_have_the_kept_names_and_count() {
     let server = busy_server();
     let (status, text) = http_get(server.addresses.http.unwrap(), "/metrics");
@@ -60,13 +62,11 @@ fn metrics_have_the_kept_names_and_count() {
 }
 
 /// `promtool` is Prometheus's own parser. Its advice on names is not followed where a name is kept.
-#[test]
 fn prometheus_reads_the_metrics() {
     let mut promtool = Command::new("promtool");
     promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped());
     let Ok(mut child) = promtool.spawn() else {
-        println!("skipped: there is no promtool (Debian's package prometheus has it)");
-        return;
+        harness::ignore("there is no promtool (Debian's package prometheus has it)");
     };
     let (_, text) = http_get(busy_server().addresses.http.unwrap(), "/metrics");
     child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
@@ -79,7 +79,6 @@ fn prometheus_reads_the_metrics() {
     assert!([Some(0), Some(3)].contains(&output.status.code()), "{:?}", output.status);
 }
 
-#[test]
 fn health_and_readiness() {
     let server = TestServer::start(&config());
     let http = server.addresses.http.unwrap();
@@ -88,7 +87,6 @@ fn health_and_readiness() {
     assert_eq!(http_get(http, "/readyz?verbose").0, OK);
 }
 
-#[test]
 fn everything_else_is_refused() {
     let server = TestServer::start(&config());
     let http = server.addresses.http.unwrap();
@@ -110,7 +108,6 @@ fn everything_else_is_refused() {
     assert_eq!((status.as_str(), body.as_str()), (OK, ""));
 }
 
-#[test]
 fn clients_that_say_nothing_delay_nobody() {
     let server = TestServer::start(&config());
     let http = server.addresses.http.unwrap();
@@ -120,7 +117,6 @@ fn clients_that_say_nothing_delay_nobody() {
     assert_eq!(http_get(http, "/healthz").0, OK);
 }
 
-#[test]
 fn without_a_relay_port_the_server_is_not_ready() {
     let first = TestServer::start(&config());
     let ip = first.addresses.registrar.ip();
@@ -133,4 +129,15 @@ fn without_a_relay_port_the_server_is_not_ready() {
     let mut player = Player::join(&second);
     player.line.send("connect nobody");
     assert!(player.line.expect("connect-error").starts_with("unknown-oid"));
+}
+
+fn main() -> ExitCode {
+    harness::run(tests![
+        metrics_have_the_kept_names_and_count,
+        prometheus_reads_the_metrics,
+        health_and_readiness,
+        everything_else_is_refused,
+        clients_that_say_nothing_delay_nobody,
+        without_a_relay_port_the_server_is_not_ready,
+    ])
 }

@@ -1,13 +1,16 @@
 //! The alerts and the dashboard in `dist`, as they work: a real Prometheus scrapes a noray that is played on.
 
+#[path = "support/harness.rs"]
+mod harness;
 mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::process::{ChildStderr, Command, Stdio};
+use std::process::{ChildStderr, Command, ExitCode, Stdio};
 
+use harness::tests;
 use noray::config::KEYS;
 use serde_json::Value;
 use socket2::SockRef;
@@ -25,21 +28,20 @@ const METRICS_PORT: u16 = 20_100;
 /// Where Prometheus listens, on its own address.
 const PROMETHEUS_PORT: u16 = 20_200;
 
-/// Whether a program can be run here; says that the test is skipped if not.
-fn is_there(program: &str) -> bool {
+/// Where the program is missing, the test is ignored.
+fn need(program: &str) {
     let mut command = Command::new(program);
     let is_there = command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     if is_there.is_err() {
-        println!("skipped: there is no {program} (Debian's packages prometheus, util-linux)");
+        harness::ignore(format!(
+            "there is no {program} (Debian's packages prometheus, util-linux)"
+        ));
     }
-    is_there.is_ok()
 }
 
-#[test]
 fn prometheus_knows_all_that_the_dashboard_and_the_alerts_ask_for() {
-    if !(is_there("prometheus") && is_there("setpriv")) {
-        return;
-    }
+    need("prometheus");
+    need("setpriv");
     let mut game = Game::start();
     let prometheus = Prometheus::start(game.metrics);
     for reason in ["no-pair", "wrong-ip", "receiver-unheard", "pair-bandwidth"] {
@@ -257,11 +259,8 @@ fn alert_names() -> Vec<&'static str> {
     ALERTS.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect()
 }
 
-#[test]
 fn every_alert_fires_when_it_should_and_only_then() {
-    if !is_there("promtool") {
-        return;
-    }
+    need("promtool");
     for arguments in
         [["check", "rules", "dist/alerts.yml"], ["test", "rules", "tests/alerts_test.yml"]]
     {
@@ -275,7 +274,6 @@ fn every_alert_fires_when_it_should_and_only_then() {
     }
 }
 
-#[test]
 fn every_alert_is_tested_and_explained() {
     for name in alert_names() {
         assert!(ALERTS_TEST.contains(&format!("alertname=\"{name}\"")), "{name} has no test");
@@ -286,7 +284,6 @@ fn every_alert_is_tested_and_explained() {
     }
 }
 
-#[test]
 fn remedies_name_keys_that_exist() {
     for text in [ALERTS, DASHBOARD] {
         let words = text.split(|c: char| !(c.is_ascii_uppercase() || c == '_'));
@@ -298,7 +295,6 @@ fn remedies_name_keys_that_exist() {
     }
 }
 
-#[test]
 fn the_dashboard_is_tidy() {
     let dashboard: Value = serde_json::from_str(DASHBOARD).unwrap();
     assert_eq!(dashboard["id"], Value::Null, "an id is of one Grafana only");
@@ -318,4 +314,14 @@ fn the_dashboard_is_tidy() {
         assert!(panel["description"].as_str().is_some_and(|text| text.ends_with('.')), "{title}");
         assert!(panel["fieldConfig"]["defaults"]["unit"].is_string(), "{title}");
     }
+}
+
+fn main() -> ExitCode {
+    harness::run(tests![
+        prometheus_knows_all_that_the_dashboard_and_the_alerts_ask_for,
+        every_alert_fires_when_it_should_and_only_then,
+        every_alert_is_tested_and_explained,
+        remedies_name_keys_that_exist,
+        the_dashboard_is_tidy,
+    ])
 }

@@ -1,12 +1,15 @@
 //! `noray probe`: the real binary against real servers, and against what is none.
 
+#[path = "support/harness.rs"]
+mod harness;
 mod support;
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::process::{Command, Output};
+use std::process::{Command, ExitCode, Output};
 use std::thread;
 
+use harness::tests;
 use noray::config::Config;
 use serde_json::Value;
 use support::{Player, TestServer, config, connect_relay, own_ip};
@@ -93,7 +96,6 @@ fn answers(ip: IpAddr, answer: &'static str) -> u16 {
     port
 }
 
-#[test]
 fn all_is_well() {
     let server = TestServer::start(&config());
     let said = probe_server(&server, &[]);
@@ -113,7 +115,6 @@ fn all_is_well() {
     assert!(said.text.lines().all(|line| line.chars().count() <= 80), "{}", said.text);
 }
 
-#[test]
 fn a_wide_range_is_sampled_by_eight_players() {
     let server = TestServer::start(&Config { relay_ports: (20_000..20_512).collect(), ..config() });
     let addresses = &server.addresses;
@@ -123,7 +124,6 @@ fn a_wide_range_is_sampled_by_eight_players() {
     said.contains(&["all 56 relay ports tried answer"]);
 }
 
-#[test]
 fn json_says_the_same() {
     let server = TestServer::start(&config());
     let well = probe_server(&server, &["--json"]);
@@ -147,13 +147,11 @@ fn json_says_the_same() {
     assert_eq!(report["not_tried"][0], "ids");
 }
 
-#[test]
 fn ipv6_is_probed_too() {
     let ip = "::1".parse().unwrap();
     let loopback = Config { socket_host: ip, udp_host: ip, ..config() };
     if UdpSocket::bind((ip, 0)).is_err() {
-        println!("skipped: no IPv6 here");
-        return;
+        harness::ignore("no IPv6 here");
     }
     let server = TestServer::start(&loopback);
     let said = probe_server(&server, &[]);
@@ -161,7 +159,6 @@ fn ipv6_is_probed_too() {
     said.contains(&["note name ::1", "A game would work."]);
 }
 
-#[test]
 fn mistakes_on_the_command_line_have_status_64() {
     let cases: [(&[&str], &str); 8] = [
         (&[], "host"),
@@ -183,7 +180,6 @@ fn mistakes_on_the_command_line_have_status_64() {
     help.contains(&["--registrar-port", "--relay-ports", "--json", "from another machine"]);
 }
 
-#[test]
 fn a_name_that_leads_nowhere() {
     // An empty label: refused without asking anybody.
     let said = probe(&["nowhere..invalid"]);
@@ -191,13 +187,11 @@ fn a_name_that_leads_nowhere() {
     said.contains(&["players cannot find the server", "not tried: connection, ids"]);
 }
 
-#[test]
 fn a_closed_tcp_port() {
     let said = probe(&[&format!("{}:20100", own_ip())]);
     said.fails_with(&["20100/tcp at 127.", "refused", "systemctl status", "NORAY_SOCKET_PORT"]);
 }
 
-#[test]
 fn a_web_server() {
     let address = says("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
     let port = address.port();
@@ -207,13 +201,11 @@ fn a_web_server() {
     ]);
 }
 
-#[test]
 fn a_silent_host() {
     let address = says("");
     probe(&[&address.to_string()]).fails_with(&["accepts, and then says nothing for 5 s"]);
 }
 
-#[test]
 fn endless_lines_endless_news_and_silence_after_half_a_line() {
     let floods =
         |bytes: &'static [u8]| stranger(move |mut stream| while stream.write_all(bytes).is_ok() {});
@@ -229,28 +221,24 @@ fn endless_lines_endless_news_and_silence_after_half_a_line() {
     });
 }
 
-#[test]
 fn a_server_that_closes() {
     let at_once = stranger(drop);
     let said = probe(&[&at_once.to_string()]);
     said.fails_with(&["accepts, and closes without a word"]);
 }
 
-#[test]
 fn errors_of_the_server_are_shown() {
     let address = says("register-host-error draining the server\u{1b}[2J shuts down\n");
     let said = probe(&[&address.to_string()]);
     said.fails_with(&["`register-host-error draining the server?[2J shuts down`", "restarted"]);
 }
 
-#[test]
 fn a_full_server() {
     let server = TestServer::start(&Config { max_connections: 1, ..config() });
     let said = probe_server(&server, &[]);
     said.fails_with(&["FAIL ids", "`error server-full", "NORAY_MAX_CONNECTIONS"]);
 }
 
-#[test]
 fn a_server_that_is_nearly_full_is_sampled_less() {
     let server = TestServer::start(&Config { max_connections: 4, ..config() });
     let said = probe_server(&server, &[]);
@@ -258,7 +246,6 @@ fn a_server_that_is_nearly_full_is_sampled_less() {
     said.contains(&["all 2 relay ports tried answer"]);
 }
 
-#[test]
 fn a_closed_registrar_port() {
     let server = TestServer::start(&config());
     let said = probe_at(server.addresses.socket, 20_100, &[]);
@@ -266,7 +253,6 @@ fn a_closed_registrar_port() {
     said.contains(&["players connect, but cannot register their address"]);
 }
 
-#[test]
 fn something_else_at_the_registrars_port() {
     let server = TestServer::start(&config());
     let ip = server.addresses.socket.ip();
@@ -280,7 +266,6 @@ fn something_else_at_the_registrars_port() {
     }
 }
 
-#[test]
 fn a_registrar_that_answers_from_another_address() {
     let address = says("set-oid someone\nset-pid secret\necho noray-probe\n");
     let everywhere = UdpSocket::bind("0.0.0.0:0").unwrap();
@@ -295,7 +280,6 @@ fn a_registrar_that_answers_from_another_address() {
     said.fails_with(&["answers from 127.0.0.1", "NORAY_UDP_HOST"]);
 }
 
-#[test]
 fn a_silent_registrar_and_no_private_id_is_shown() {
     let address = says("set-oid someone\nset-pid Tq9SECRETSECRET\necho noray-probe\n");
     let silent = UdpSocket::bind((address.ip(), 0)).unwrap();
@@ -313,7 +297,6 @@ fn a_silent_registrar_and_no_private_id_is_shown() {
     assert_eq!(silent.recv(&mut sent).unwrap(), "Tq9SECRETSECRET".len(), "the whole id");
 }
 
-#[test]
 fn lies_and_a_flood_of_datagrams_end_too() {
     let lies = "set-oid a\nset-pid b\necho noray-probe\nconnect 127.0.0.1:5\nconnect-relay 5\n";
     let address = says(lies);
@@ -330,7 +313,6 @@ fn lies_and_a_flood_of_datagrams_end_too() {
     said.fails_with(&["ok registrar", "FAIL relay nothing passes through 5 and 5, either way"]);
 }
 
-#[test]
 fn no_relay_port_left() {
     let server = TestServer::start(&Config { relay_ports: (20_000..20_002).collect(), ..config() });
     let [mut client, mut host] = [(); 2].map(|()| Player::join(&server));
@@ -339,7 +321,6 @@ fn no_relay_port_left() {
     said.fails_with(&["FAIL relay ports", "connect-relay-error relays-exhausted", "Widen NORAY"]);
 }
 
-#[test]
 fn other_ports_than_those_of_the_range() {
     let server = TestServer::start(&config());
     let addresses = &server.addresses;
@@ -351,4 +332,30 @@ fn other_ports_than_those_of_the_range() {
         "--relay-ports",
         "all 6 relay ports",
     ]);
+}
+
+fn main() -> ExitCode {
+    harness::run(tests![
+        all_is_well,
+        a_wide_range_is_sampled_by_eight_players,
+        json_says_the_same,
+        ipv6_is_probed_too,
+        mistakes_on_the_command_line_have_status_64,
+        a_name_that_leads_nowhere,
+        a_closed_tcp_port,
+        a_web_server,
+        a_silent_host,
+        endless_lines_endless_news_and_silence_after_half_a_line,
+        a_server_that_closes,
+        errors_of_the_server_are_shown,
+        a_full_server,
+        a_server_that_is_nearly_full_is_sampled_less,
+        a_closed_registrar_port,
+        something_else_at_the_registrars_port,
+        a_registrar_that_answers_from_another_address,
+        a_silent_registrar_and_no_private_id_is_shown,
+        lies_and_a_flood_of_datagrams_end_too,
+        no_relay_port_left,
+        other_ports_than_those_of_the_range,
+    ])
 }

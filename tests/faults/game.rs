@@ -10,6 +10,7 @@ use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use crate::harness::ignore;
 use crate::support::process::Process;
 use crate::support::{PATIENCE, Player, connect_relay, http_get, own_ip, try_until};
 
@@ -154,13 +155,12 @@ impl Match {
     }
 }
 
-/// Whether a program can be run here with these arguments; says that the test is skipped if not.
-pub(crate) fn can_run(program: &str, arguments: &[&str], package: &str) -> bool {
+/// Where the program cannot be run with these arguments, the test is ignored.
+pub(crate) fn need(program: &str, arguments: &[&str], package: &str) {
     let reason = match Command::new(program).args(arguments).output() {
-        Ok(output) if output.status.success() => return true,
+        Ok(output) if output.status.success() => return,
         Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
         Err(error) => format!("{error} (Debian's package {package})"),
     };
-    println!("skipped: {program} does not run: {reason}");
-    false
+    ignore(format!("{program} does not run: {reason}"));
 }

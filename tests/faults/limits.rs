@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::game::{Match, Noray, can_run};
+use crate::game::{Match, Noray, need};
 use crate::support::process::NORAY;
 use crate::support::{Line, PATIENCE, http_get, own_ip, try_until};
 
@@ -36,11 +36,8 @@ fn waits_in_vain(line: &Line) -> bool {
     read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
 }
 
-#[test]
-fn players_beyond_the_open_files_wait_and_are_served_once_there_are_more() {
-    if !can_run("prlimit", &["--version"], "util-linux") {
-        return;
-    }
+pub(crate) fn players_beyond_the_open_files_wait_and_are_served_once_there_are_more() {
+    need("prlimit", &["--version"], "util-linux");
     let mut noray = Noray::start("", &[]);
     let game = Match::begin(&noray.process);
     let mut bystanders = [noray.process.join(), noray.process.join()];
@@ -98,17 +95,14 @@ fn try_to_register(noray: &Noray) -> Result<Line, String> {
     Ok(line)
 }
 
-#[test]
-fn players_beyond_the_threads_hear_that_the_server_is_full_until_others_leave() {
+pub(crate) fn players_beyond_the_threads_hear_that_the_server_is_full_until_others_leave() {
     const THREADS: usize = 40;
     // Nobody else's processes count against its limit.
     let user = format!("{}", 1_000_000_000 + std::process::id());
     let copy = PublicCopy::new();
     let path = copy.0.to_str().expect("UTF-8");
     let as_user = ["--reuid", &user, "--regid", &user, "--clear-groups"];
-    if !can_run("setpriv", &[&as_user[..], &[path, "--version"]].concat(), "util-linux") {
-        return;
-    }
+    need("setpriv", &[&as_user[..], &[path, "--version"]].concat(), "util-linux");
     let script = format!(
         "shift; set -- prlimit --nproc={THREADS} setpriv {} {path} \"$@\"",
         as_user.join(" ")

@@ -53,8 +53,7 @@ fn number_before(text: &str, line: &str) -> u64 {
     before.trim_end().rsplit(' ').next().unwrap().parse().expect("a number")
 }
 
-#[test]
-fn a_pipe_that_nobody_reads_costs_lines_and_nothing_else() {
+pub(crate) fn a_pipe_that_nobody_reads_costs_lines_and_nothing_else() {
     let mut noray = Noray::start("", &["NORAY_LOGLEVEL=trace", "NORAY_DRAIN_TIMEOUT=1s"]);
     let pair = Pair::join(&noray.process);
     let (unused, http) = (unused_port(&pair.ways), noray.http());
@@ -146,8 +145,7 @@ impl Blind {
     }
 }
 
-#[test]
-fn without_a_place_for_the_log_everything_else_works() {
+pub(crate) fn without_a_place_for_the_log_everything_else_works() {
     for redirection in ["2>&-", "2>/dev/full"] {
         let mut noray = Blind::start(redirection);
         let mut pair = Pair::introduce([noray.join(), noray.join()], noray.ip);

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use crate::game::{Match, Noray};
+use crate::harness::ignore;
 use crate::support::{Line, PATIENCE, own_ip, try_until};
 
 const LIMIT: u64 = 48 << 20;
@@ -94,15 +95,8 @@ fn room(log: &str) -> usize {
     number.parse().expect("a number")
 }
 
-#[test]
-fn players_beyond_the_memory_hear_that_the_server_is_full() {
-    let group = match Group::new() {
-        Ok(group) => group,
-        Err(reason) => {
-            println!("skipped: {reason}");
-            return;
-        }
-    };
+pub(crate) fn players_beyond_the_memory_hear_that_the_server_is_full() {
+    let group = Group::new().unwrap_or_else(|reason| ignore(reason));
     let script = format!("echo $$ > {}/cgroup.procs", group.folder.display());
     let noray = Noray::start(&script, &[]);
     let start = noray.process.start.clone();

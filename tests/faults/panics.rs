@@ -9,7 +9,8 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
-use crate::game::{Match, Noray, can_run};
+use crate::game::{Match, Noray, need};
+use crate::harness::ignore;
 use crate::support::process::{Running, ends_with_this_thread};
 use crate::support::{Line, PATIENCE, try_until};
 
@@ -26,11 +27,8 @@ fn player_threads(noray: &Noray) -> BTreeSet<String> {
     threads(noray, "player")
 }
 
-/// Falsifies what that system call of that thread returns.
-///
-/// # Errors
-/// What strace says if it cannot be attached.
-fn falsify(thread: &str, call: &str, fault: &str) -> Result<Running, String> {
+/// Falsifies what that system call of that thread returns. Where strace cannot be attached, the test is ignored.
+fn falsify(thread: &str, call: &str, fault: &str) -> Running {
     let (trace, inject) = (format!("trace={call}"), format!("inject={call}:{fault}"));
     let child = ends_with_this_thread("strace")
         .args(["-p", thread, "-e", &trace, "-e", &inject])
@@ -44,22 +42,20 @@ fn falsify(thread: &str, call: &str, fault: &str) -> Result<Running, String> {
     if line.contains("attached") {
         // What it traces is of no interest, but must go somewhere.
         std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
-        Ok(strace)
+        strace
     } else {
-        Err(line)
+        ignore(format!("strace cannot attach: {}", line.trim()));
     }
 }
 
-/// Whether the programs are there that a test needs; says that it is skipped if not.
-fn can_falsify() -> bool {
-    can_run("strace", &["--version"], "strace") && can_run("setpriv", &["true"], "util-linux")
+/// The programs that [`falsify`] needs.
+fn need_strace() {
+    need("strace", &["--version"], "strace");
+    need("setpriv", &["true"], "util-linux");
 }
 
-#[test]
-fn a_handler_that_panics_takes_its_own_connection_with_it_and_nothing_else() {
-    if !can_falsify() {
-        return;
-    }
+pub(crate) fn a_handler_that_panics_takes_its_own_connection_with_it_and_nothing_else() {
+    need_strace();
     const LEVELS: [&str; 3] = [
         "noray_tcp_connections",
         "noray_active_hosts",
@@ -75,13 +71,7 @@ fn a_handler_that_panics_takes_its_own_connection_with_it_and_nothing_else() {
         let peer = victim.line.stream().local_addr().unwrap();
         let new: Vec<String> = player_threads(&noray).difference(&threads).cloned().collect();
         let [thread] = new.as_slice() else { panic!("not one new thread: {new:?}") };
-        let strace = match falsify(thread, "recvfrom", "retval=5000") {
-            Ok(strace) => strace,
-            Err(reason) => {
-                println!("skipped: strace cannot attach: {}", reason.trim());
-                return;
-            }
-        };
+        let strace = falsify(thread, "recvfrom", "retval=5000");
         // The read that was under way when it was attached may end well.
         let mut answers = 0;
         while let Ok(()) = std::io::Write::write_all(&mut victim.line.stream(), b"echo x\n") {
@@ -114,30 +104,20 @@ fn a_handler_that_panics_takes_its_own_connection_with_it_and_nothing_else() {
     game.end().settle();
 }
 
-/// Has a thread of the server's own panic. The process ends with status 1; returns what it logged, or `None` if strace
-/// cannot be attached.
-fn panic_thread(name: &str, call: &str, fault: &str, provoke: impl Fn(&Noray)) -> Option<String> {
+/// Has a thread of the server's own panic. The process ends with status 1; returns what it logged.
+fn panic_thread(name: &str, call: &str, fault: &str, provoke: impl Fn(&Noray)) -> String {
     let noray = Noray::start("", &["NORAY_LOGLEVEL=debug", "NORAY_MAX_CONNECTIONS=1"]);
     assert!(try_until(PATIENCE, || !threads(&noray, name).is_empty()), "no thread {name}");
     let thread = threads(&noray, name).pop_first().expect("it lives on");
-    let _strace = match falsify(&thread, call, fault) {
-        Ok(strace) => strace,
-        Err(reason) => {
-            println!("skipped: strace cannot attach: {}", reason.trim());
-            return None;
-        }
-    };
+    let _strace = falsify(&thread, call, fault);
     provoke(&noray);
     let (status, log) = noray.process.wait();
     assert_eq!(status, Some(1), "{log}");
-    Some(log)
+    log
 }
 
-#[test]
-fn a_thread_of_the_servers_own_that_panics_ends_the_process_for_systemd_to_restart_it() {
-    if !can_falsify() {
-        return;
-    }
+pub(crate) fn a_thread_of_the_servers_own_that_panics_ends_the_process_for_systemd_to_restart_it() {
+    need_strace();
     // The accept loop refuses the second player. The first one's thread lives: nobody may wait for it.
     let accept_loop = panic_thread("accept-loop", "sendto", "retval=5000", |noray| {
         let mut first = Line::connect(noray.process.players);
@@ -149,7 +129,6 @@ fn a_thread_of_the_servers_own_that_panics_ends_the_process_for_systemd_to_resta
         noray.process.signal("HUP");
     });
     for (name, log) in [("accept-loop", accept_loop), ("signals", signals)] {
-        let Some(log) = log else { return };
         let last = log.lines().last().expect("a line");
         assert!(last.contains(" ERROR ") && last.contains("panicked at"), "{name}: {log}");
     }
@@ -157,5 +136,5 @@ fn a_thread_of_the_servers_own_that_panics_ends_the_process_for_systemd_to_resta
     let log = panic_thread("log", "write", "retval=5000:when=1", |noray| {
         Line::connect(noray.process.players).send("nonsense");
     });
-    assert!(log.is_none_or(|log| log.contains("thread 'log'") && log.contains("panicked at")));
+    assert!(log.contains("thread 'log'") && log.contains("panicked at"), "{log}");
 }

@@ -15,8 +15,7 @@ fn connect(noray: &Noray) -> Line {
     line
 }
 
-#[test]
-fn a_minute_of_standing_still_costs_no_relay_and_no_player() {
+pub(crate) fn a_minute_of_standing_still_costs_no_relay_and_no_player() {
     let mut noray =
         Noray::start("", &["NORAY_UDP_RELAY_TIMEOUT=5s", "NORAY_UDP_RELAY_CLEANUP_INTERVAL=1s"]);
     let mut pair = Pair::join(&noray.process);

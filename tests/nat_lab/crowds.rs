@@ -16,9 +16,8 @@ struct Game {
     clients: Vec<Host>,
 }
 
-#[test]
-fn a_symmetric_router_full_of_clients_and_two_games_behind_one_router() {
-    let Some(lab) = lab() else { return };
+pub(crate) fn a_symmetric_router_full_of_clients_and_two_games_behind_one_router() {
+    let lab = lab();
     let noray = Noray::start(&lab, &[]);
     let games = [eight_from_one_router(&lab), from_one_router(&lab, 1), from_one_router(&lab, 1)];
     let shared = lab.lan(Router::Symmetric);

@@ -36,7 +36,7 @@ const GDNSD: [&str; 7] = [
 ];
 
 /// # Errors
-/// The reason why no name server can run here: to be printed by tests that skip themselves.
+/// The reason why no name server can run here.
 pub fn available() -> Result<(), String> {
     let output = Command::new("unshare").args(GDNSD).arg("checkconf").output();
     let output = output.map_err(|error| format!("unshare does not run: {error}"))?;

@@ -14,9 +14,8 @@ use crate::support::{Line, register_address};
 const BOTH_FAMILIES: [&str; 2] = ["NORAY_SOCKET_HOST=::", "NORAY_UDP_HOST=::"];
 const SERVER_V6: &str = "[2001:db8::10]:8890";
 
-#[test]
-fn an_ipv6_and_an_ipv4_player_play_by_relay() {
-    let Some(lab) = lab() else { return };
+pub(crate) fn an_ipv6_and_an_ipv4_player_play_by_relay() {
+    let lab = lab();
     let noray = Noray::start(&lab, &BOTH_FAMILIES);
     let server_v6: std::net::SocketAddr = SERVER_V6.parse().unwrap();
     let v6_machine = lab.ipv6_host();
@@ -40,9 +39,8 @@ fn an_ipv6_and_an_ipv4_player_play_by_relay() {
     }
 }
 
-#[test]
-fn addresses_are_shown_in_their_own_familys_form() {
-    let Some(lab) = lab() else { return };
+pub(crate) fn addresses_are_shown_in_their_own_familys_form() {
+    let lab = lab();
     let noray = Noray::start(&lab, &BOTH_FAMILIES);
     let public = lab.lan(Router::None);
     let [mut a, mut b] = [(); 2].map(|()| Player::join(&public.host(), &noray));
@@ -70,9 +68,8 @@ fn link_local() -> (Ipv6Addr, u32) {
     (address.into(), u32::from_str_radix(words[1], 16).unwrap())
 }
 
-#[test]
-fn players_on_the_servers_link_play_by_their_link_local_addresses() {
-    let Some(lab) = lab() else { return };
+pub(crate) fn players_on_the_servers_link_play_by_their_link_local_addresses() {
+    let lab = lab();
     let _noray = Noray::start(&lab, &BOTH_FAMILIES);
     let (server, _) = lab.server.enter(link_local);
     let at_server = |scope, port| SocketAddr::from(SocketAddrV6::new(server, port, 0, scope));
@@ -99,9 +96,8 @@ fn players_on_the_servers_link_play_by_their_link_local_addresses() {
     assert_eq!(client.receive(), ("and back".to_owned(), to_host));
 }
 
-#[test]
-fn a_carrier_with_several_ips_is_served_if_any_ip_may_latch() {
-    let Some(lab) = lab() else { return };
+pub(crate) fn a_carrier_with_several_ips_is_served_if_any_ip_may_latch() {
+    let lab = lab();
     let noray = Noray::start(&lab, &["NORAY_UDP_RELAY_LATCHING=any"]);
     let carrier = lab.lan(Router::SeveralIps);
     let machines = [carrier.host(), lab.lan(Router::Symmetric).host(), carrier.host()];
@@ -121,9 +117,8 @@ fn a_carrier_with_several_ips_is_served_if_any_ip_may_latch() {
     }
 }
 
-#[test]
-fn a_carrier_with_several_ips_is_not_served_by_default_and_the_log_says_what_to_set() {
-    let Some(lab) = lab() else { return };
+pub(crate) fn a_carrier_with_several_ips_is_not_served_by_default_and_the_log_says_what_to_set() {
+    let lab = lab();
     let noray = Noray::start(&lab, &[]);
     let carrier = lab.lan(Router::SeveralIps);
     let mut host = Player::join(&lab.lan(Router::Home).host(), &noray);

@@ -30,6 +30,7 @@ use rules::{
 };
 use socket2::{Domain, Socket, Type};
 
+use crate::harness::ignore;
 pub use crate::support::process::{Running, ends_with_this_thread};
 
 /// The port that routers treat apart: [`Router::Symmetric`] never gives it the external port of another
@@ -72,15 +73,10 @@ impl Router {
     }
 }
 
-/// A new lab, or a word why the test is skipped.
-pub fn lab() -> Option<Lab> {
-    match Lab::available() {
-        Ok(()) => Some(Lab::new()),
-        Err(reason) => {
-            println!("skipped: {reason}");
-            None
-        }
-    }
+/// A new lab. Where none can be built, the test is ignored.
+pub fn lab() -> Lab {
+    Lab::available().unwrap_or_else(|reason| ignore(reason));
+    Lab::new()
 }
 
 /// An internet with one server. Its routers live as long as it does; a machine as long as its [`Host`], its sockets
@@ -95,14 +91,14 @@ pub struct Lab {
 
 impl Lab {
     /// # Errors
-    /// The reason why no lab can be built here: to be printed by tests that skip themselves.
+    /// The reason why no lab can be built here.
     pub fn available() -> Result<(), String> {
         static ANSWER: OnceLock<Result<(), String>> = OnceLock::new();
         ANSWER.get_or_init(Self::try_what_is_needed).clone()
     }
 
     fn try_what_is_needed() -> Result<(), String> {
-        let refused = |error| format!("no network namespace can be made: {error} (root can)");
+        let refused = |error| format!("only root can make network namespaces: {error}");
         let namespace = Namespace::new().map_err(refused)?;
         namespace.ip("link add br0 type bridge\nlink add p1 type veth peer name wan\n")?;
         namespace.nft(&format!("{FILTER}{}", mapping_rules(Router::FullCone, 1, 0, None)))?;

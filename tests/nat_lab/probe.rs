@@ -54,9 +54,8 @@ fn probe(lab: &Lab, router: Router, more: &[&str]) -> Said {
     Said { text, status: output.status.code() }
 }
 
-#[test]
-fn it_knows_the_callers_router() {
-    let Some(lab) = lab() else { return };
+pub(crate) fn it_knows_the_callers_router() {
+    let lab = lab();
     let _noray = Noray::start(&lab, &[]);
     lab.server.let_in_only(ALL_OPEN);
     let mapping = |router| match router {
@@ -80,9 +79,8 @@ fn it_knows_the_callers_router() {
     });
 }
 
-#[test]
-fn a_blocked_registrar() {
-    let Some(lab) = lab() else { return };
+pub(crate) fn a_blocked_registrar() {
+    let lab = lab();
     let _noray = Noray::start(&lab, &[]);
     lab.server.let_in_only("tcp dport 8890 accept");
     let said = probe(&lab, Router::Home, &[]);
@@ -96,9 +94,8 @@ fn a_blocked_registrar() {
     ]);
 }
 
-#[test]
-fn a_registrar_whose_port_is_rejected() {
-    let Some(lab) = lab() else { return };
+pub(crate) fn a_registrar_whose_port_is_rejected() {
+    let lab = lab();
     let _noray = Noray::start(&lab, &[]);
     for (way, word) in [
         ("port-unreachable", "8809/udp: nothing listens there"),
@@ -112,18 +109,16 @@ fn a_registrar_whose_port_is_rejected() {
     }
 }
 
-#[test]
-fn a_dropped_connection() {
-    let Some(lab) = lab() else { return };
+pub(crate) fn a_dropped_connection() {
+    let lab = lab();
     lab.server.let_in_only("");
     let said = probe(&lab, Router::Home, &[]);
     assert_eq!(said.status, Some(1), "{}", said.text);
     said.contains(&["8890/tcp at 203.0.113.10: no answer in 5 s", "Open 8890/tcp in the server's"]);
 }
 
-#[test]
-fn blocked_relay_ports() {
-    let Some(lab) = lab() else { return };
+pub(crate) fn blocked_relay_ports() {
+    let lab = lab();
     let _noray = Noray::start(&lab, &[]);
     lab.server.let_in_only("tcp dport 8890 accept\nudp dport 8809 accept");
     for router in [Router::None, Router::Home, Router::Symmetric] {
@@ -140,10 +135,9 @@ fn blocked_relay_ports() {
     }
 }
 
-#[test]
-fn a_firewall_that_is_open_for_a_part_of_the_relay_ports() {
+pub(crate) fn a_firewall_that_is_open_for_a_part_of_the_relay_ports() {
     const OPEN: RangeInclusive<u64> = 49_152..=50_175;
-    let Some(lab) = lab() else { return };
+    let lab = lab();
     let _noray = Noray::start(&lab, &[]);
     lab.server.let_in_only("tcp dport 8890 accept\nudp dport { 8809, 49152-50175 } accept");
     for router in [Router::None, Router::Home, Router::FullCone] {
@@ -167,9 +161,8 @@ fn a_firewall_that_is_open_for_a_part_of_the_relay_ports() {
     said.contains(&["probe from another line to see the exact parts"]);
 }
 
-#[test]
-fn a_server_that_does_not_latch_is_probed_all_the_same() {
-    let Some(lab) = lab() else { return };
+pub(crate) fn a_server_that_does_not_latch_is_probed_all_the_same() {
+    let lab = lab();
     let _noray = Noray::start(&lab, &["NORAY_UDP_RELAY_LATCHING=off"]);
     lab.server.let_in_only(ALL_OPEN);
     for (router, words) in [(Router::None, "no NAT"), (Router::Home, "same port everywhere")] {

@@ -19,9 +19,8 @@ const RELAY_PORT: u16 = 20_000;
 const WITH_A_ROUTER: [Router; 5] =
     [Router::Home, Router::FullCone, Router::Symmetric, Router::CarrierGrade, Router::SeveralIps];
 
-#[test]
-fn a_router_maps_as_its_kind_says() {
-    let Some(lab) = lab() else { return };
+pub(crate) fn a_router_maps_as_its_kind_says() {
+    let lab = lab();
     let third = udp(&lab.lan(Router::None).host(), RELAY_PORT);
     let (registrar, relay) = server_sockets(&lab);
     for router in Router::ALL.into_iter().chain([Router::SeveralIps]) {
@@ -53,9 +52,8 @@ fn a_router_maps_as_its_kind_says() {
     }
 }
 
-#[test]
-fn a_router_filters_as_its_kind_says() {
-    let Some(lab) = lab() else { return };
+pub(crate) fn a_router_filters_as_its_kind_says() {
+    let lab = lab();
     let third = udp(&lab.lan(Router::None).host(), 0);
     let (registrar, relay) = server_sockets(&lab);
     for router in Router::ALL.into_iter().chain([Router::SeveralIps]) {
@@ -77,9 +75,8 @@ fn a_router_filters_as_its_kind_says() {
     }
 }
 
-#[test]
-fn neighbours_at_the_same_port_do_not_disturb_each_others_mapping() {
-    let Some(lab) = lab() else { return };
+pub(crate) fn neighbours_at_the_same_port_do_not_disturb_each_others_mapping() {
+    let lab = lab();
     let (registrar, relay) = server_sockets(&lab);
     for router in [Router::Home, Router::FullCone] {
         let lan = lab.lan(router);
@@ -106,9 +103,8 @@ fn neighbours_at_the_same_port_do_not_disturb_each_others_mapping() {
     }
 }
 
-#[test]
-fn a_router_forgets_and_maps_to_other_ports() {
-    let Some(lab) = lab() else { return };
+pub(crate) fn a_router_forgets_and_maps_to_other_ports() {
+    let lab = lab();
     let (registrar, _) = server_sockets(&lab);
     for router in WITH_A_ROUTER {
         let lan = lab.lan(router);
@@ -130,9 +126,8 @@ fn a_router_forgets_and_maps_to_other_ports() {
     }
 }
 
-#[test]
-fn a_neighbour_inherits_the_old_port() {
-    let Some(lab) = lab() else { return };
+pub(crate) fn a_neighbour_inherits_the_old_port() {
+    let lab = lab();
     let (registrar, relay) = server_sockets(&lab);
     let third = udp(&lab.lan(Router::None).host(), 0);
     for router in [Router::Home, Router::FullCone, Router::Symmetric] {
@@ -154,9 +149,8 @@ fn a_neighbour_inherits_the_old_port() {
     }
 }
 
-#[test]
-fn a_forged_source_is_believed() {
-    let Some(lab) = lab() else { return };
+pub(crate) fn a_forged_source_is_believed() {
+    let lab = lab();
     let (registrar, relay) = server_sockets(&lab);
     let [from_registrar, from_relay] = [&registrar, &relay].map(|s| s.local_addr().unwrap());
     let player = udp(&lab.lan(Router::Home).host(), 0);
@@ -171,9 +165,8 @@ fn a_forged_source_is_believed() {
     }
 }
 
-#[test]
-fn an_ipv6_host_has_ipv6_only() {
-    let Some(lab) = lab() else { return };
+pub(crate) fn an_ipv6_host_has_ipv6_only() {
+    let lab = lab();
     let registrar =
         lab.server.enter(|| bind(SocketAddr::new("2001:db8::10".parse().unwrap(), REGISTRAR_PORT)));
     let host = lab.ipv6_host();
@@ -186,9 +179,8 @@ fn an_ipv6_host_has_ipv6_only() {
     assert_eq!(refused.kind(), ErrorKind::NetworkUnreachable);
 }
 
-#[test]
-fn tcp_passes_every_router_and_outlives_its_mappings() {
-    let Some(lab) = lab() else { return };
+pub(crate) fn tcp_passes_every_router_and_outlives_its_mappings() {
+    let lab = lab();
     let listener = lab.server.enter(|| TcpListener::bind((lab.server.address(), 0))).unwrap();
     let address = listener.local_addr().unwrap();
     for router in WITH_A_ROUTER {
@@ -208,9 +200,8 @@ fn tcp_passes_every_router_and_outlives_its_mappings() {
     }
 }
 
-#[test]
-fn a_thread_comes_back_even_from_a_panic() {
-    let Some(lab) = lab() else { return };
+pub(crate) fn a_thread_comes_back_even_from_a_panic() {
+    let lab = lab();
     let home = namespace();
     let inside = lab.server.enter(namespace);
     assert_ne!(inside, home);
@@ -221,9 +212,8 @@ fn a_thread_comes_back_even_from_a_panic() {
     assert_eq!(namespace(), home);
 }
 
-#[test]
-fn a_process_runs_inside_and_ends_when_dropped() {
-    let Some(lab) = lab() else { return };
+pub(crate) fn a_process_runs_inside_and_ends_when_dropped() {
+    let lab = lab();
     let mut command = ends_with_this_thread("cat");
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut running = lab.server.spawn(command);

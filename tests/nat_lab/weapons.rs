@@ -71,10 +71,9 @@ impl Asker {
     }
 }
 
-#[test]
-fn the_registrar_answers_with_no_more_bytes_than_it_got() {
+pub(crate) fn the_registrar_answers_with_no_more_bytes_than_it_got() {
     const UNKNOWN: &[u8] = b"Unknown host pid!";
-    let Some(lab) = lab() else { return };
+    let lab = lab();
     let noray = Noray::start(&lab, &[]);
     let machine = lab.lan(Router::None).host();
     let pid = Player::join(&machine, &noray);
@@ -111,9 +110,8 @@ fn the_registrar_answers_with_no_more_bytes_than_it_got() {
     assert_eq!(sent(&lab.server) - before, asker.answers, "and nobody else got anything");
 }
 
-#[test]
-fn relay_ports_say_nothing_to_anybody_but_the_introduced_two() {
-    let Some(lab) = lab() else { return };
+pub(crate) fn relay_ports_say_nothing_to_anybody_but_the_introduced_two() {
+    let lab = lab();
     let noray = Noray::start(&lab, &["NORAY_UDP_RELAY_PORTS=49152-49407"]);
     let public = lab.lan(Router::None);
     let machines = [(); 3].map(|()| public.host());
@@ -159,9 +157,8 @@ fn relay_ports_say_nothing_to_anybody_but_the_introduced_two() {
     }
 }
 
-#[test]
-fn commands_and_http_lead_to_no_datagram() {
-    let Some(lab) = lab() else { return };
+pub(crate) fn commands_and_http_lead_to_no_datagram() {
+    let lab = lab();
     let noray = Noray::start(&lab, &["NORAY_HTTP_HOST=0.0.0.0"]);
     let public = lab.lan(Router::None);
     let machines = [(); 3].map(|()| public.host());
@@ -275,9 +272,8 @@ impl<'a> Attack<'a> {
     }
 }
 
-#[test]
-fn a_forged_registration_turns_at_most_64_kib_on_a_stranger() {
-    let Some(lab) = lab() else { return };
+pub(crate) fn a_forged_registration_turns_at_most_64_kib_on_a_stranger() {
+    let lab = lab();
     let noray = Noray::start(&lab, &[NO_LIMIT]);
     let public = lab.lan(Router::None);
     let [attacker, bystander] = [(); 2].map(|()| public.host());
@@ -300,10 +296,9 @@ fn a_forged_registration_turns_at_most_64_kib_on_a_stranger() {
     }
 }
 
-#[test]
-fn real_and_forged_addresses_in_turn_turn_no_more_than_that_on_a_stranger() {
+pub(crate) fn real_and_forged_addresses_in_turn_turn_no_more_than_that_on_a_stranger() {
     const LENGTH: usize = 1000;
-    let Some(lab) = lab() else { return };
+    let lab = lab();
     let noray = Noray::start(&lab, &[NO_LIMIT]);
     let public = lab.lan(Router::None);
     let [attacker, bystander] = [(); 2].map(|()| public.host());
@@ -352,10 +347,9 @@ fn since(after: [u64; 2], before: [u64; 2]) -> [u64; 2] {
     [after[0] - before[0], after[1] - before[1]]
 }
 
-#[test]
-fn two_registrars_do_not_answer_each_other() {
+pub(crate) fn two_registrars_do_not_answer_each_other() {
     const DATAGRAMS: u64 = 20;
-    let Some(lab) = lab() else { return };
+    let lab = lab();
     let second = lab.lan(Router::None).host();
     let servers = Servers::start([&lab.server, &second], &[]);
     let [first, other] = &servers.norays;
@@ -430,10 +424,9 @@ impl Ring {
     }
 }
 
-#[test]
-fn two_servers_pairs_with_each_others_ports_are_no_ring() {
+pub(crate) fn two_servers_pairs_with_each_others_ports_are_no_ring() {
     const TIMES: u64 = 10;
-    let Some(lab) = lab() else { return };
+    let lab = lab();
     let public = lab.lan(Router::None);
     let [second, attacker] = [(); 2].map(|()| public.host());
     let servers = Servers::start([&lab.server, &second], &[NO_LIMIT]);
@@ -461,9 +454,8 @@ fn two_servers_pairs_with_each_others_ports_are_no_ring() {
 }
 
 /// So the test above could fail. It is why docs/security.md says when to set this.
-#[test]
-fn where_any_ip_may_latch_two_servers_can_be_made_a_ring() {
-    let Some(lab) = lab() else { return };
+pub(crate) fn where_any_ip_may_latch_two_servers_can_be_made_a_ring() {
+    let lab = lab();
     let public = lab.lan(Router::None);
     let [second, attacker] = [(); 2].map(|()| public.host());
     // Here the ways are short: the usual limit would be reached at once, and drop what goes round.
