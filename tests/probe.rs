@@ -11,6 +11,7 @@ use std::thread;
 
 use harness::tests;
 use noray::config::Config;
+use noray::config::units::ByteSize;
 use serde_json::Value;
 use support::{Player, TestServer, config, connect_relay, own_ip};
 
@@ -154,13 +155,19 @@ fn ipv6_is_probed_too() {
         harness::ignore("no IPv6 here");
     }
     let server = TestServer::start(&loopback);
+    let port = server.addresses.socket.port();
     let said = probe_server(&server, &[]);
     assert_eq!(said.status, Some(0), "{}", said.text);
-    said.contains(&["note name ::1", "A game would work."]);
+    let target = format!("Probing noray at [::1]:{port}");
+    said.contains(&[&target, "note name ::1", "A game would work."]);
+    // Without brackets it is an address of its own.
+    let said = probe(&["::1:8890"]);
+    said.fails_with(&["Is 8890 meant as the port? Then write [::1]:8890"]);
 }
 
 fn mistakes_on_the_command_line_have_status_64() {
-    let cases: [(&[&str], &str); 8] = [
+    let cases: [(&[&str], &str); 9] = [
+        (&["::1:49152"], "[::1]:49152"),
         (&[], "host"),
         (&[""], "missing"),
         (&[":8890"], "missing"),
@@ -334,6 +341,20 @@ fn other_ports_than_those_of_the_range() {
     ]);
 }
 
+fn a_pairs_limit_that_drops_the_probes_own_datagrams_is_named() {
+    for rate in [1, 2048] {
+        let rate = ByteSize(rate);
+        let server = TestServer::start(&Config { relay_max_individual_traffic: rate, ..config() });
+        let said = probe_server(&server, &[]);
+        said.fails_with(&[
+            "FAIL relay",
+            "a pair may carry no more with its NORAY_UDP_RELAY_MAX_INDIVIDUAL_TRAFFIC. Raise it",
+            "ok port range all 6 relay ports tried answer",
+            "the relay loses too much",
+        ]);
+    }
+}
+
 fn main() -> ExitCode {
     harness::run(tests![
         all_is_well,
@@ -356,6 +377,7 @@ fn main() -> ExitCode {
         a_silent_registrar_and_no_private_id_is_shown,
         lies_and_a_flood_of_datagrams_end_too,
         no_relay_port_left,
+        a_pairs_limit_that_drops_the_probes_own_datagrams_is_named,
         other_ports_than_those_of_the_range,
     ])
 }

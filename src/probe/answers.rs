@@ -24,8 +24,10 @@ pub(crate) enum Answer {
     Echo,
     /// `COMMAND-error CODE DETAIL`, or `error CODE DETAIL`.
     Refused(Refusal),
-    /// `relay-limit LIMIT` and empty lines, which answer nothing.
-    News,
+    /// `relay-limit LIMIT`, made safe to show: which limit a relay has reached.
+    RelayLimit(String),
+    /// An empty line.
+    Nothing,
     /// What noray would not say, made safe to show.
     Foreign(String),
 }
@@ -51,7 +53,8 @@ impl Answer {
         let data = data.trim();
         let id = Some(data).filter(|id| !id.is_empty());
         match name {
-            "" | "relay-limit" => Some(Self::News),
+            "" => Some(Self::Nothing),
+            "relay-limit" => Some(Self::RelayLimit(shown(data.as_bytes()))),
             "set-oid" => id.map(|id| Self::SetOid(OpenId::new(id))),
             "set-pid" => id.map(|id| Self::SetPid(PrivateId::new(id))),
             "connect" => data.parse().ok().map(Self::Connect),
@@ -115,8 +118,8 @@ mod tests {
             ("error server-full try", refused("server-full", "error server-full try")),
             ("connect-error self", refused("self", "connect-error self")),
             ("error", foreign("error")),
-            ("relay-limit bandwidth", Answer::News),
-            ("", Answer::News),
+            ("relay-limit bandwidth", Answer::RelayLimit("bandwidth".to_owned())),
+            ("", Answer::Nothing),
             ("HTTP/1.1 400 Bad Request", foreign("HTTP/1.1 400 Bad Request")),
         ];
         for (line, answer) in cases {

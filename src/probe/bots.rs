@@ -58,7 +58,8 @@ impl Bot {
             | Answer::ConnectRelay(_)
             | Answer::Echo
             | Answer::Refused(_)
-            | Answer::News => None,
+            | Answer::RelayLimit(_)
+            | Answer::Nothing => None,
         })??;
         let sockets = [open_udp(control.local)?, open_udp(control.local)?];
         Ok(Self { control, oid, pid, local: sockets[0].local_addr()?, sockets })

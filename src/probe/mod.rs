@@ -64,7 +64,7 @@ pub(crate) fn run(request: &Request) -> ExitCode {
 fn walk(request: &Request, progress: &mut Progress) -> Option<()> {
     let range = &request.relay_ports;
     let addresses = progress.hop(|| reach::resolve(&request.target))?;
-    let control = progress.hop(|| reach::connect(&addresses))?;
+    let control = progress.hop(|| reach::connect(&addresses, &request.target))?;
     let mut bots = progress.hop(|| introductions::give_ids(control, request.registrar_port))?;
     progress.hop(|| registrar::register_both(&mut bots))?;
     let seen = progress.hop(|| introductions::tell_addresses(&mut bots))?;

@@ -39,7 +39,7 @@ pub(super) fn resolve(target: &Target) -> HopResult<Vec<SocketAddr>> {
 }
 
 /// A connection to the first of the addresses that takes one.
-pub(super) fn connect(addresses: &[SocketAddr]) -> HopResult<ControlConnection> {
+pub(super) fn connect(addresses: &[SocketAddr], target: &Target) -> HopResult<ControlConnection> {
     let (mut seen, mut errors, mut remedies) = (Vec::new(), Vec::new(), Vec::new());
     for address in addresses {
         let (ip, port) = (address.ip(), address.port());
@@ -73,7 +73,13 @@ pub(super) fn connect(addresses: &[SocketAddr]) -> HopResult<ControlConnection> 
     let facts = json!({ "port": addresses[0].port(), "errors": errors });
     // The first address is the one that players use.
     let remedy = remedies.swap_remove(0);
-    Err(Finding::fail(Hop::Connection, seen.join("; "), remedy).with_facts(facts))
+    let finding = Finding::fail(Hop::Connection, seen.join("; "), remedy).with_facts(facts);
+    Err(match target.with_last_group_as_port() {
+        Some(meant) => {
+            finding.and_remedy(format!("Is {} meant as the port? Then write {meant}", meant.port))
+        }
+        None => finding,
+    })
 }
 
 /// Why there is no connection, and what helps.

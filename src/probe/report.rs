@@ -1,6 +1,6 @@
 //! What was found at each hop, and what it means for a game: as text for a terminal and as JSON.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -12,11 +12,31 @@ const WIDTH: usize = 80;
 const INDENT: usize = 22;
 
 /// A space at which [`wrap`] does not break.
-const NO_BREAK: char = '\u{a0}';
+pub(super) const NO_BREAK: char = '\u{a0}';
 
 /// A command as part of a remedy: it stays on one line, to be copied.
 pub(super) fn command(text: &str) -> String {
     text.replace(' ', &NO_BREAK.to_string())
+}
+
+/// A time in milliseconds, rounded as text and JSON show it: to tenths below 10, to whole ones above.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Millis(pub(super) f64);
+
+impl From<Duration> for Millis {
+    fn from(time: Duration) -> Self {
+        let millis = time.as_secs_f64() * 1000.0;
+        let tenths = (millis * 10.0).round() / 10.0;
+        Self(if tenths < 10.0 { tenths } else { millis.round() })
+    }
+}
+
+impl fmt::Display for Millis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(millis) = self;
+        let decimals = if *millis < 10.0 { 1 } else { 0 };
+        write!(f, "{millis:.decimals$}{NO_BREAK}ms")
+    }
 }
 
 /// A part of the way that a game takes.
@@ -134,25 +154,19 @@ impl Finding {
     /// How long it took, where that says something about the way to the server.
     fn time(&self) -> String {
         let says_nothing = matches!(self.hop, Hop::Relay | Hop::Range | Hop::Router);
-        let millis = self.took.as_secs_f64() * 1000.0;
         if says_nothing || self.mark == Mark::Fail {
-            String::new()
-        } else if millis < 9.95 {
-            format!(" ({millis:.1}{NO_BREAK}ms)")
-        } else if millis < 999.5 {
-            format!(" ({millis:.0}{NO_BREAK}ms)")
-        } else {
-            format!(" ({:.1}{NO_BREAK}s)", millis / 1000.0)
+            return String::new();
         }
+        format!(" ({})", Millis::from(self.took))
     }
 
     fn json(&self) -> Value {
         json!({
             "hop": HOPS[self.hop as usize].1,
             "mark": self.mark.words().0,
-            "seen": self.seen,
+            "seen": self.seen.replace(NO_BREAK, " "),
             "remedies": self.remedies.iter().map(|text| text.replace(NO_BREAK, " ")).collect::<Vec<_>>(),
-            "milliseconds": u64::try_from(self.took.as_millis()).unwrap_or(u64::MAX),
+            "milliseconds": Millis::from(self.took).0,
             "facts": self.facts,
         })
     }
@@ -325,6 +339,27 @@ mod tests {
         for (index, (hop, name, _)) in HOPS.into_iter().enumerate() {
             assert_eq!(hop as usize, index);
             assert!(name.len() <= 12);
+        }
+    }
+
+    #[test]
+    fn times_are_alike_in_text_and_json() {
+        let cases = [
+            (0, "0.0"),
+            (40, "0.0"),
+            (612, "0.6"),
+            (9_949, "9.9"),
+            (9_951, "10"),
+            (12_345, "12"),
+            (1_234_567, "1235"),
+        ];
+        for (micros, shown) in cases {
+            let took = Duration::from_micros(micros);
+            let finding = Finding { took, ..Finding::ok(Hop::Name, "x") };
+            let text = PLAIN.finding(&finding);
+            assert!(text.ends_with(&format!("x ({shown} ms)\n")), "{text}");
+            let json = finding.json()["milliseconds"].as_f64().unwrap();
+            assert_eq!(shown.parse(), Ok(json), "{micros}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! The command line of `noray probe`, with its mistakes.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
 use argh::FromArgs;
@@ -67,10 +67,26 @@ impl FromStr for Target {
         // An interface may follow: fe80::1%eth0.
         let address = host.split('%').next().unwrap_or(host);
         if host.contains(':') && address.parse::<IpAddr>().is_err() {
-            return Err(format!("`{text}` is neither HOST:PORT nor an IPv6 address"));
+            let hint = in_brackets(host).map(|meant| format!(", is {meant} meant?"));
+            let hint = hint.unwrap_or_default();
+            return Err(format!("`{text}` is neither HOST:PORT nor an IPv6 address{hint}"));
         }
         Ok(Self { host: host.to_owned(), port })
     }
+}
+
+impl Target {
+    /// The same with the end of an IPv6 address as the port, for those who have forgotten the brackets.
+    pub(super) fn with_last_group_as_port(&self) -> Option<Self> {
+        in_brackets(&self.host).filter(|_| self.port == DEFAULT_PORT)
+    }
+}
+
+/// `ADDRESS:PORT`, where the port has four digits or more.
+fn in_brackets(text: &str) -> Option<Target> {
+    let (host, digits) = text.rsplit_once(':').filter(|(_, digits)| digits.len() >= 4)?;
+    let address: Ipv6Addr = host.parse().ok()?;
+    Some(Target { host: address.to_string(), port: port(digits).ok()? })
 }
 
 impl fmt::Display for Target {
@@ -111,6 +127,18 @@ mod tests {
     }
 
     #[test]
+    fn a_port_behind_an_address_without_brackets_is_recognized() {
+        let meant = |text: &str| {
+            let target: Target = text.parse().unwrap();
+            target.with_last_group_as_port().map(|target| target.to_string())
+        };
+        assert_eq!(meant("2001:db8::10:8890").as_deref(), Some("[2001:db8::10]:8890"));
+        for text in ["2001:db8::10", "2001:db8::beef", "[2001:db8::8890]:9000", "a:8890"] {
+            assert_eq!(meant(text), None, "{text}");
+        }
+    }
+
+    #[test]
     fn a_wrong_target_is_refused_with_the_reason() {
         let cases = [
             ("", "missing"),
@@ -123,6 +151,7 @@ mod tests {
             ("[::1", "no `]`"),
             ("[::1]8890", "no port"),
             ("a:b:c", "IPv6"),
+            ("2001:db8::10:50000", "is [2001:db8::10]:50000 meant?"),
             ("http://a", "web address"),
             ("https://a:8890/b", "web address"),
             ("a/b", "web address"),

@@ -11,14 +11,14 @@ use lines::{Answer, MAX_SHOWN, shown};
 pub(crate) fn check(data: &[u8]) {
     for line in data.split(|byte| *byte == b'\n') {
         match Answer::parse(line) {
-            Answer::Foreign(text) => is_harmless(&text),
+            Answer::Foreign(text) | Answer::RelayLimit(text) => is_harmless(&text),
             Answer::Refused(refusal) => {
                 assert!(!refusal.code.is_empty());
                 is_harmless(&refusal.text);
             }
             Answer::SetPid(pid) => hides_itself(&pid),
             Answer::ConnectRelay(port) => assert_ne!(port, 0),
-            Answer::SetOid(_) | Answer::Connect(_) | Answer::Echo | Answer::News => {}
+            Answer::SetOid(_) | Answer::Connect(_) | Answer::Echo | Answer::Nothing => {}
         }
     }
     is_harmless(&shown(data));
