@@ -119,7 +119,7 @@ fn measured(times: [Vec<Duration>; 2], limit: Option<&str>) -> Finding {
     let failed = Finding { mark: Mark::Fail, meaning: "the relay loses too much", ..finding };
     failed.and_remedy(match limit.and_then(key_of) {
         Some(key) => format!(
-            "{loss} % are lost, because the server dropped them: a pair may carry no more with its \
+            "{loss} % are lost, because the server dropped them, over its \
              {key}. Raise it; a game sends more than this probe."
         ),
         None => format!(
