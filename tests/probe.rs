@@ -348,7 +348,7 @@ fn a_pairs_limit_that_drops_the_probes_own_datagrams_is_named() {
         let said = probe_server(&server, &[]);
         said.fails_with(&[
             "FAIL relay",
-            "a pair may carry no more with its NORAY_UDP_RELAY_MAX_INDIVIDUAL_TRAFFIC. Raise it",
+            "the server dropped them, over its NORAY_UDP_RELAY_MAX_INDIVIDUAL_TRAFFIC. Raise it",
             "ok port range all 6 relay ports tried answer",
             "the relay loses too much",
         ]);
