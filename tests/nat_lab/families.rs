@@ -5,6 +5,8 @@ use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::sync::atomic::AtomicBool;
 use std::thread;
 
+use socket2::{Domain, Socket, Type};
+
 use crate::lab::{Host, Router, lab};
 use crate::players::{
     Client, Noray, Player, SetAtEnd, client_game, connect, connect_relay, host_game,
@@ -75,10 +77,15 @@ pub(crate) fn players_on_the_servers_link_play_by_their_link_local_addresses() {
     let at_server = |scope, port| SocketAddr::from(SocketAddrV6::new(server, port, 0, scope));
     let join = |machine: &Host| {
         let (own, scope) = machine.enter(link_local);
-        let mut line = machine.enter(|| Line::connect(at_server(scope, 8890)));
+        // While the address is new, the kernel would choose the other one that the machine has.
+        let own = SocketAddrV6::new(own, 0, 0, scope);
+        let tcp = machine.enter(|| Socket::new(Domain::IPV6, Type::STREAM, None)).unwrap();
+        tcp.bind(&own.into()).unwrap();
+        tcp.connect(&at_server(scope, 8890).into()).unwrap();
+        let mut line = Line::new(tcp.into());
         line.send("register-host");
         let (oid, pid) = (line.expect("set-oid"), line.expect("set-pid"));
-        let udp = machine.enter(|| UdpSocket::bind(SocketAddrV6::new(own, 0, 0, scope))).unwrap();
+        let udp = machine.enter(|| UdpSocket::bind(own)).unwrap();
         register_address(&udp, &pid, at_server(scope, 8809));
         (Player { line, oid, pid, udp }, scope)
     };
