@@ -11,7 +11,7 @@ use crate::lab::{Host, Router, lab};
 use crate::players::{
     Client, Noray, Player, SetAtEnd, client_game, connect, connect_relay, host_game,
 };
-use crate::support::{Line, register_address};
+use crate::support::{Line, PATIENCE, register_address, try_until};
 
 const BOTH_FAMILIES: [&str; 2] = ["NORAY_SOCKET_HOST=::", "NORAY_UDP_HOST=::"];
 const SERVER_V6: &str = "[2001:db8::10]:8890";
@@ -61,13 +61,28 @@ pub(crate) fn addresses_are_shown_in_their_own_familys_form() {
     assert!(!noray.log().contains("::ffff:"), "nor in the log");
 }
 
-/// This machine's link-local address and its scope there: lines of address, interface, prefix, scope (proc(5)).
+/// This machine's link-local address and its scope there, once the kernel has made sure that nobody else has it.
 fn link_local() -> (Ipv6Addr, u32) {
+    let mut found = None;
+    try_until(PATIENCE, || {
+        found = usable_link_local();
+        found.is_some()
+    });
+    found.expect("a link-local address")
+}
+
+/// From lines of address, interface, prefix, scope and flags (proc(5), if_addr.h).
+fn usable_link_local() -> Option<(Ipv6Addr, u32)> {
+    const LINK_LOCAL: &str = "20";
+    const TENTATIVE: u32 = 0x40;
     let addresses = fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap();
+    let number = |word: &str| u32::from_str_radix(word, 16).unwrap();
     let words = addresses.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let words = words.into_iter().find(|words| words[3] == "20").expect("a link-local address");
+    let mut usable =
+        words.filter(|words| words[3] == LINK_LOCAL && number(words[4]) & TENTATIVE == 0);
+    let words = usable.next()?;
     let address = u128::from_str_radix(words[0], 16).unwrap();
-    (address.into(), u32::from_str_radix(words[1], 16).unwrap())
+    Some((address.into(), number(words[1])))
 }
 
 pub(crate) fn players_on_the_servers_link_play_by_their_link_local_addresses() {
@@ -77,7 +92,7 @@ pub(crate) fn players_on_the_servers_link_play_by_their_link_local_addresses() {
     let at_server = |scope, port| SocketAddr::from(SocketAddrV6::new(server, port, 0, scope));
     let join = |machine: &Host| {
         let (own, scope) = machine.enter(link_local);
-        // While the address is new, the kernel would choose the other one that the machine has.
+        // The machine has another address, which the kernel may prefer.
         let own = SocketAddrV6::new(own, 0, 0, scope);
         let tcp = machine.enter(|| Socket::new(Domain::IPV6, Type::STREAM, None)).unwrap();
         tcp.bind(&own.into()).unwrap();
