@@ -11,6 +11,7 @@ use std::time::Duration;
 use noray::config::Config;
 use noray::core::id::PlayerId;
 use noray::core::relay::{Action, OwnAddresses, Party, RelayPort, RelayTable};
+use noray::limits::share::HardCap;
 use noray::time::Timestamp;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use support::{Player, TestServer, config, connect_relay};
@@ -36,7 +37,8 @@ fn a_relayed_datagram_allocates_nothing() {
 /// A host with a hundred clients, a million datagrams.
 fn in_the_rules() -> usize {
     let ports: Vec<RelayPort> = (20_000..20_200).map(RelayPort).collect();
-    let settings = Config { relay_max_per_ip: 100, ..Config::default() }.relay_settings();
+    let settings =
+        Config { relay_max_per_ip: HardCap(Some(100)), ..Config::default() }.relay_settings();
     let mut table = RelayTable::new(settings, OwnAddresses::default(), &ports);
     let party = |player| {
         let address: SocketAddr = format!("192.0.2.1:{}", 1000 + player).parse().unwrap();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use noray::config::Config;
 use noray::limits::connection_policy::{COMMAND_BURST, COMMANDS_PER_SECOND, MAX_REFUSALS};
-use noray::limits::rates::{INTRODUCTIONS, INTRODUCTIONS_PER_NETWORK, WRONG_OPEN_IDS};
+use noray::limits::rates::{INTRODUCTIONS, WRONG_OPEN_IDS};
 use noray::limits::token_bucket::RateLimit;
 use support::{Line, Player, TestServer, config};
 
@@ -89,19 +89,17 @@ fn a_host_is_not_made_to_send_to_everybody_at_once() {
         }
         introduced
     };
-    let share = at_once(INTRODUCTIONS_PER_NETWORK);
-    let counts = [1, 2, 3].map(&mut ask);
-    assert!((share..share + 30).contains(&counts[0]), "a network has its share: {counts:?}");
     let all = at_once(INTRODUCTIONS);
-    assert!((all..all + 60).contains(&counts.iter().sum()), "and all together: {counts:?}");
+    let counts = [1, 2, 3].map(&mut ask);
+    let share = 3 * all / 4;
+    assert!((share..share + 30).contains(&counts[0]), "a network has its share: {counts:?}");
+    assert!(counts[1] >= 20 && counts[2] >= 5, "and there is a rest for the next: {counts:?}");
+    assert!(counts.iter().sum::<usize>() <= all + 60, "and all together: {counts:?}");
     // Another host has its own.
     let (other, mut asker) = (Player::join(&server), Player::join(&server));
     asker.line.send(&format!("connect {}", other.oid));
     asker.line.expect("connect");
-    for bound in ["introductions", "introductions-per-ip"] {
-        let name = format!("noray_bounds_reached_total{{bound=\"{bound}\"}}");
-        assert!(server.metric(&name) > 0, "{name}");
-    }
+    assert!(server.metric("noray_bounds_reached_total{bound=\"introductions\"}") > 0);
 }
 
 /// How much of it somebody may use up who has used up nothing for long.
@@ -110,12 +108,8 @@ fn at_once(budget: RateLimit) -> usize {
 }
 
 #[test]
-fn when_relays_run_short_one_ip_keeps_to_its_share() {
-    let server = TestServer::start(&Config {
-        relay_ports: (20_000..20_016).collect(),
-        relay_max_per_ip: 2,
-        ..config()
-    });
+fn one_ip_has_its_share_of_the_relays() {
+    let server = TestServer::start(&Config { relay_ports: (20_000..20_016).collect(), ..config() });
     let mut host = Player::join(&server);
     let mut ask = |from: [u8; 4]| {
         let mut line = Line::connect_from(server.addresses.socket, from.into());
@@ -136,9 +130,8 @@ fn when_relays_run_short_one_ip_keeps_to_its_share() {
         }
         is_opened
     };
-    // Eight pairs fit; above six the ports are scarce.
     let greedy = (0..8).filter(|_| ask([127, 9, 9, 9])).count();
-    assert_eq!(greedy, 7);
+    assert_eq!(greedy, 6, "three quarters of eight pairs");
     assert!(ask([127, 9, 9, 10]), "what is left is for others");
 }
 

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use noray::config::Config;
+use noray::limits::share::HardCap;
 use socket2::{Domain, SockRef, Socket, Type};
 use support::{Line, Player, TestServer, config, connect_relay};
 
@@ -65,8 +66,9 @@ fn half_a_line_for_ever_holds_up_nobody() {
 
 #[test]
 fn connections_that_never_register_are_few_per_ip() {
-    let server = TestServer::start(&config());
-    let mut open: Vec<Line> = (0..256).map(|_| Line::connect(server.addresses.socket)).collect();
+    // A quarter of all may be unregistered, and most of these of one IP.
+    let server = TestServer::start(&Config { max_connections: 64, ..config() });
+    let mut open: Vec<Line> = (0..12).map(|_| Line::connect(server.addresses.socket)).collect();
     let mut refused = Line::connect(server.addresses.socket);
     assert_eq!(refused.expect("error"), "server-full try again later");
     assert_eq!(refused.receive(), None);
@@ -79,7 +81,8 @@ fn connections_that_never_register_are_few_per_ip() {
 
 #[test]
 fn one_ip_may_have_so_many_connections() {
-    let server = TestServer::start(&Config { max_connections_per_ip: 3, ..config() });
+    let server =
+        TestServer::start(&Config { max_connections_per_ip: HardCap(Some(3)), ..config() });
     let _players: Vec<Player> = (0..3).map(|_| Player::join(&server)).collect();
     let mut refused = Line::connect(server.addresses.socket);
     assert_eq!(refused.expect("error"), "server-full try again later");
@@ -87,7 +90,8 @@ fn one_ip_may_have_so_many_connections() {
 
 #[test]
 fn who_is_refused_and_keeps_writing_reads_why_and_a_clean_end() {
-    let server = TestServer::start(&Config { max_connections_per_ip: 1, ..config() });
+    let server =
+        TestServer::start(&Config { max_connections_per_ip: HardCap(Some(1)), ..config() });
     let _player = Player::join(&server);
     for round in 0..200 {
         let mut stream = TcpStream::connect(server.addresses.socket).unwrap();

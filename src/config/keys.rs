@@ -11,6 +11,7 @@ use crate::config::units::{ByteSize, PortList, TimeSpan, parse_digits};
 use crate::core::id::{Alphabet, MAX_PRIVATE_ID};
 use crate::core::relay::Latching;
 use crate::label::Label;
+use crate::limits::share::HardCap;
 
 /// One key of the configuration.
 #[derive(Debug)]
@@ -118,9 +119,10 @@ keys! {
         #[key("NORAY_MAX_CONNECTIONS", default = "4096", read = count::<MAX_CONNECTIONS>, takes_effect = AtOnce)]
         pub max_connections: usize,
 
-        /// How many of them may come from one IP address. Many players share the address of their carrier.
-        #[key("NORAY_MAX_CONNECTIONS_PER_IP", default = "1024", read = count::<100_000>, takes_effect = AtOnce)]
-        pub max_connections_per_ip: usize,
+        /// How many of them may come from one IP address, beside its share. As many as `NORAY_MAX_CONNECTIONS` or more
+        /// switch the shares off.
+        #[key("NORAY_MAX_CONNECTIONS_PER_IP", default = "none", read = hard_cap::<MAX_CONNECTIONS>, takes_effect = AtOnce)]
+        pub max_connections_per_ip: HardCap,
 
         /// A relay is freed after so much time without a relayed datagram.
         #[key("NORAY_UDP_RELAY_TIMEOUT", default = "30s", read = time_span, takes_effect = AtOnce)]
@@ -155,10 +157,10 @@ keys! {
         #[key("NORAY_UDP_RELAY_LATCHING", default = "same-ip", read = choice, takes_effect = AtOnce)]
         pub relay_latching: Latching,
 
-        /// When three quarters of the ports are in use: how many relays players of one IP address (IPv6: /64) may have
-        /// asked for.
-        #[key("NORAY_UDP_RELAY_MAX_PER_IP", default = "64", read = count::<65_536>, takes_effect = AtOnce)]
-        pub relay_max_per_ip: usize,
+        /// How many relays players of one IP address (IPv6: /64) may have asked for, beside their share. As many as
+        /// there are pairs of ports or more switch the shares off.
+        #[key("NORAY_UDP_RELAY_MAX_PER_IP", default = "none", read = hard_cap::<65_536>, takes_effect = AtOnce)]
+        pub relay_max_per_ip: HardCap,
 
         /// Length of the OpenIDs, the join codes. 21 characters never collide; 5 are easy to type.
         #[key("NORAY_OID_LENGTH", default = "21", read = count::<256>, takes_effect = AtOnce)]
@@ -221,6 +223,14 @@ fn count<const MAX: usize>(text: &str) -> Result<usize, String> {
     parse_digits(text)
         .filter(|count| (1..=MAX).contains(count))
         .ok_or_else(|| format!("`{text}` is not a whole number from 1 to {MAX}"))
+}
+
+fn hard_cap<const MAX: usize>(text: &str) -> Result<HardCap, String> {
+    if text.eq_ignore_ascii_case("none") {
+        return Ok(HardCap(None));
+    }
+    let cap = count::<MAX>(text).map_err(|what| format!("{what}, nor `none`"))?;
+    Ok(HardCap(Some(cap)))
 }
 
 fn boolean(text: &str) -> Result<bool, String> {

@@ -11,7 +11,7 @@ use crate::core::players::{Players, PlayersSnapshot};
 use crate::core::registrar::Registrar;
 use crate::core::relay::{OwnAddresses, RelayPort, RelaySnapshot, RelayTable};
 use crate::core::{Core, CoreTask, Settings};
-use crate::limits::token_bucket::TokenBucket;
+use crate::limits::share::RateSharesSnapshot;
 use crate::time::Timestamp;
 
 /// The version of the snapshot format that this program writes and reads.
@@ -25,7 +25,7 @@ pub struct Snapshot {
     pub taken: Timestamp,
     players: PlayersSnapshot,
     relays: RelaySnapshot,
-    unknown_answers: TokenBucket,
+    unknown_answers: RateSharesSnapshot,
     drain: Option<Drain>,
     next_sweep: Timestamp,
 }

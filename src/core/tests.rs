@@ -215,3 +215,54 @@ fn a_snapshot_that_contradicts_itself_is_refused() {
     let fewer: Vec<RelayPort> = ports().into_iter().filter(|port| *port != bobs).collect();
     assert!(restore(&text, &fewer).is_some_and(|why| why.contains("is missing")));
 }
+
+/// Players whose connections come from other IPs than [`ip`] gives them.
+impl Play {
+    fn join_from(&mut self, connection: ConnectionId, from: IpAddr) -> OpenId {
+        self.handle(Input::Connected(connection, from));
+        self.command(connection, "register-host");
+        let player = self.core.players().by_connection(connection).unwrap();
+        let (open_id, private_id) = (player.open_id.clone(), player.private_id.clone());
+        let source = SocketAddr::new(from, 4000);
+        self.handle(Input::RegistrarDatagram { source, payload: private_id.reveal().as_bytes() });
+        open_id
+    }
+}
+
+#[test]
+fn a_leaked_code_and_eight_networks_do_not_keep_a_ninth_away() {
+    let mut play = Play::new(Config::default());
+    let host = play.join_from(ConnectionId(0), IpAddr::from([198, 51, 100, 1]));
+    let asker = |number: u64| IpAddr::from([203, 0, 113, u8::try_from(number).unwrap()]);
+    (1..=9).for_each(|number| drop(play.join_from(ConnectionId(number), asker(number))));
+    let ask = format!("connect {host}");
+    let mut introduced = [0; 10];
+    for tenth in 0..1200 {
+        let greedy = (1..=8).cycle().take(80);
+        let honest = (tenth >= 1000 && tenth % 10 == 9).then_some(9);
+        for number in greedy.chain(honest) {
+            let effects = play.command(ConnectionId(number), &ask);
+            let is_told = |effect: &Effect| matches!(effect, Effect::Tell(_, Reply::Connect(_)));
+            introduced[number as usize] += u32::from(effects.iter().any(is_told));
+        }
+        play.pass(Duration::from_millis(100));
+    }
+    assert_eq!(introduced[9], 20, "all that it asked for: {introduced:?}");
+}
+
+#[test]
+fn a_stale_id_is_answered_beside_a_flood_of_garbage() {
+    let mut play = Play::new(Config::default());
+    let [flooder, stale] = ["203.0.113.1:9", "203.0.113.2:9"].map(|text| text.parse().unwrap());
+    let mut answered = 0;
+    for millis in (0..10_000).step_by(5) {
+        let garbage = &[b'x'; 100];
+        play.handle(Input::RegistrarDatagram { source: flooder, payload: garbage });
+        if millis >= 5000 && millis % 100 == 0 {
+            let effects = play.handle(Input::RegistrarDatagram { source: stale, payload: garbage });
+            answered += u32::from(effects.iter().any(|e| matches!(e, Effect::Answer { .. })));
+        }
+        play.pass(Duration::from_millis(5));
+    }
+    assert_eq!(answered, 50);
+}

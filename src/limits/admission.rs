@@ -7,60 +7,50 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::time::Duration;
 
 use crate::limits::bounds::Bound;
 use crate::limits::network::Network;
-use crate::limits::network_rate::NetworkRateLimiter;
-use crate::limits::rates::NEW_CONNECTIONS;
+use crate::limits::share::{HardCap, Prefix, RateShares, prefixes, threshold};
+use crate::limits::token_bucket::RateLimit;
 use crate::time::Timestamp;
 
-/// The least value of a cap that is computed for one network.
+/// What part of all connections may be unregistered. Players register within 150 ms of their connection, so a quarter
+/// of 4,096 is enough for 6,800 players a second.
+const UNREGISTERED_PART: usize = 4;
+
+/// On a small server so many may be unregistered.
 const FEW: usize = 16;
+
+/// In this time as many connections may be opened as there may be: so all players can come back at once after a restart.
+const RENEWAL_TIME: Duration = Duration::from_secs(20);
 
 /// How many networks the table holds at least before it removes those without a connection.
 const PRUNE_FROM: usize = 64;
 
 /// How many connections there may be.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caps {
     /// In all.
     pub connections: usize,
     /// Of one network.
-    pub per_ip: usize,
-    /// Of one network when three quarters of all are in use. So a few networks cannot take all.
-    pub per_ip_if_scarce: usize,
-    /// Of one network that have not registered. Players register as soon as they are connected.
-    pub unregistered_per_ip: usize,
-}
-
-impl Caps {
-    /// `connections` is what the machine has room for. `wanted` and `per_ip` are configured.
-    ///
-    /// When connections are scarce, a network may have 1/32 of all, so at least eight networks share the last quarter.
-    /// This does not hold if one network may have all that are `wanted`. A quarter of a network's connections may be
-    /// unregistered: 256 by default. That is enough when a carrier's players come back after a restart: 1,500 players
-    /// a second, each of which needs 150 ms to register.
-    pub fn new(connections: usize, wanted: usize, per_ip: usize) -> Self {
-        let per_ip_if_scarce =
-            if per_ip >= wanted { per_ip } else { per_ip.min((connections / 32).max(FEW)) };
-        Self { connections, per_ip, per_ip_if_scarce, unregistered_per_ip: (per_ip / 4).max(FEW) }
-    }
+    pub per_ip: HardCap,
 }
 
 /// The counts of connections, in all and by network, and their caps.
 #[derive(Debug)]
 pub struct Admission {
     caps: Caps,
-    connections: Arc<AtomicUsize>,
+    all: Arc<Counts>,
     /// A network without a connection stays until [`Self::forget_networks`].
-    by_network: HashMap<Network, Arc<NetworkCounts>>,
+    by_prefix: HashMap<Prefix, Arc<Counts>>,
     prune_at: usize,
-    new: NetworkRateLimiter,
+    new: RateShares,
 }
 
-/// The connections of one network.
+/// Connections of one network, or of all.
 #[derive(Debug, Default)]
-struct NetworkCounts {
+struct Counts {
     connections: AtomicUsize,
     unregistered: AtomicUsize,
 }
@@ -70,15 +60,18 @@ impl Admission {
     pub fn new(caps: Caps) -> Self {
         Self {
             caps,
-            connections: Arc::default(),
-            by_network: HashMap::new(),
+            all: Arc::default(),
+            by_prefix: HashMap::new(),
             prune_at: PRUNE_FROM,
-            new: NetworkRateLimiter::new(NEW_CONNECTIONS),
+            new: RateShares::new(renewal(caps.connections)),
         }
     }
 
     /// Replaces the caps. No connection is closed.
     pub fn set_caps(&mut self, caps: Caps) {
+        if caps.connections != self.caps.connections {
+            self.new.set_limit(renewal(caps.connections));
+        }
         self.caps = caps;
     }
 
@@ -87,67 +80,86 @@ impl Admission {
     /// # Errors
     /// The bound that is reached.
     pub fn admit(&mut self, network: Network, now: Timestamp) -> Result<Permit, Bound> {
-        self.check_caps(network)?;
-        if !self.new.try_acquire(network, now) {
+        self.check_counts(network)?;
+        let is_shared = !self.caps.per_ip.is_share_of_all(self.caps.connections);
+        if is_shared && !self.new.has_room(network, now) {
             return Err(Bound::NewConnections);
         }
-        if self.by_network.len() >= self.prune_at {
+        self.new.charge(network, 1.0, now);
+        if self.by_prefix.len() >= self.prune_at {
             self.forget_networks();
-            self.prune_at = PRUNE_FROM.max(2 * self.by_network.len());
+            self.prune_at = PRUNE_FROM.max(2 * self.by_prefix.len());
         }
-        let of_network = Arc::clone(self.by_network.entry(network).or_default());
-        Ok(Permit::new(Arc::clone(&self.connections), of_network))
+        let of_prefixes = prefixes(network)
+            .map(|(prefix, _)| Arc::clone(self.by_prefix.entry(prefix).or_default()));
+        Ok(Permit::new([Arc::clone(&self.all)].into_iter().chain(of_prefixes).collect()))
     }
 
-    fn check_caps(&self, network: Network) -> Result<(), Bound> {
-        let Caps { connections, per_ip, per_ip_if_scarce, unregistered_per_ip } = self.caps;
-        let connected = self.connections();
-        let (of_network, unregistered) = self.by_network.get(&network).map_or((0, 0), |counts| {
-            (counts.connections.load(Relaxed), counts.unregistered.load(Relaxed))
-        });
-        let is_scarce = 4 * connected >= 3 * connections;
-        let per_ip = if is_scarce { per_ip_if_scarce } else { per_ip };
-        if connected >= connections {
-            Err(Bound::Connections)
-        } else if of_network >= per_ip {
-            Err(Bound::ConnectionsPerIp)
-        } else if unregistered >= unregistered_per_ip {
-            Err(Bound::UnregisteredPerIp)
-        } else {
-            Ok(())
+    fn check_counts(&self, network: Network) -> Result<(), Bound> {
+        let Caps { connections: capacity, per_ip } = self.caps;
+        let connections = self.connections();
+        if connections >= capacity {
+            return Err(Bound::Connections);
         }
+        if per_ip.is_share_of_all(capacity) {
+            return Ok(());
+        }
+        let free = capacity - connections;
+        let for_unregistered = (capacity / UNREGISTERED_PART).max(FEW);
+        let free_unregistered =
+            for_unregistered.saturating_sub(self.all.unregistered.load(Relaxed));
+        for (level, (prefix, a)) in prefixes(network).enumerate() {
+            let Some(counts) = self.by_prefix.get(&prefix) else { continue };
+            let held = counts.connections.load(Relaxed);
+            if held >= threshold(a, free, capacity) || (level == 0 && !per_ip.allows(held)) {
+                return Err(Bound::ConnectionsPerIp);
+            }
+            if counts.unregistered.load(Relaxed)
+                >= threshold(a, free_unregistered, for_unregistered)
+            {
+                return Err(Bound::UnregisteredPerIp);
+            }
+        }
+        Ok(())
     }
 
     /// Removes the networks without a connection. Looks at each network.
     pub fn forget_networks(&mut self) {
-        self.by_network.retain(|_, counts| counts.connections.load(Relaxed) > 0);
+        self.by_prefix.retain(|_, counts| counts.connections.load(Relaxed) > 0);
     }
 
     /// How many connections there are.
     pub fn connections(&self) -> usize {
-        self.connections.load(Relaxed)
+        self.all.connections.load(Relaxed)
     }
 
-    /// How many networks the table holds.
+    /// How many networks the table holds, with the larger ones around them.
     pub fn networks(&self) -> usize {
-        self.by_network.len()
+        self.by_prefix.len()
     }
+}
+
+/// How often connections may be opened.
+fn renewal(connections: usize) -> RateLimit {
+    let per_second = (connections as u64).div_ceil(RENEWAL_TIME.as_secs()).max(1);
+    RateLimit { per_second, burst: RENEWAL_TIME }
 }
 
 /// One admitted connection. It counts until the permit is dropped.
 #[derive(Debug)]
 pub struct Permit {
-    connections: Arc<AtomicUsize>,
-    of_network: Arc<NetworkCounts>,
+    /// Of all, and of each network that it belongs to.
+    counts: Box<[Arc<Counts>]>,
     is_registered: AtomicBool,
 }
 
 impl Permit {
-    fn new(connections: Arc<AtomicUsize>, of_network: Arc<NetworkCounts>) -> Self {
-        connections.fetch_add(1, Relaxed);
-        of_network.connections.fetch_add(1, Relaxed);
-        of_network.unregistered.fetch_add(1, Relaxed);
-        Self { connections, of_network, is_registered: AtomicBool::new(false) }
+    fn new(counts: Box<[Arc<Counts>]>) -> Self {
+        for counts in &counts {
+            counts.connections.fetch_add(1, Relaxed);
+            counts.unregistered.fetch_add(1, Relaxed);
+        }
+        Self { counts, is_registered: AtomicBool::new(false) }
     }
 
     /// Whether [`Self::mark_registered`] was called.
@@ -158,7 +170,9 @@ impl Permit {
     /// Records that the player has registered: the connection does not count as unregistered any more.
     pub fn mark_registered(&self) {
         if !self.is_registered.swap(true, Relaxed) {
-            self.of_network.unregistered.fetch_sub(1, Relaxed);
+            for counts in &self.counts {
+                counts.unregistered.fetch_sub(1, Relaxed);
+            }
         }
     }
 }
@@ -166,15 +180,15 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.mark_registered();
-        self.of_network.connections.fetch_sub(1, Relaxed);
-        self.connections.fetch_sub(1, Relaxed);
+        for counts in &self.counts {
+            counts.connections.fetch_sub(1, Relaxed);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
-    use std::time::Duration;
 
     use super::*;
 
@@ -182,15 +196,40 @@ mod tests {
         IpAddr::from(number.to_be_bytes()).into()
     }
 
-    fn admission(connections: usize, per_ip: usize) -> Admission {
-        Admission::new(Caps::new(connections, connections, per_ip))
+    fn admission(connections: usize, per_ip: Option<usize>) -> Admission {
+        Admission::new(Caps { connections, per_ip: HardCap(per_ip) })
     }
 
     const NOW: Timestamp = Timestamp::START;
 
+    /// Opens registered connections from a network, 20 a second, until one is refused.
+    struct Opening {
+        admission: Admission,
+        permits: Vec<Permit>,
+        now: Timestamp,
+    }
+
+    impl Opening {
+        fn new(admission: Admission) -> Self {
+            Self { admission, permits: Vec::new(), now: NOW }
+        }
+
+        fn open(&mut self, number: u32) -> Result<(), Bound> {
+            self.now = self.now + Duration::from_millis(50);
+            let permit = self.admission.admit(network(number), self.now)?;
+            permit.mark_registered();
+            self.permits.push(permit);
+            Ok(())
+        }
+
+        fn open_all(&mut self, number: u32) -> usize {
+            (0..10_000).take_while(|_| self.open(number).is_ok()).count()
+        }
+    }
+
     #[test]
     fn caps_hold_in_all_and_per_ip_and_a_dropped_permit_frees_a_place() {
-        let mut admission = admission(3, 2);
+        let mut admission = admission(3, Some(2));
         let first = admission.admit(network(1), NOW).unwrap();
         let _second = admission.admit(network(1), NOW).unwrap();
         assert_eq!(admission.admit(network(1), NOW).err(), Some(Bound::ConnectionsPerIp));
@@ -202,9 +241,25 @@ mod tests {
     }
 
     #[test]
-    fn unregistered_connections_of_one_ip_are_capped() {
-        let mut admission = admission(4096, 1024);
-        let waiting: Vec<_> = (0..256).map(|_| admission.admit(network(1), NOW).unwrap()).collect();
+    fn a_carrier_gets_in_beside_greedy_networks_and_so_do_newcomers() {
+        let mut opening = Opening::new(admission(4096, None));
+        for number in 1..=3 {
+            (0..1024).for_each(|_| assert_eq!(opening.open(number), Ok(())));
+        }
+        assert_eq!((0..448).filter(|_| opening.open(100).is_ok()).count(), 448);
+        let mut opening = Opening::new(admission(4096, None));
+        let taken: Vec<usize> = (1..=11).map(|number| opening.open_all(number)).collect();
+        for newcomer in 100..120 {
+            assert_eq!(opening.open(newcomer), Ok(()), "{taken:?}");
+        }
+    }
+
+    #[test]
+    fn unregistered_connections_are_shared_too() {
+        let mut admission = admission(4096, None);
+        let waiting: Vec<_> =
+            (0..4096).map_while(|_| admission.admit(network(1), NOW).ok()).collect();
+        assert_eq!(waiting.len(), 756);
         assert_eq!(admission.admit(network(1), NOW).err(), Some(Bound::UnregisteredPerIp));
         assert!(admission.admit(network(2), NOW).is_ok());
         waiting[0].mark_registered();
@@ -212,61 +267,38 @@ mod tests {
         let _one_more = admission.admit(network(1), NOW).unwrap();
         assert!(admission.admit(network(1), NOW).is_err());
         drop(waiting);
-        let unregistered = &admission.by_network[&network(1)].unregistered;
+        let unregistered = &admission.by_prefix[&(network(1), 64)].unregistered;
         assert_eq!(unregistered.load(Relaxed), 1);
     }
 
     #[test]
-    fn when_connections_are_scarce_one_ip_has_few() {
-        let mut admission = admission(4096, 4095);
-        let mut permits = Vec::new();
-        let mut now = NOW;
-        let mut admit = |number| {
-            now = now + Duration::from_millis(20);
-            let permit = admission.admit(network(number), now)?;
-            permit.mark_registered();
-            permits.push(permit);
-            Ok(())
-        };
-        let greedy = (0..4096).take_while(|_| admit(1).is_ok()).count();
-        assert_eq!(greedy, 3072);
-        assert_eq!(admit(1), Err(Bound::ConnectionsPerIp));
-        let modest = (0..4096).take_while(|_| admit(2).is_ok()).count();
-        assert_eq!(modest, 128);
+    fn a_bridge_brings_all_players_at_once() {
+        let mut admission = admission(12_000, Some(12_000));
+        let permits: Vec<_> =
+            (0..12_000).map_while(|_| admission.admit(network(1), NOW).ok()).collect();
+        assert_eq!(permits.len(), 12_000);
     }
 
     #[test]
-    fn new_connections_of_one_ip_have_a_rate_limit() {
-        let mut admission = admission(4096, 1024);
-        let mut count = |millis| {
+    fn new_connections_of_one_ip_leave_room_for_others() {
+        let mut admission = admission(4096, None);
+        let mut count = |number: u32, millis| {
             let now = NOW + Duration::from_millis(millis);
-            (0..2000).filter(|_| admission.admit(network(1), now).is_ok()).count()
+            (0..5000).filter(|_| admission.admit(network(number), now).is_ok()).count()
         };
-        assert_eq!(count(0), 1050);
-        assert_eq!((count(100), count(1100)), (5, 50));
-        assert_eq!(admission.admit(network(1), NOW).err(), Some(Bound::NewConnections));
-        assert!(admission.admit(network(2), NOW).is_ok());
-    }
-
-    #[test]
-    fn a_cap_per_ip_as_high_as_the_total_holds_when_connections_are_scarce() {
-        for (caps, if_scarce, unregistered) in [
-            (Caps::new(100, 4096, 4096), 4096, 1024),
-            (Caps::new(64, 4096, 1024), 16, 256),
-            (Caps::new(4096, 4096, 3), 3, 16),
-        ] {
-            let got = (caps.per_ip_if_scarce, caps.unregistered_per_ip);
-            assert_eq!(got, (if_scarce, unregistered), "{caps:?}");
-        }
+        assert!((3070..=3080).contains(&count(1, 0)), "most of them at once");
+        assert!((140..160).contains(&count(1, 1000)), "and then of the rate");
+        assert!(count(2, 1000) > 500);
     }
 
     #[test]
     fn networks_without_connections_are_forgotten() {
-        let mut admission = admission(4096, 4);
+        let mut admission = admission(4096, None);
         let staying: Vec<_> =
             (0..100).map(|number| admission.admit(network(number), NOW).unwrap()).collect();
         for number in 100..100_000 {
-            admission.admit(network(number), NOW).unwrap();
+            let now = NOW + Duration::from_millis(10 * u64::from(number));
+            admission.admit(network(number), now).unwrap();
             assert!(admission.networks() <= 2 * 100 + 1);
         }
         drop(staying);

@@ -10,7 +10,7 @@ labels! {
     pub enum Bound {
         /// Connections in all: `NORAY_MAX_CONNECTIONS`, or as many as the machine has room for.
         Connections = "connections",
-        /// Connections of one network: `NORAY_MAX_CONNECTIONS_PER_IP`.
+        /// Connections of one network: its share, or `NORAY_MAX_CONNECTIONS_PER_IP`.
         ConnectionsPerIp = "connections-per-ip",
         /// New connections of one network a second.
         NewConnections = "new-connections-per-ip",
@@ -24,15 +24,12 @@ labels! {
         WrongOpenIds = "wrong-oids",
         /// Introductions to one host: [`INTRODUCTIONS`](crate::limits::rates::INTRODUCTIONS).
         Introductions = "introductions",
-        /// Introductions to one host that one network asks for:
-        /// [`INTRODUCTIONS_PER_NETWORK`](crate::limits::rates::INTRODUCTIONS_PER_NETWORK).
-        IntroductionsPerIp = "introductions-per-ip",
         /// `connect` of unconfirmed players of one network:
         /// [`UNCONFIRMED_CONNECTS`](crate::limits::rates::UNCONFIRMED_CONNECTS).
         UnconfirmedConnects = "unconfirmed-connects",
         /// Changes of one player's address: [`ADDRESS_CHANGES`](crate::limits::rates::ADDRESS_CHANGES).
         AddressChanges = "moves",
-        /// Relays that one network has asked for, while few ports are left: `NORAY_UDP_RELAY_MAX_PER_IP`.
+        /// Relays that one network has asked for: its share, or `NORAY_UDP_RELAY_MAX_PER_IP`.
         RelaysPerIp = "relays-per-ip",
         /// Relays in all: `NORAY_UDP_RELAY_PORTS`.
         Relays = "relays",

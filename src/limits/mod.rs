@@ -1,14 +1,13 @@
-//! The limits on what strangers may use: rate limits, capacities, and their names in the metrics.
+//! How much strangers may use up: rate limits, capacities, and their names in the metrics.
 //!
 //! | module | what it limits |
 //! |---|---|
 //! | [`admission`] | how many connections there may be, in all and of one network |
 //! | [`bounds`] | names of the limits, each with a counter |
-//! | [`token_bucket`] | how often something may happen: the mechanism of all rate limits |
-//! | [`network`] | which IP addresses count as one network |
-//! | [`network_rate`] | how often something may happen, for each network |
+//! | [`token_bucket`] | the one mechanism behind all rate limits |
+//! | [`network`], [`network_rate`] | whose an IP address is; a rate limit for each of them |
 //! | [`rates`] | the rate limits that are constants |
-//! | [`connection_policy`] | how a player may use its connection |
+//! | [`connection_policy`] | what a player may do on its connection |
 //! | [`relay`] | what relays may carry |
 
 pub mod admission;
@@ -18,4 +17,5 @@ pub mod network;
 pub mod network_rate;
 pub mod rates;
 pub mod relay;
+pub mod share;
 pub mod token_bucket;

@@ -21,6 +21,21 @@ impl From<IpAddr> for Network {
 }
 
 impl Network {
+    /// Whether it is one of IPv6.
+    pub fn is_ipv6(self) -> bool {
+        self.0.is_ipv6()
+    }
+
+    /// The first /64 of the IPv6 network of `bits` around it; an IPv4 network is its own.
+    pub fn within(self, bits: u32) -> Self {
+        match self.0 {
+            IpAddr::V4(_) => self,
+            IpAddr::V6(ip) => {
+                Self(Ipv6Addr::from_bits(ip.to_bits() >> (128 - bits) << (128 - bits)).into())
+            }
+        }
+    }
+
     /// Whether the internet can reach the network.
     pub fn is_public(self) -> bool {
         is_public(self.0)

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use crate::limits::share::HardCap;
+use crate::limits::token_bucket::RateLimit;
+
 /// The limits of relays. Rates and sizes are in [`charged_bytes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RelayLimits {
@@ -17,8 +20,15 @@ pub struct RelayLimits {
     pub lifetime_traffic: u64,
     /// A pair that forwards nothing for this time is closed. A player that is silent for this time is sent nothing.
     pub idle_timeout: Duration,
-    /// How many live pairs one network may have asked for while few ports are left.
-    pub max_per_network: usize,
+    /// How many live pairs one network may have asked for, beside its share.
+    pub max_per_network: HardCap,
+}
+
+impl RelayLimits {
+    /// What is shared of the rate of all relays together: the lower half of its bucket, in bytes.
+    pub fn shared_limit(&self) -> RateLimit {
+        RateLimit { per_second: self.global_rate, burst: self.burst / 2 }
+    }
 }
 
 /// How many [`charged_bytes`] a pair may send to a player that was not heard yet. It is enough for any handshake, and

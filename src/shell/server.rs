@@ -10,6 +10,7 @@ use crossbeam_channel::{RecvTimeoutError, bounded};
 use crate::config::units::TimeSpan;
 use crate::config::{Config, MAX_CONNECTIONS};
 use crate::limits::admission::Caps;
+use crate::limits::share::HardCap;
 use crate::operation::capacity::{self, Capacity};
 use crate::operation::metrics::{Metrics, PortState};
 use crate::operation::supervisor::Supervisor;
@@ -224,7 +225,11 @@ impl ServerHandle {
 
 fn caps(capacity: &Capacity, config: &Config) -> Caps {
     let wanted = config.max_connections;
-    Caps::new(capacity.players(wanted), wanted, config.max_connections_per_ip)
+    let connections = capacity.players(wanted);
+    // As many as were wanted are all of them, also on a machine that has room for fewer.
+    let per_ip = config.max_connections_per_ip;
+    let per_ip = if per_ip.is_share_of_all(wanted) { HardCap(Some(connections)) } else { per_ip };
+    Caps { connections, per_ip }
 }
 
 /// How many events may wait for the loop. There is room for two events of each configured connection, its last command

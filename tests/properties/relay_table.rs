@@ -10,6 +10,7 @@ use noray::core::relay::{
     ClosedPair, Latching, OwnAddresses, Party, RelayPort, RelaySettings, RelayTable,
 };
 use noray::limits::relay::RelayLimits;
+use noray::limits::share::HardCap;
 use noray::time::Timestamp;
 
 use model::{Model, SECOND};
@@ -68,7 +69,7 @@ fn settings(input: &mut Unstructured<'_>) -> Result<RelaySettings> {
         lifetime: Duration::from_secs(*input.choose(&[10, 600])?),
         lifetime_traffic: *input.choose(&[100_000, 10_000_000])?,
         idle_timeout: Duration::from_secs(*input.choose(&[1, 5, 30])?),
-        max_per_network: input.int_in_range(0..=3)?,
+        max_per_network: HardCap(*input.choose(&[None, None, Some(1), Some(3)])?),
     };
     let latching = *input.choose(&[Latching::SameIp, Latching::Any, Latching::Off])?;
     Ok(RelaySettings { limits, latching })

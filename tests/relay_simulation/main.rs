@@ -17,6 +17,7 @@ use noray::core::relay::{
     RelaySnapshot, RelayTable,
 };
 use noray::limits::relay::RelayLimits;
+use noray::limits::share::HardCap;
 use noray::time::Timestamp;
 
 const SEEDS: u64 = 200;
@@ -109,7 +110,7 @@ impl World {
             lifetime: Duration::from_secs(random.u64(60..600)),
             lifetime_traffic: random.u64(200_000..4_000_000),
             idle_timeout: Duration::from_secs(random.u64(5..40)),
-            max_per_network: random.usize(1..6),
+            max_per_network: HardCap(random.bool().then(|| random.usize(1..10))),
         };
         let ports: Vec<u16> = (0..random.u16(6..16)).map(|index| 50_000 + 3 * index).collect();
         let relay_ports: Vec<RelayPort> = ports.iter().copied().map(RelayPort).collect();

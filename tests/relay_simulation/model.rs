@@ -19,6 +19,8 @@ pub(crate) struct Model {
     reserved: Vec<(u64, u16)>,
     pub(crate) pairs: Vec<Pair>,
     all: Bucket,
+    /// When which network sent how many bytes while half of `all` was gone.
+    spent: Vec<(u64, Network, u64)>,
 }
 
 pub(crate) struct Pair {
@@ -91,6 +93,7 @@ impl Model {
             reserved: Vec::new(),
             pairs: Vec::new(),
             all: Bucket::new(limits.global_rate, &limits),
+            spent: Vec::new(),
         }
     }
 
@@ -134,13 +137,15 @@ impl Model {
         }
         let in_use = 2 * self.pairs.len();
         let size = in_use + self.free.len() + self.reserved.len();
-        let is_scarce = in_use as f64 > 0.75 * size as f64;
+        let left = size / 2 - self.pairs.len();
         let of_network = self
             .pairs
             .iter()
             .filter(|pair| Network::from(pair.connected_from[0]) == asker.2.into())
             .count();
-        if is_scarce && of_network >= self.limits.max_per_network {
+        let cap = self.limits.max_per_network.0.unwrap_or(usize::MAX);
+        let is_one_for_all = cap != usize::MAX && cap >= size / 2;
+        if !is_one_for_all && (of_network >= cap || of_network >= (3 * left).max(1)) {
             return None;
         }
         let mut ports = [0; 2];
@@ -257,8 +262,27 @@ impl Model {
         if own.level <= 0 {
             return Action::Drop(DropReason::PairBandwidth);
         }
-        if self.all.level <= 0 {
+        let sender = Network::from(pair.connected_from[from]);
+        let is_half_empty = 2 * self.all.level <= depth(limits.global_rate, &limits);
+        let has_share = || {
+            let used = |of: &dyn Fn(Network) -> bool| -> f64 {
+                let spent = self.spent.iter().filter(|(_, network, _)| of(*network));
+                let time_constant = nanos(limits.burst / 2) as f64;
+                spent
+                    .map(|(at, _, b)| *b as f64 * (-((now - at) as f64) / time_constant).exp())
+                    .sum()
+            };
+            let burst = limits.global_rate as f64 * limits.burst.as_secs_f64() / 2.0;
+            let left = burst - used(&|_| true);
+            left >= 1.0 && used(&|network| network == sender) < (3.0 * left).max(1.0)
+        };
+        if self.all.level <= 0 || (is_half_empty && !has_share()) {
             return Action::Drop(DropReason::GlobalBandwidth);
+        }
+        if is_half_empty {
+            // After so long nothing is left of it.
+            self.spent.retain(|(at, ..)| now - at < 50 * nanos(limits.burst));
+            self.spent.push((now, sender, bytes));
         }
         let cost = i128::from(bytes) * i128::from(SECOND);
         own.level -= cost;

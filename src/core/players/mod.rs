@@ -12,9 +12,8 @@ use crate::core::relay::Party;
 use crate::limits::bounds::Bound;
 use crate::limits::network::Network;
 use crate::limits::network_rate::NetworkRateLimiter;
-use crate::limits::rates::{
-    ADDRESS_CHANGES, INTRODUCTIONS, INTRODUCTIONS_PER_NETWORK, UNCONFIRMED_CONNECTS, WRONG_OPEN_IDS,
-};
+use crate::limits::rates::{ADDRESS_CHANGES, INTRODUCTIONS, UNCONFIRMED_CONNECTS, WRONG_OPEN_IDS};
+use crate::limits::share::RateShares;
 use crate::limits::token_bucket::TokenBucket;
 use crate::time::Timestamp;
 
@@ -52,8 +51,7 @@ pub struct Player {
     /// Its external address, once it is registered.
     pub address: Option<SocketAddr>,
     /// How many players were introduced to it lately, in all and by network.
-    introductions: TokenBucket,
-    introductions_by_network: NetworkRateLimiter,
+    introductions: RateShares,
     /// How often its address has changed lately.
     address_changes: TokenBucket,
 }
@@ -202,8 +200,7 @@ impl Players {
             open_id,
             private_id: PrivateId::new(&private_id),
             address: None,
-            introductions: TokenBucket::default(),
-            introductions_by_network: NetworkRateLimiter::new(INTRODUCTIONS_PER_NETWORK),
+            introductions: RateShares::new(INTRODUCTIONS),
             address_changes: TokenBucket::default(),
         })
     }
@@ -294,19 +291,14 @@ impl Players {
         network: Network,
         now: Timestamp,
     ) -> Result<(), Bound> {
-        let host = &self.players[&host];
-        if !host.introductions_by_network.has_tokens(network, now) {
-            return Err(Bound::IntroductionsPerIp);
-        }
-        let has_left = host.introductions.has_tokens(INTRODUCTIONS.burst, now);
-        if has_left { Ok(()) } else { Err(Bound::Introductions) }
+        let has_room = self.players[&host].introductions.has_room(network, now);
+        if has_room { Ok(()) } else { Err(Bound::Introductions) }
     }
 
     /// Counts that a player of `network` was introduced to the host.
     pub fn record_introduction(&mut self, host: PlayerId, network: Network, now: Timestamp) {
         if let Some(host) = self.players.get_mut(&host) {
-            host.introductions_by_network.charge(network, now);
-            host.introductions.charge(1, INTRODUCTIONS.per_second, now);
+            host.introductions.charge(network, 1.0, now);
         }
     }
 
@@ -524,7 +516,7 @@ mod tests {
             }
         }
         assert_eq!(of_other, 60, "none is refused");
-        assert!((123..=125).contains(&of_stranger), "{of_stranger}: 1 a second and 64 at once");
+        assert!((370..=430).contains(&of_stranger), "{of_stranger}: most of what all may have");
     }
 
     #[test]

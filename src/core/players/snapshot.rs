@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{ConnectionInfo, Player, Players};
 use crate::core::id::{ConnectionId, IdScheme, OpenId, PlayerId, PrivateId};
-use crate::limits::network_rate::{NetworkRateLimiter, NetworkRateSnapshot};
-use crate::limits::rates::INTRODUCTIONS_PER_NETWORK;
+use crate::limits::network_rate::NetworkRateSnapshot;
+use crate::limits::rates::INTRODUCTIONS;
+use crate::limits::share::{RateShares, RateSharesSnapshot};
 use crate::limits::token_bucket::TokenBucket;
 
 /// All connections and players, and the rate limits that belong to them. It holds secrets.
@@ -28,8 +29,7 @@ struct PlayerSnapshot {
     open_id: OpenId,
     private_id: PrivateId,
     address: Option<SocketAddr>,
-    introductions: TokenBucket,
-    introductions_by_network: NetworkRateSnapshot,
+    introductions: RateSharesSnapshot,
     address_changes: TokenBucket,
 }
 
@@ -86,15 +86,14 @@ impl PlayerSnapshot {
             open_id: player.open_id.clone(),
             private_id: player.private_id.clone(),
             address: player.address,
-            introductions: player.introductions,
-            introductions_by_network: player.introductions_by_network.snapshot(),
+            introductions: player.introductions.snapshot(),
             address_changes: player.address_changes,
         }
     }
 
     fn into_player(self, connected_from: IpAddr) -> Player {
-        let mut introductions_by_network = NetworkRateLimiter::new(INTRODUCTIONS_PER_NETWORK);
-        introductions_by_network.restore(self.introductions_by_network);
+        let mut introductions = RateShares::new(INTRODUCTIONS);
+        introductions.restore(self.introductions);
         Player {
             id: self.id,
             connection: self.connection,
@@ -102,8 +101,7 @@ impl PlayerSnapshot {
             open_id: self.open_id,
             private_id: self.private_id,
             address: self.address,
-            introductions: self.introductions,
-            introductions_by_network,
+            introductions,
             address_changes: self.address_changes,
         }
     }

@@ -23,6 +23,7 @@ use crate::core::relay::{
 };
 use crate::limits::network::Network;
 use crate::limits::relay::charged_bytes;
+use crate::limits::share::{HeldShares, RateShares};
 use crate::limits::token_bucket::TokenBucket;
 use crate::time::Timestamp;
 
@@ -70,7 +71,7 @@ pub struct PairPorts {
 pub enum NoRelay {
     /// There are not two ports that are free or reserved.
     Exhausted,
-    /// Few ports are left, and the asker's network has as many pairs as it may then have.
+    /// The asker's network has its share of the pairs.
     NetworkHasItsShare,
     /// Neither player is confirmed.
     Unconfirmed,
@@ -100,9 +101,11 @@ pub struct RelayTable {
     vacant: Vec<PairIndex>,
     /// Each pair has two entries, one with each player first.
     by_players: BTreeMap<(PlayerId, PlayerId), PairIndex>,
-    /// How many live pairs each network has asked for, also if the asker is not connected any more.
-    by_network: HashMap<Network, usize>,
+    /// The live pairs, by the network that asked for them, also if the asker is not connected any more.
+    shares: HeldShares,
     all_traffic: TokenBucket,
+    /// What each network sent while little of `all_traffic` was left.
+    traffic_shares: RateShares,
     last_sweep: Timestamp,
 }
 
@@ -127,8 +130,9 @@ impl RelayTable {
             pairs: Vec::new(),
             vacant: Vec::new(),
             by_players: BTreeMap::new(),
-            by_network: HashMap::new(),
+            shares: HeldShares::new(ports.len() / 2),
             all_traffic: TokenBucket::default(),
+            traffic_shares: RateShares::new(settings.limits.shared_limit()),
             last_sweep: Timestamp::START,
         }
     }
@@ -142,6 +146,7 @@ impl RelayTable {
     pub fn set_settings(&mut self, settings: RelaySettings) {
         self.settings = settings;
         self.all_traffic = TokenBucket::default();
+        self.traffic_shares.set_limit(settings.limits.shared_limit());
         for side in self.pairs.iter_mut().flatten().flat_map(|pair| &mut pair.sides) {
             side.bucket = TokenBucket::default();
         }
@@ -168,8 +173,14 @@ impl RelayTable {
             return Action::Drop(reason);
         }
         let limits = &self.settings.limits;
-        if !self.all_traffic.has_tokens(limits.burst, now) {
-            return Action::Drop(DropReason::GlobalBandwidth);
+        // While more than half of the bucket is left, nobody is held to a share, and nothing is charged.
+        if !self.all_traffic.has_tokens(limits.burst / 2, now) {
+            let network = pair.sender_network(owner);
+            let has_share = self.traffic_shares.has_room(network, now);
+            if !has_share || !self.all_traffic.has_tokens(limits.burst, now) {
+                return Action::Drop(DropReason::GlobalBandwidth);
+            }
+            self.traffic_shares.charge(network, cost as f64, now);
         }
         self.all_traffic.charge(cost, limits.global_rate, now);
         let (via, to) = pair.charge(owner, cost, limits, now);
@@ -198,30 +209,20 @@ impl RelayTable {
             }
             closed.push(self.close(index));
         }
-        if self.has_its_share(asker.network()) {
+        if self.is_full() || self.has_its_share(asker.network()) {
             self.sweep_on_demand(now, closed);
-            if self.has_its_share(asker.network()) {
-                return Err(NoRelay::NetworkHasItsShare);
-            }
         }
-        let ports = self.allocate(asker.player, host.player, now, closed)?;
+        if self.is_full() {
+            return Err(NoRelay::Exhausted);
+        }
+        if self.has_its_share(asker.network()) {
+            return Err(NoRelay::NetworkHasItsShare);
+        }
+        let ports = self.ports.allocate(asker.player, host.player);
+        let ports = ports.expect("the table is not full");
         self.insert(Pair::new([asker, host], ports, now));
         let [asker, host] = ports;
         Ok(PairPorts { asker, host, is_new: true })
-    }
-
-    fn allocate(
-        &mut self,
-        asker: PlayerId,
-        host: PlayerId,
-        now: Timestamp,
-        closed: &mut Vec<ClosedPair>,
-    ) -> Result<[RelayPort; 2], NoRelay> {
-        if let Some(ports) = self.ports.allocate(asker, host) {
-            return Ok(ports);
-        }
-        self.sweep_on_demand(now, closed);
-        self.ports.allocate(asker, host).ok_or(NoRelay::Exhausted)
     }
 
     fn sweep_on_demand(&mut self, now: Timestamp, closed: &mut Vec<ClosedPair>) {
@@ -236,15 +237,13 @@ impl RelayTable {
         self.settings.latching != Latching::Any
     }
 
-    /// Whether pairs use more than three quarters of the ports.
-    fn is_scarce(&self) -> bool {
-        4 * 2 * self.pairs() > 3 * self.size
+    /// Whether no two ports are left.
+    fn is_full(&self) -> bool {
+        2 * (self.pairs() + 1) > self.size
     }
 
-    /// Whether few ports are left, and the network has as many pairs as it may then have.
     fn has_its_share(&self, network: Network) -> bool {
-        let pairs = self.by_network.get(&network).copied().unwrap_or(0);
-        self.is_scarce() && pairs >= self.settings.limits.max_per_network
+        !self.shares.has_room(network, self.settings.limits.max_per_network)
     }
 
     /// Reserves a port for a player, if one is free.
@@ -323,7 +322,7 @@ impl RelayTable {
 
     /// How many networks have asked for the live pairs.
     pub fn networks(&self) -> usize {
-        self.by_network.len()
+        self.shares.entries()
     }
 
     /// The ports that belong to no pair.
@@ -343,7 +342,7 @@ impl RelayTable {
         let [a, b] = &pair.sides;
         self.slots.insert(a.port, Slot { pair: index, owner: Role::Asker });
         self.slots.insert(b.port, Slot { pair: index, owner: Role::Host });
-        *self.by_network.entry(pair.network()).or_default() += 1;
+        self.shares.take(pair.network());
         let [a, b] = pair.players();
         self.by_players.insert((a, b), index);
         self.by_players.insert((b, a), index);
@@ -356,11 +355,7 @@ impl RelayTable {
         let [a, b] = pair.players();
         self.by_players.remove(&(a, b));
         self.by_players.remove(&(b, a));
-        let count = self.by_network.get_mut(&pair.network()).expect("each pair is counted");
-        *count -= 1;
-        if *count == 0 {
-            self.by_network.remove(&pair.network());
-        }
+        self.shares.give_back(pair.network());
         let ports = pair.ports();
         for port in ports {
             self.slots.remove(port);
@@ -400,7 +395,7 @@ impl RelayTable {
             "each pair has two entries, and no other entries"
         );
         assert_eq!(self.slots.count(), 2 * self.pairs(), "no slot without a pair");
-        assert_eq!(self.by_network.values().sum::<usize>(), self.pairs(), "each pair counts once");
+        assert_eq!(self.shares.held(), self.pairs(), "each pair counts once");
         assert_eq!(seen.len(), self.size, "no port is lost");
     }
 }

@@ -8,6 +8,7 @@ use super::RelayTable;
 use crate::core::relay::pair::Pair;
 use crate::core::relay::ports::{PoolSnapshot, PortPool};
 use crate::core::relay::{OwnAddresses, RelayPort, RelaySettings};
+use crate::limits::share::RateSharesSnapshot;
 use crate::limits::token_bucket::TokenBucket;
 use crate::time::Timestamp;
 
@@ -17,6 +18,7 @@ pub struct RelaySnapshot {
     ports: PoolSnapshot,
     pairs: Vec<Pair>,
     all_traffic: TokenBucket,
+    traffic_shares: RateSharesSnapshot,
     last_sweep: Timestamp,
 }
 
@@ -27,6 +29,7 @@ impl RelayTable {
             ports: self.ports.snapshot(),
             pairs: self.pairs.iter().flatten().cloned().collect(),
             all_traffic: self.all_traffic,
+            traffic_shares: self.traffic_shares.snapshot(),
             last_sweep: self.last_sweep,
         }
     }
@@ -54,6 +57,7 @@ impl RelayTable {
         }
         table.ports = PortPool::restore(snapshot.ports, ports, |port| unused.remove(&port));
         table.all_traffic = snapshot.all_traffic;
+        table.traffic_shares.restore(snapshot.traffic_shares);
         table.last_sweep = snapshot.last_sweep;
         Ok(table)
     }

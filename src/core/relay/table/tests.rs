@@ -2,6 +2,7 @@ use super::*;
 use crate::core::relay::Latching;
 use crate::label::Label;
 use crate::limits::relay::{RelayLimits, UNHEARD_ALLOWANCE};
+use crate::limits::share::HardCap;
 
 const ALICE: PlayerId = PlayerId(1);
 const BOB: PlayerId = PlayerId(2);
@@ -19,7 +20,7 @@ const LIMITS: RelayLimits = RelayLimits {
     lifetime: Duration::from_secs(1000),
     lifetime_traffic: 10_000_000,
     idle_timeout: Duration::from_secs(30),
-    max_per_network: 100,
+    max_per_network: HardCap(None),
 };
 
 fn same_ip(limits: RelayLimits) -> RelaySettings {
@@ -429,27 +430,78 @@ fn a_player_is_told_of_a_limit_once_a_minute() {
 }
 
 #[test]
-fn when_ports_are_scarce_a_network_has_only_its_share() {
-    let limits = RelayLimits { max_per_network: 2, ..LIMITS };
-    let ports: Vec<RelayPort> = (1..=20).map(RelayPort).collect();
+fn a_network_has_its_share_of_the_pairs() {
+    let ports: Vec<RelayPort> = (1..=40).map(RelayPort).collect();
     let mut play = Play {
-        table: RelayTable::new(same_ip(limits), OwnAddresses::default(), &ports),
+        table: RelayTable::new(same_ip(LIMITS), OwnAddresses::default(), &ports),
         now: Timestamp::START,
     };
     let host = (PlayerId(1000), BOB_AT);
     let (greedy, modest) = ("198.51.100.1:1000", "198.51.100.2:1000");
-    for id in 0..8 {
-        play.introduce((PlayerId(id), greedy), host).expect("ports are not scarce yet");
+    for id in 0..15 {
+        play.introduce((PlayerId(id), greedy), host).expect("three quarters of 20");
     }
-    assert_eq!(play.introduce((PlayerId(8), greedy), host), Err(NoRelay::NetworkHasItsShare));
-    play.introduce((PlayerId(9), modest), host).expect("another network has its share");
+    assert_eq!(play.introduce((PlayerId(15), greedy), host), Err(NoRelay::NetworkHasItsShare));
+    for id in 100..103 {
+        play.introduce((PlayerId(id), modest), host).expect("another network has its share");
+    }
     play.table.cancel_reservation(PlayerId(0));
     assert_eq!(
-        play.introduce((PlayerId(8), greedy), host),
+        play.introduce((PlayerId(15), greedy), host),
         Err(NoRelay::NetworkHasItsShare),
         "a pair counts as long as it lives, also without its asker"
     );
     play.introduce((PlayerId(3), greedy), host).expect("the pair exists already");
-    play.pass(limits.idle_timeout);
-    play.introduce((PlayerId(8), greedy), host).expect("pairs that are over do not count");
+    play.pass(LIMITS.idle_timeout);
+    play.introduce((PlayerId(15), greedy), host).expect("pairs that are over do not count");
+}
+
+#[test]
+fn a_carrier_gets_what_it_asks_for_beside_one_that_has_taken_all_it_may() {
+    let ports: Vec<RelayPort> = (1..=2048).map(RelayPort).collect();
+    let mut play = Play {
+        table: RelayTable::new(same_ip(LIMITS), OwnAddresses::default(), &ports),
+        now: Timestamp::START,
+    };
+    let host = (PlayerId(100_000), BOB_AT);
+    let mut take = |first: u64, wanted: usize, from: &str| {
+        let askers = (first..).take(wanted);
+        askers.take_while(|id| play.introduce((PlayerId(*id), from), host).is_ok()).count()
+    };
+    assert_eq!(take(0, 2000, "198.51.100.1:1000"), 756);
+    assert_eq!(take(10_000, 200, "198.51.100.2:1000"), 189);
+}
+
+#[test]
+fn a_configured_cap_holds_beside_the_share() {
+    for (cap, opened) in [(2, 2), (3, 3), (6, 3)] {
+        let max_per_network = HardCap(Some(cap));
+        let mut play = Play::new(RelayLimits { max_per_network, ..LIMITS });
+        let all = (0..9).take_while(|id| {
+            play.introduce((PlayerId(*id), ALICE_AT), (PlayerId(100), BOB_AT)).is_ok()
+        });
+        assert_eq!(all.count(), opened, "of 3 pairs with a cap of {cap}");
+    }
+}
+
+#[test]
+fn one_network_that_floods_leaves_the_others_their_traffic() {
+    let limits = RelayLimits { pair_rate: 10_000_000, global_rate: 1_000_000, ..LIMITS };
+    let mut play = introduced(limits);
+    let (mut floods, mut lost) = (0, 0);
+    let carol = play.introduce((CAROL, "192.0.2.70:1"), (BOB, BOB_AT)).unwrap();
+    play.send(1, BOB_AT);
+    play.send(carol.0, BOB_AT);
+    for tenth in 0..100_000 {
+        play.now = Timestamp::START + Duration::from_micros(100 * tenth);
+        // Ten times the rate of all, beside a game of 100 datagrams a second.
+        floods += u64::from(play.send_bytes(2, ALICE_AT, 972) != "global-bandwidth");
+        if tenth % 100 == 0 {
+            play.send(1, BOB_AT);
+            play.send(carol.0, BOB_AT);
+            lost += u64::from(play.send(carol.1, "192.0.2.70:1") == "global-bandwidth");
+        }
+    }
+    assert_eq!(lost, 0);
+    assert!((9000..=10_100).contains(&floods), "{floods}: what the rate has left in ten seconds");
 }
