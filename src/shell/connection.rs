@@ -17,6 +17,10 @@ use crate::limits::admission::Permit;
 /// repeating a lost packet.
 pub(crate) const FAREWELL_TIME: Duration = Duration::from_secs(1);
 
+/// How long the kernel keeps the replies of a closed connection for a player that does not acknowledge them. This is
+/// enough for repeating a lost packet three times. They count for no limit: the socket is nobody's any more.
+pub(crate) const CLOSE_TIME: Duration = Duration::from_secs(2);
+
 /// Why a reply did not reach a player.
 pub(crate) enum SendError {
     /// The player does not read.
@@ -69,6 +73,12 @@ impl TcpConnection {
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 
+    /// From now on, closing the connection resets it: the kernel frees at once what the player has not read.
+    pub(crate) fn reset_on_close(&self) {
+        // It may be broken already.
+        let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+    }
+
     /// Ends the direction to the player. What was sent before still arrives.
     pub(crate) fn finish_sending(&self) {
         let _ = self.stream.shutdown(Shutdown::Write);
@@ -82,4 +92,16 @@ impl TcpConnection {
     pub(crate) fn mark_registered(&self) {
         self.permit.mark_registered();
     }
+}
+
+impl Drop for TcpConnection {
+    fn drop(&mut self) {
+        limit_close(&self.stream);
+    }
+}
+
+/// Makes the kernel give up after [`CLOSE_TIME`] what is not acknowledged when the connection is closed.
+pub(crate) fn limit_close(stream: &TcpStream) {
+    // It may be broken already.
+    let _ = SockRef::from(stream).set_tcp_user_timeout(Some(CLOSE_TIME));
 }

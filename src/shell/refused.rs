@@ -9,7 +9,7 @@ use std::net::{Shutdown, TcpStream};
 use std::time::Instant;
 
 use crate::core::protocol::Reply;
-use crate::shell::connection::{FAREWELL_TIME, SharedConnection};
+use crate::shell::connection::{FAREWELL_TIME, SharedConnection, limit_close};
 
 /// How many refused connections are kept open. If there are more, the oldest is closed early. Their descriptors are among
 /// those that [`capacity`](crate::operation::capacity) sets aside.
@@ -73,6 +73,7 @@ impl Drop for Kept {
             Self::NotAdmitted(stream) => &*stream,
             Self::NoThread(connection) => connection.stream(),
         };
+        limit_close(stream);
         if stream.set_nonblocking(true).is_err() {
             return;
         }

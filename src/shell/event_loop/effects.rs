@@ -99,6 +99,7 @@ impl EventLoop {
         let input = match player.send(reply) {
             Ok(()) => return,
             Err(SendError::BufferFull) => {
+                player.reset_on_close();
                 Input::Disconnect(connection, DisconnectReason::SlowReader)
             }
             Err(SendError::Broken) => Input::Disconnected(connection),
