@@ -2,8 +2,8 @@
 
 mod support;
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use noray::config::Config;
 use noray::limits::share::HardCap;
 use socket2::{Domain, SockRef, Socket, Type};
-use support::{Line, Player, TestServer, config, connect_relay};
+use support::{Line, PATIENCE, Player, TestServer, config, connect_relay, try_until};
 
 #[test]
 fn a_player_who_does_not_read_is_disconnected_and_delays_nobody() {
@@ -30,6 +30,59 @@ fn a_player_who_does_not_read_is_disconnected_and_delays_nobody() {
     client.send(b"undisturbed", server.relay(to_host));
     assert_eq!(host.receive().0, b"undisturbed");
     server.wait_for("noray_tcp_connections", 2);
+}
+
+/// A client with a small receive buffer that asks for so many kilobytes and reads none of them.
+fn ask_without_reading(server: &TestServer, kilobytes: usize) -> Socket {
+    let lazy = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    lazy.set_recv_buffer_size(2048).unwrap();
+    lazy.connect(&server.addresses.socket.into()).unwrap();
+    let line = format!("echo {}\n", "x".repeat(1000)).into_bytes();
+    (0..kilobytes).for_each(|_| (&lazy).write_all(&line).unwrap());
+    lazy
+}
+
+/// How many sockets of the server's port for players the kernel has, except the listening one (proc_pid_net(5)).
+fn kernel_sockets(server: &TestServer) -> usize {
+    let SocketAddr::V4(address) = server.addresses.socket else { panic!("the tests use IPv4") };
+    let ip = u32::from_ne_bytes(address.ip().octets());
+    let own = format!("{ip:08X}:{:04X}", address.port());
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let rows = table.lines().map(|row| row.split_whitespace().skip(1).collect::<Vec<_>>());
+    rows.filter(|row| row[0] == own && row[2] != "0A").count()
+}
+
+#[test]
+fn the_kernel_keeps_nothing_for_a_player_who_does_not_read() {
+    let server = TestServer::start(&config());
+    let lazy: Vec<Socket> = (0..20).map(|_| ask_without_reading(&server, 30)).collect();
+    server.wait_for("noray_connections_closed_total{reason=\"slow-reader\"}", 20);
+    server.wait_for("noray_tcp_connections", 0);
+    assert!(try_until(PATIENCE, || kernel_sockets(&server) == 0));
+    for mut socket in lazy {
+        let end = socket.read_to_end(&mut Vec::new()).expect_err("no clean end");
+        assert_eq!(end.kind(), ErrorKind::ConnectionReset);
+    }
+}
+
+#[test]
+fn the_kernel_keeps_the_replies_of_a_player_who_leaves_without_reading_for_seconds_only() {
+    let server = TestServer::start(&config());
+    let lazy: Vec<Socket> = (0..20).map(|_| ask_without_reading(&server, 10)).collect();
+    lazy.iter().for_each(|socket| socket.shutdown(Shutdown::Write).unwrap());
+    server.wait_for("noray_tcp_connections", 0);
+    assert!(try_until(PATIENCE, || kernel_sockets(&server) == 0));
+}
+
+#[test]
+fn a_player_who_has_ended_its_direction_reads_all_replies() {
+    let server = TestServer::start(&config());
+    let mut lazy = ask_without_reading(&server, 10);
+    lazy.shutdown(Shutdown::Write).unwrap();
+    server.wait_for("noray_tcp_connections", 0);
+    let mut replies = Vec::new();
+    lazy.read_to_end(&mut replies).expect("no reset");
+    assert_eq!(replies.len(), 10 * "echo \n".len() + 10_000);
 }
 
 #[test]

@@ -4,13 +4,16 @@
 mod harness;
 mod support;
 
-use std::io::Write;
-use std::net::TcpStream;
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use harness::tests;
 use noray::config::Config;
-use support::{Player, TestServer, config, connect_relay, http_get, http_send};
+use socket2::{Domain, Socket, Type};
+use support::{PATIENCE, Player, TestServer, config, connect_relay, http_get, http_send, own_ip};
 
 const OK: &str = "HTTP/1.1 200 OK";
 
@@ -117,6 +120,40 @@ fn clients_that_say_nothing_delay_nobody() {
     assert_eq!(http_get(http, "/healthz").0, OK);
 }
 
+/// Begins a request from an IP of its own and never ends it, again and again. Returns how many were turned away.
+fn begin_requests(http: SocketAddr, ip: IpAddr, is_over: &AtomicBool) -> usize {
+    let mut turned_away = 0;
+    while !is_over.load(Ordering::Relaxed) {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::new(ip, 0).into()).unwrap();
+        socket.connect(&http.into()).unwrap();
+        let mut stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        // Both fail if the server has turned it away already.
+        let _ = stream.write_all(b"G");
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        turned_away += usize::from(answer.starts_with("HTTP/1.1 503"));
+    }
+    turned_away
+}
+
+fn unfinished_requests_make_room_for_a_health_check_and_hear_503() {
+    let server = TestServer::start(&config());
+    let (http, ip) = (server.addresses.http.unwrap(), own_ip());
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let attackers: Vec<_> =
+            (0..24).map(|_| scope.spawn(|| begin_requests(http, ip, &is_over))).collect();
+        let healthy = (0..100).filter(|_| http_get(http, "/healthz").0 == OK).count();
+        is_over.store(true, Ordering::Relaxed);
+        let turned_away: usize = attackers.into_iter().map(|thread| thread.join().unwrap()).sum();
+        assert_eq!(healthy, 100);
+        assert!(turned_away > 0);
+    });
+    assert!(server.metric("noray_bounds_reached_total{bound=\"requests\"}") > 0);
+}
+
 fn without_a_relay_port_the_server_is_not_ready() {
     let first = TestServer::start(&config());
     let ip = first.addresses.registrar.ip();
@@ -138,6 +175,7 @@ fn main() -> ExitCode {
         health_and_readiness,
         everything_else_is_refused,
         clients_that_say_nothing_delay_nobody,
+        unfinished_requests_make_room_for_a_health_check_and_hear_503,
         without_a_relay_port_the_server_is_not_ready,
     ])
 }

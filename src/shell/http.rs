@@ -1,13 +1,14 @@
 //! The HTTP endpoint: metrics and health for the operator.
 //!
-//! It answers one request a connection, and few connections at a time, each with a deadline. So slow or hostile clients
-//! delay the next scrape and nothing else.
+//! It answers one request a connection, and few connections at a time: see [`places`]. Slow or hostile clients delay
+//! nobody but themselves.
+
+mod places;
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
+use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
 use crate::limits::bounds::Bound;
@@ -16,12 +17,11 @@ use crate::operation::metrics::Metrics;
 use crate::shell::acceptor::{Acceptor, COOL_DOWN};
 use crate::shell::connection_table::ConnectionTable;
 use crate::shell::event_channel::{Event, EventSender};
+use crate::shell::sockets::canonical;
+use places::{Phase, Place, Places, Request};
 
 const OK: &str = "200 OK";
 const UNAVAILABLE: &str = "503 Service Unavailable";
-
-/// How many requests are answered at once; further connections are closed.
-const MAX_REQUESTS: usize = 16;
 
 /// How long a client may take to ask, and for how long it may leave an answer unread.
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -42,27 +42,17 @@ pub(crate) struct Endpoint {
 
 /// The body of the thread: answers until the socket is shut down.
 pub(crate) fn run(acceptor: &Acceptor, endpoint: &Endpoint) {
-    let active = AtomicUsize::new(0);
-    thread::scope(|requests| {
+    let places = Places::new();
+    thread::scope(|threads| {
         while let Some(accepted) = acceptor.accept() {
             match accepted {
-                Ok((stream, _)) => {
-                    let request = ActiveRequest::new(&active);
-                    if active.load(Ordering::Relaxed) > MAX_REQUESTS {
+                Ok((stream, peer)) => {
+                    let (place, turned_away) = places.take(stream, canonical(peer).ip());
+                    if turned_away.is_some() {
                         endpoint.metrics.bounds_reached.of(Bound::Requests).add(1);
-                        continue;
                     }
-                    let stream = Arc::new(stream);
-                    let own = Arc::clone(&stream);
-                    let serve = move || {
-                        let _until_it_ends = request;
-                        endpoint.serve(&own);
-                    };
-                    // Players may use up all threads. Health and metrics matter most then.
-                    let thread = thread::Builder::new().name("request".to_owned());
-                    if let Err(error) = thread.spawn_scoped(requests, serve) {
-                        log::debug!("no thread for an http request, others wait for it: {error}");
-                        endpoint.serve(&stream);
+                    if let Some(place) = place {
+                        endpoint.start_thread(place, threads);
                     }
                 }
                 Err(error) => {
@@ -74,40 +64,43 @@ pub(crate) fn run(acceptor: &Acceptor, endpoint: &Endpoint) {
     });
 }
 
-/// One request, counted until this value is dropped.
-struct ActiveRequest<'a>(&'a AtomicUsize);
-
-impl<'a> ActiveRequest<'a> {
-    fn new(active: &'a AtomicUsize) -> Self {
-        active.fetch_add(1, Ordering::Relaxed);
-        Self(active)
-    }
-}
-
-impl Drop for ActiveRequest<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 impl Endpoint {
-    fn serve(&self, stream: &TcpStream) {
-        if let Err(error) = self.try_to_serve(stream) {
+    fn start_thread<'scope>(
+        &'scope self,
+        place: Place<'scope>,
+        threads: &'scope Scope<'scope, '_>,
+    ) {
+        let request = Arc::clone(&place.request);
+        let serve = move || self.serve(&place.request);
+        // Players may use up all threads. Health and metrics matter most then.
+        let thread = thread::Builder::new().name("request".to_owned());
+        if let Err(error) = thread.spawn_scoped(threads, serve) {
+            log::debug!("no thread for an http request, others wait for it: {error}");
+            self.serve(&request);
+        }
+    }
+
+    fn serve(&self, request: &Request) {
+        if let Err(error) = self.try_to_serve(request) {
             log::debug!("http request failed: {error}");
         }
     }
 
-    fn try_to_serve(&self, mut stream: &TcpStream) -> io::Result<()> {
+    fn try_to_serve(&self, request: &Request) -> io::Result<()> {
+        let mut stream = &request.stream;
         let deadline = clock::now() + DEADLINE;
         stream.set_write_timeout(Some(DEADLINE))?;
-        let mut request = Vec::new();
-        while !is_complete(&request) && request.len() < MAX_REQUEST {
-            if read_some(stream, &mut request, deadline)? == 0 {
+        let mut head = Vec::new();
+        while !is_complete(&head) && head.len() < MAX_REQUEST {
+            if read_some(stream, &mut head, deadline)? == 0 {
                 break;
             }
         }
-        let line = request.split(|byte| b"\r\n".contains(byte)).next().unwrap_or_default();
-        stream.write_all(&self.answer(line))
+        request.enter(Phase::Answering)?;
+        let line = head.split(|byte| b"\r\n".contains(byte)).next().unwrap_or_default();
+        let answer = self.answer(line);
+        request.enter(Phase::Writing)?;
+        stream.write_all(&answer)
     }
 
     fn answer(&self, request_line: &[u8]) -> Vec<u8> {
