@@ -70,14 +70,20 @@ pub enum Effect {
         /// The player.
         open_id: OpenId,
     },
-    /// A datagram came from an IP that is not the partner's, and the partner has not been heard at that port yet.
+    /// Several players were heard only from another IP than the registered one: see [`unheard`](crate::core::unheard).
+    /// This is the last of them.
     PartnerElsewhere {
-        /// The port where it arrived.
+        /// The port where its datagram arrived.
         at: RelayPort,
-        /// Where it came from.
+        /// Where its datagram came from.
         source: IpAddr,
-        /// The IP that the partner registered.
+        /// The IP that it registered.
         registered: IpAddr,
+    },
+    /// The relays of several players carry nothing, because neither player is confirmed.
+    PlayersUnconfirmed {
+        /// The port where the last of their datagrams arrived.
+        at: RelayPort,
     },
     /// A drain has started: the server starts nothing new and waits until its relays are quiet.
     DrainStarted {

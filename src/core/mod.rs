@@ -26,6 +26,7 @@
 //! | [`id`] | what ids look like, and how random bytes become one |
 //! | [`deadlines`] | which task is due when |
 //! | [`drain`] | when a draining server may end |
+//! | [`unheard`] | when so many players cannot be heard that the operator should know |
 //! | [`snapshot`] | the whole core as data, so that another process can go on |
 
 pub mod commands;
@@ -38,6 +39,7 @@ pub mod protocol;
 pub mod registrar;
 pub mod relay;
 pub mod snapshot;
+pub mod unheard;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -52,7 +54,11 @@ use id::{ConnectionId, IdScheme, Random};
 use players::{AddressRegistration, Players};
 use protocol::{Command, CommandKind, ErrorCode, Reply};
 use registrar::{Registrar, Response};
-use relay::{Action, ClosedPair, DropReason, OwnAddresses, RelayPort, RelaySettings, RelayTable};
+use relay::{
+    Action, ClosedPair, DropReason, OwnAddresses, RegisteredPartner, RelayPort, RelaySettings,
+    RelayTable,
+};
+use unheard::UnheardPlayers;
 
 /// The core's settings. All of them can change while the server runs.
 #[derive(Clone, Debug)]
@@ -140,6 +146,10 @@ pub struct Core {
     players: Players,
     registrar: Registrar,
     relays: RelayTable,
+    /// Players that are heard only from another IP than the registered one.
+    elsewhere: UnheardPlayers,
+    /// Players whose relays carry nothing because neither player is confirmed.
+    unconfirmed: UnheardPlayers,
     deadlines: Deadlines<CoreTask, 2>,
     drain: Option<Drain>,
     /// Empty between calls.
@@ -170,7 +180,17 @@ impl Core {
     ) -> Self {
         let mut deadlines = Deadlines::default();
         deadlines.set(CoreTask::Sweep, now + settings.sweep_interval);
-        Self { settings, players, registrar, relays, deadlines, drain: None, closed: Vec::new() }
+        Self {
+            settings,
+            players,
+            registrar,
+            relays,
+            elsewhere: UnheardPlayers::default(),
+            unconfirmed: UnheardPlayers::default(),
+            deadlines,
+            drain: None,
+            closed: Vec::new(),
+        }
     }
 
     /// Handles any input. A datagram at a relay port is no input: see [`Self::handle_datagram`].
@@ -384,7 +404,7 @@ impl Core {
     }
 
     /// Adds the effects of a dropped datagram: players hear that their relay reached a limit, and the operator hears
-    /// that a partner may be at another IP than the registered one.
+    /// that players cannot be heard, if several cannot.
     #[cold]
     fn explain_drop(
         &mut self,
@@ -402,10 +422,29 @@ impl Core {
                 effects.push_back(Effect::RelayLimitReached { at, limit, open_id });
             }
         }
-        if reason == DropReason::WrongIp
-            && let Some(registered) = self.relays.unheard_partner(at)
+        if matches!(reason, DropReason::WrongIp | DropReason::Unconfirmed)
+            && let Some(partner) = self.relays.partner(at)
         {
-            let (source, registered) = (source.ip(), registered.ip());
+            self.record_unheard(at, partner, source.ip(), reason, now, effects);
+        }
+    }
+
+    /// Records that a datagram from `source` was dropped in the place of `partner`.
+    fn record_unheard(
+        &mut self,
+        at: RelayPort,
+        partner: RegisteredPartner,
+        source: IpAddr,
+        reason: DropReason,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) {
+        let RegisteredPartner { network, registered, is_heard } = partner;
+        if reason == DropReason::Unconfirmed {
+            if self.unconfirmed.record(network, source, false, now) {
+                effects.push_back(Effect::PlayersUnconfirmed { at });
+            }
+        } else if self.elsewhere.record(network, source, is_heard, now) {
             effects.push_back(Effect::PartnerElsewhere { at, source, registered });
         }
     }

@@ -10,6 +10,7 @@ use crate::core::drain::Drain;
 use crate::core::players::{Players, PlayersSnapshot};
 use crate::core::registrar::Registrar;
 use crate::core::relay::{OwnAddresses, RelayPort, RelaySnapshot, RelayTable};
+use crate::core::unheard::UnheardPlayers;
 use crate::core::{Core, CoreTask, Settings};
 use crate::limits::share::RateSharesSnapshot;
 use crate::time::Timestamp;
@@ -26,6 +27,8 @@ pub struct Snapshot {
     players: PlayersSnapshot,
     relays: RelaySnapshot,
     unknown_answers: RateSharesSnapshot,
+    elsewhere: UnheardPlayers,
+    unconfirmed: UnheardPlayers,
     drain: Option<Drain>,
     next_sweep: Timestamp,
 }
@@ -39,6 +42,8 @@ impl Core {
             players: self.players.snapshot(),
             relays: self.relays.snapshot(),
             unknown_answers: self.registrar.unknown_answers(),
+            elsewhere: self.elsewhere.clone(),
+            unconfirmed: self.unconfirmed.clone(),
             drain: self.drain,
             next_sweep: self.deadlines.of(CoreTask::Sweep).expect("there is always a next sweep"),
         }
@@ -68,6 +73,8 @@ impl Core {
                 .set(CoreTask::EndOfDrain, drain.next_check(core.relays.last_forwarded()));
         }
         core.drain = snapshot.drain;
+        core.elsewhere = snapshot.elsewhere;
+        core.unconfirmed = snapshot.unconfirmed;
         Ok(core)
     }
 }

@@ -25,7 +25,9 @@ pub use latch::{
 };
 pub use port_map::PortMap;
 pub use ports::PortPool;
-pub use table::{ClosedPair, NoRelay, PairPorts, Party, RelaySnapshot, RelayTable};
+pub use table::{
+    ClosedPair, NoRelay, PairPorts, Party, RegisteredPartner, RelaySnapshot, RelayTable,
+};
 
 /// A UDP port of the server for relays. In a pair, each player has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

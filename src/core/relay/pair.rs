@@ -118,7 +118,12 @@ impl Pair {
 
     /// The asker's network. The pair counts as one of that network's pairs.
     pub(super) fn network(&self) -> Network {
-        self.members[Role::Asker as usize].connected_from.into()
+        self.network_of(Role::Asker)
+    }
+
+    /// The network of a player's connection.
+    pub(super) fn network_of(&self, role: Role) -> Network {
+        self.members[role as usize].connected_from.into()
     }
 
     /// The network of whoever sends to `owner`.

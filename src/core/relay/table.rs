@@ -77,6 +77,17 @@ pub enum NoRelay {
     Unconfirmed,
 }
 
+/// The player that may send to a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegisteredPartner {
+    /// The network of its connection.
+    pub network: Network,
+    /// The IP where it was last heard at that port. Until then, the one that it registered.
+    pub registered: IpAddr,
+    /// Whether it was heard at that port since the introduction or its last registration.
+    pub is_heard: bool,
+}
+
 /// A pair that is over and has given its ports back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClosedPair {
@@ -297,12 +308,13 @@ impl RelayTable {
         }
     }
 
-    /// The registered address of the player who may send to `at`, if that player was not heard there yet.
-    pub fn unheard_partner(&self, at: RelayPort) -> Option<SocketAddr> {
+    /// The player who may send to `at`.
+    pub fn partner(&self, at: RelayPort) -> Option<RegisteredPartner> {
         let Slot { pair, owner } = *self.slots.get(at)?;
         let pair = self.pairs[pair as usize].as_ref().expect("a slot names a pair");
-        let sender = &pair.sides[owner.other() as usize];
-        sender.latch.heard().is_none().then(|| sender.latch.address())
+        let latch = &pair.sides[owner.other() as usize].latch;
+        let (registered, is_heard) = (latch.address().ip(), latch.heard().is_some());
+        Some(RegisteredPartner { network: pair.network_of(owner.other()), registered, is_heard })
     }
 
     /// When any pair last forwarded a datagram or was created; `None` without pairs. Looks at every pair.

@@ -86,6 +86,7 @@ impl EventLoop {
             Effect::PartnerElsewhere { at, source, registered } => {
                 self.warn_of_partner_elsewhere(at, source, registered);
             }
+            Effect::PlayersUnconfirmed { at } => self.warn_of_unconfirmed_players(at),
             Effect::DrainStarted { pairs, timeout } => self.announce_drain(pairs, timeout),
             Effect::DrainEnded => self.acceptor.close(),
         }
@@ -213,14 +214,6 @@ impl EventLoop {
 
     /// Warns of dropped datagrams if a setting could help.
     pub(super) fn warn_of_drop(&mut self, at: RelayPort, reason: DropReason) {
-        if reason == DropReason::Unconfirmed && self.warnings.unconfirmed.try_acquire(clock::now())
-        {
-            log::warn!(
-                "relay {at}: datagrams are dropped: both players registered from another IP than that of their \
-                 connection, as an attacker with forged addresses does; if many players do, their carriers use \
-                 several IPs: set NORAY_UDP_RELAY_LATCHING=any (its cost: docs/security.md)"
-            );
-        }
         let limit = LIMIT_KEYS.iter().zip(&mut self.warnings.limits);
         if let Some(((_, key), limiter)) = limit.into_iter().find(|((over, _), _)| *over == reason)
             && limiter.try_acquire(clock::now())
@@ -232,13 +225,23 @@ impl EventLoop {
         }
     }
 
-    /// Warns of a partner that is heard only from another IP. Most likely its carrier has several IPs.
+    /// Warns of partners that are heard only from another IP. Most likely their carriers have several IPs.
     fn warn_of_partner_elsewhere(&mut self, at: RelayPort, source: IpAddr, registered: IpAddr) {
         if self.warnings.partner_elsewhere.try_acquire(clock::now()) {
             log::warn!(
                 "relay {at}: datagrams come from {source}, but the player registered from {registered} and has not \
-                 been heard; if that happens to many players, their carriers use several IPs: set \
+                 been heard; the same happened to other players lately; if their carriers use several IPs, set \
                  NORAY_UDP_RELAY_LATCHING=any (its cost: docs/security.md)"
+            );
+        }
+    }
+
+    fn warn_of_unconfirmed_players(&mut self, at: RelayPort) {
+        if self.warnings.unconfirmed.try_acquire(clock::now()) {
+            log::warn!(
+                "relay {at}: datagrams are dropped, and so are those of others lately: both players registered from \
+                 another IP than that of their connection, as an attacker with forged addresses does; if their \
+                 carriers use several IPs, set NORAY_UDP_RELAY_LATCHING=any (its cost: docs/security.md)"
             );
         }
     }

@@ -113,11 +113,14 @@ fn only_the_introduced_partner_may_send() {
 #[test]
 fn a_partner_is_unheard_until_its_first_datagram() {
     let mut play = introduced(LIMITS);
-    assert_eq!(play.table.unheard_partner(RelayPort(2)), Some(ALICE_AT.parse().unwrap()));
+    let is_heard =
+        |play: &Play, at| play.table.partner(RelayPort(at)).map(|partner| partner.is_heard);
+    assert_eq!(is_heard(&play, 2), Some(false));
     play.send(2, ALICE_AT);
-    assert_eq!(play.table.unheard_partner(RelayPort(2)), None);
-    assert_eq!(play.table.unheard_partner(RelayPort(1)), Some(BOB_AT.parse().unwrap()));
-    assert_eq!(play.table.unheard_partner(RelayPort(3)), None);
+    assert_eq!([1, 2, 3].map(|at| is_heard(&play, at)), [Some(false), Some(true), None]);
+    let partner = play.table.partner(RelayPort(1)).unwrap();
+    let bob: SocketAddr = BOB_AT.parse().unwrap();
+    assert_eq!((partner.registered, partner.network), (bob.ip(), bob.ip().into()));
 }
 
 #[test]
