@@ -1,9 +1,10 @@
 //! Places for HTTP requests: how many are served at once, and which of them makes room for a new one.
 //!
-//! When all places are taken, the network with the most requests gives up its oldest one, so that a client that sends
-//! half a request delays nobody else. Clients on this machine have places of their own. A client that is turned away
+//! When all places are taken, the network with the most requests gives up its oldest unfinished one. So a client that
+//! sends half a request, or does not read its answer, delays nobody else. Clients on this machine have places of their own. A client that is turned away
 //! reads 503.
 
+use std::cmp::Reverse;
 use std::io;
 use std::net::{IpAddr, Shutdown, TcpStream};
 use std::sync::Arc;
@@ -11,9 +12,11 @@ use std::time::Duration;
 
 use nix::libc::MSG_DONTWAIT;
 use parking_lot::{Condvar, Mutex};
+use rustix::net::{RecvFlags, recv};
 use socket2::SockRef;
 
 use crate::limits::network::Network;
+use crate::shell::http::is_complete;
 
 /// How many requests from other machines are served at once.
 const MAX_REQUESTS: usize = 12;
@@ -21,7 +24,7 @@ const MAX_REQUESTS: usize = 12;
 /// How many requests from this machine are served at once. They come beside the others.
 const MAX_LOCAL_REQUESTS: usize = 4;
 
-/// How long a new request waits for the end of the one that makes room for it.
+/// How long a new request waits for a place, until the one that makes room for it, or any other, has ended.
 const GRACE: Duration = Duration::from_millis(100);
 
 const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\n\
@@ -99,29 +102,30 @@ impl Room {
     fn take(&self, request: Request) -> (Option<Place<'_>>, Option<TurnedAway>) {
         let mut taken = self.taken.lock();
         let is_full = |taken: &mut Vec<Arc<Request>>| taken.len() >= self.size;
-        let was_full = is_full(&mut taken);
-        if was_full {
-            let has_made_room = to_make_room(&taken).is_some_and(|oldest| {
+        let mut turned_away = None;
+        if is_full(&mut taken) {
+            if let Some(oldest) = to_make_room(&taken) {
                 oldest.turn_away();
-                !self.has_ended.wait_while_for(&mut taken, is_full, GRACE).timed_out()
-            });
-            if !has_made_room {
+                turned_away = Some(TurnedAway);
+            }
+            if self.has_ended.wait_while_for(&mut taken, is_full, GRACE).timed_out() {
                 request.turn_away();
                 return (None, Some(TurnedAway));
             }
         }
         let request = Arc::new(request);
         taken.push(Arc::clone(&request));
-        (Some(Place { room: self, request }), was_full.then_some(TurnedAway))
+        (Some(Place { room: self, request }), turned_away)
     }
 }
 
-/// The oldest request of the network with the most requests. One that the server is about to answer keeps its place.
-fn to_make_room(taken: &[Arc<Request>]) -> Option<Arc<Request>> {
+/// The oldest unfinished request of the network with the most requests; of another network, if all of these are about
+/// to be answered.
+fn to_make_room(taken: &[Arc<Request>]) -> Option<&Request> {
     let count = |from| taken.iter().filter(|request| request.from == from).count();
-    let waits_for_client = |request: &&Arc<Request>| *request.phase.lock() != Phase::Answering;
-    // Of several that are equal, `max_by_key` takes the last.
-    taken.iter().rev().filter(waits_for_client).max_by_key(|request| count(request.from)).cloned()
+    let mut requests: Vec<&Request> = taken.iter().map(Arc::as_ref).collect();
+    requests.sort_by_key(|request| Reverse(count(request.from)));
+    requests.into_iter().find(|request| request.waits_for_client())
 }
 
 impl Request {
@@ -136,6 +140,23 @@ impl Request {
         }
         *phase = next;
         Ok(())
+    }
+
+    /// Whether it waits for its client. A request that has come and was not read yet waits for its thread instead.
+    fn waits_for_client(&self) -> bool {
+        match *self.phase.lock() {
+            Phase::Reading => !self.has_come(),
+            Phase::Answering => false,
+            Phase::Writing | Phase::TurnedAway => true,
+        }
+    }
+
+    /// Whether a whole request waits in the receive buffer.
+    fn has_come(&self) -> bool {
+        let mut buffer = [0; 1024];
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        recv(&self.stream, &mut buffer, flags)
+            .is_ok_and(|(length, _)| is_complete(&buffer[..length]))
     }
 
     /// Ends the connection, which wakes the request's thread. A client that has no answer yet is told to come later.
@@ -165,6 +186,7 @@ impl Drop for Place<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
     use std::net::TcpListener;
 
     use super::*;
@@ -238,6 +260,20 @@ mod tests {
             (0..MAX_LOCAL_REQUESTS).map(|_| play.connect("127.0.0.1", &mut open)).collect();
         assert!(others.iter().chain(&local).all(|(_, turned_away)| turned_away.is_none()));
         assert_eq!(open.len(), MAX_REQUESTS + MAX_LOCAL_REQUESTS);
+    }
+
+    #[test]
+    fn a_request_that_has_come_keeps_its_place() {
+        let (play, mut open) = (Play::new(), Vec::new());
+        let mut clients = Vec::new();
+        for number in 0..MAX_REQUESTS {
+            let (client, _) = play.connect("192.0.2.1", &mut open);
+            // Loopback delivers before the call returns.
+            (&client).write_all(if number < 5 { b"GET /healthz\r\n\r\n" } else { b"G" }).unwrap();
+            clients.push(client);
+        }
+        play.connect("192.0.2.1", &mut open);
+        assert_eq!(read(&clients[5]), BUSY);
     }
 
     #[test]
