@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use log::Level;
-use noray::config::Mistake;
+use noray::config::Mistakes;
 use noray::operation::logging::{self, LogFormat};
 
 /// Something that the others do not name.
@@ -33,8 +33,8 @@ pub(crate) fn fail(status: u8, format: LogFormat, text: &str) -> ExitCode {
 }
 
 /// Writes to stderr what is doubtful in a configuration, a line each.
-pub(crate) fn warn(format: LogFormat, warnings: &[Mistake]) {
-    for warning in warnings {
+pub(crate) fn warn(format: LogFormat, warnings: &Mistakes) {
+    for warning in warnings.lines() {
         logging::complain(format, Level::Warn, &format!("warning: {warning}"));
     }
 }

@@ -67,7 +67,7 @@ fn serve(
 ) -> Result<(), StartError> {
     let signals = signals::catch().map_err(StartError::System)?;
     log::info!("noray {} starts, {}", env!("CARGO_PKG_VERSION"), effective.summary());
-    effective.warnings.iter().for_each(|warning| log::warn!("{warning}"));
+    effective.warnings.lines().for_each(|warning| log::warn!("{warning}"));
     let mut server = Server::bind(&effective.config, metrics)?;
     let supervisor = Supervisor::from_environment();
     server.set_supervisor(&supervisor);

@@ -5,6 +5,7 @@ mod support;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::symlink;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -136,6 +137,34 @@ fn what_needs_a_restart_stays_as_it_is() {
     config(19);
     process.signal("HUP");
     process.log_until("the same as before");
+}
+
+#[test]
+fn what_is_no_file_delays_no_signal() {
+    let mut server = Configured::start("");
+    let pipe = server.file.with_extension("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for target in [pipe, "/dev/zero".into(), empty_folder()] {
+        fs::remove_file(&server.file).unwrap();
+        symlink(&target, &server.file).unwrap();
+        server.process.signal("HUP");
+        let log = server.process.log_until("nothing is changed");
+        assert!(log.contains("it is not a regular file"), "{log}");
+    }
+    server.process.signal("TERM");
+    let (status, log) = server.process.wait();
+    assert_eq!(status, Some(0), "{log}");
+}
+
+#[test]
+fn of_a_file_full_of_mistakes_the_first_are_named_and_the_others_counted() {
+    let mut server = Configured::start("");
+    let log = server.reload(&"x\n".repeat(1 << 19), "nothing is changed");
+    assert_eq!(log.matches("x: not of the form").count(), 50, "{log}");
+    assert!(log.contains(&format!("{}:50: x: not of the form", server.file.display())), "{log}");
+    assert!(log.contains(&format!("and {} more\n", (1 << 19) - 50)), "{log}");
+    let log = server.reload(&"x\n".repeat((1 << 19) + 1), "nothing is changed");
+    assert!(log.contains("it is longer than 1 MiB"), "{log}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::config::origin::{Assignment, Mistake, Origin, Statements};
+use crate::config::origin::{Assignment, Mistake, Mistakes, Origin, Statements};
 use crate::config::{Config, KEYS, file, names};
 use crate::label::counted;
 
@@ -37,7 +37,7 @@ impl Sources {
             };
             match read {
                 Ok(value) => statements.assignments.push(Assignment { origin, key, value }),
-                Err(what) => statements.mistakes.push(Mistake { origin, key, what }),
+                Err(what) => statements.mistakes.add(|| Mistake { origin, key, what }),
             }
         }
         statements
@@ -50,12 +50,12 @@ fn read_variable(key: &str, value: &str, statements: &mut Statements) {
     if names::position(&key).is_none() {
         // What starts a server has variables of its own, such as NORAY_BIN.
         let what = format!("the variable is ignored: {}", names::unknown(&key));
-        statements.warnings.push(Mistake { origin, key, what });
+        statements.warnings.add(|| Mistake { origin, key, what });
         return;
     }
     match file::unquote(value) {
         Ok(value) => statements.assignments.push(Assignment { origin, key, value }),
-        Err(what) => statements.mistakes.push(Mistake { origin, key, what }),
+        Err(what) => statements.mistakes.add(|| Mistake { origin, key, what }),
     }
 }
 
@@ -65,7 +65,7 @@ pub struct Effective {
     /// The values.
     pub config: Config,
     /// What is doubtful, or sets nothing though somebody may think so.
-    pub warnings: Vec<Mistake>,
+    pub warnings: Mistakes,
     origins: Vec<Origin>,
 }
 
@@ -74,23 +74,25 @@ impl Effective {
     /// the defaults. An empty value sets nothing; on the command line it sets the default.
     ///
     /// # Errors
-    /// Every mistake in all sources.
-    pub fn read(sources: &Sources) -> Result<Self, Vec<Mistake>> {
+    /// The mistakes in all sources.
+    pub fn read(sources: &Sources) -> Result<Self, Mistakes> {
         let Statements { assignments, mut mistakes, warnings } = sources.statements();
         let origins = vec![Origin::Default; KEYS.len()];
         let mut effective = Self { config: Config::default(), warnings, origins };
         for assignment in assignments {
-            mistakes.extend(effective.apply(assignment).err());
+            if let Err(mistake) = effective.apply(assignment) {
+                mistakes.add(|| mistake);
+            }
         }
         for (keys, what) in effective.config.contradictions() {
             // If a key has a mistake, its right value is not known. So it contradicts nothing.
             if mistakes.iter().all(|mistake| !keys.contains(&mistake.key.as_str())) {
-                mistakes.push(effective.contradiction(keys, what));
+                mistakes.add(|| effective.contradiction(keys, what));
             }
         }
         for (key, what) in effective.config.doubts() {
             let (origin, key) = (effective.origin(key).clone(), key.to_owned());
-            effective.warnings.push(Mistake { origin, key, what });
+            effective.warnings.add(|| Mistake { origin, key, what });
         }
         if mistakes.is_empty() { Ok(effective) } else { Err(mistakes) }
     }

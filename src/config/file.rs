@@ -1,6 +1,6 @@
 //! The syntax of configuration files: lines `KEY=value`, comments and quotes, as in `.env` files.
 
-use crate::config::names::{PREFIX, meant, unknown};
+use crate::config::names::{self, PREFIX, has_prefix, meant, unknown};
 use crate::config::origin::{Assignment, Mistake, Origin, Statements};
 
 /// Adds what the file says.
@@ -11,7 +11,7 @@ pub(super) fn read(name: &str, content: &[u8], statements: &mut Statements) {
     };
     if is_utf16(content) {
         let what = "the file is UTF-16; save it as UTF-8, an encoding that every editor offers";
-        statements.mistakes.push(mistake(1, "?", what.to_owned()));
+        statements.mistakes.add(|| mistake(1, "?", what.to_owned()));
         return;
     }
     let content = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content);
@@ -19,11 +19,14 @@ pub(super) fn read(name: &str, content: &[u8], statements: &mut Statements) {
     for (line, bytes) in (1..).zip(content.split(|byte| *byte == b'\n')) {
         match Line::parse(bytes) {
             Line::Empty => {}
+            Line::Assignment(key, _) if names::position(&key).is_none() => {
+                statements.mistakes.add(|| mistake(line, &key, unknown(&key)));
+            }
             Line::Assignment(key, value) => {
                 match seen.iter().find(|(earlier, _)| *earlier == key) {
                     Some((_, first)) => {
-                        let what = format!("set a second time, first in line {first}");
-                        statements.mistakes.push(mistake(line, &key, what));
+                        let what = || format!("set a second time, first in line {first}");
+                        statements.mistakes.add(|| mistake(line, &key, what()));
                     }
                     None => {
                         seen.push((key.clone(), line));
@@ -32,10 +35,10 @@ pub(super) fn read(name: &str, content: &[u8], statements: &mut Statements) {
                     }
                 }
             }
-            Line::Wrong(key, what) => statements.mistakes.push(mistake(line, &key, what)),
+            Line::Wrong(key, what) => statements.mistakes.add(|| mistake(line, &key, what)),
             Line::Ignored(key, what) => {
-                let what = format!("the line is ignored: {what}");
-                statements.warnings.push(mistake(line, &key, what));
+                let what = || format!("the line is ignored: {}", what(&key));
+                statements.warnings.add(|| mistake(line, &key, what()));
             }
         }
     }
@@ -54,8 +57,8 @@ enum Line {
     Assignment(String, String),
     /// A key or text, and what is wrong with it.
     Wrong(String, String),
-    /// The same, where the existing server ignores such a line and starts.
-    Ignored(String, String),
+    /// The same, where the existing server ignores such a line and starts. The text is made from the key.
+    Ignored(String, fn(&str) -> String),
 }
 
 impl Line {
@@ -68,17 +71,15 @@ impl Line {
             return Self::Empty;
         }
         if text.starts_with("//") {
-            return Self::Ignored("//".to_owned(), "comments begin with #".to_owned());
+            return Self::Ignored("//".to_owned(), |_| "comments begin with #".to_owned());
         }
         let (key, raw) = match split(text) {
             Ok(assignment) => assignment,
             Err(what) => return Self::Wrong(text.to_owned(), what),
         };
         if !key.starts_with(PREFIX) {
-            return match meant(key) {
-                Some(_) => Self::Ignored(key.to_owned(), unknown(key)),
-                None => Self::Empty,
-            };
+            let is_ours = has_prefix(key) || meant(key).is_some();
+            return if is_ours { Self::Ignored(key.to_owned(), unknown) } else { Self::Empty };
         }
         match unquote(raw) {
             Ok(value) => Self::Assignment(key.to_owned(), value),

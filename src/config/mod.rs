@@ -1,4 +1,4 @@
-//! The configuration: it turns text into a checked [`Config`] with warnings, or into a list of all mistakes with their
+//! The configuration: it turns text into a checked [`Config`] with warnings, or into a list of mistakes with their
 //! places.
 //!
 //! ```text
@@ -32,7 +32,7 @@ use crate::limits::relay::RelayLimits;
 pub use changes::{Change, ConfigChanges};
 pub use effective::{Effective, Sources};
 pub use keys::{Config, KEYS, Key, MAX_CONNECTIONS, TakesEffect};
-pub use origin::{Mistake, Origin};
+pub use origin::{Mistake, Mistakes, Origin};
 
 labels! {
     /// The log level: lines of this level and of the more serious ones are written.

@@ -8,6 +8,9 @@ pub(super) const PREFIX: &str = "NORAY_";
 /// How many typing mistakes a name may have that is taken for another program's otherwise.
 const MOST_TYPOS: usize = 2;
 
+/// The longest name, in bytes, that is compared with the keys, at a cost of its length for each of them.
+const MAX_NAME: usize = 128;
+
 /// What people write in front of a key, from shells, PowerShell and lists.
 const CLUTTER: [&str; 6] = ["set ", "setx ", "env ", "- ", "$env:", "$"];
 
@@ -31,17 +34,25 @@ pub(super) fn unknown(name: &str) -> String {
     }
 }
 
-/// The key that is meant by a name that is none. `None` if it is another program's.
+/// The key that is meant by a name that is none. `None` if it is another program's, or longer than [`MAX_NAME`].
 pub(super) fn meant(name: &str) -> Option<&'static str> {
+    if name.len() > MAX_NAME {
+        return None;
+    }
     let name = without_clutter(name).to_ascii_uppercase();
     let with_prefix = format!("{PREFIX}{name}");
     if let Some(index) = position(&with_prefix) {
         return Some(KEYS[index].name);
     }
-    let distance = |key: &Key| strsim::damerau_levenshtein(&name, key.name);
-    let nearest = KEYS.iter().min_by_key(|key| distance(key)).expect("there are keys");
-    let is_ours = has_prefix(&name) || distance(nearest) <= MOST_TYPOS;
-    is_ours.then_some(nearest.name)
+    let has_prefix = has_prefix(&name);
+    // A difference in length is the least that it takes to change one name into the other.
+    let may_be = |key: &&Key| has_prefix || name.len().abs_diff(key.name.len()) <= MOST_TYPOS;
+    let distances = KEYS
+        .iter()
+        .filter(may_be)
+        .map(|key| (strsim::damerau_levenshtein(&name, key.name), key.name));
+    let (distance, nearest) = distances.min_by_key(|(distance, _)| *distance)?;
+    (has_prefix || distance <= MOST_TYPOS).then_some(nearest)
 }
 
 fn without_clutter(mut name: &str) -> &str {

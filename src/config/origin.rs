@@ -1,6 +1,7 @@
 //! The origin of a configuration value, and mistakes with their place.
 
 use std::fmt::{self, Write};
+use std::ops::Deref;
 
 /// Where a value was set. Greater ones win over smaller ones.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -54,14 +55,49 @@ impl fmt::Display for Mistake {
     }
 }
 
+/// How many mistakes are kept. A file that is no configuration has one on each line.
+pub(super) const MAX_MISTAKES: usize = 50;
+
+/// The first [`MAX_MISTAKES`] mistakes, as a slice, and the number of the others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mistakes {
+    first: Vec<Mistake>,
+    others: usize,
+}
+
+impl Mistakes {
+    /// Adds a mistake. One that is only counted is not made.
+    pub(super) fn add(&mut self, make: impl FnOnce() -> Mistake) {
+        if self.first.len() < MAX_MISTAKES {
+            self.first.push(make());
+        } else {
+            self.others += 1;
+        }
+    }
+
+    /// A line for each of the first, and one with the number of the others if there are any.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        let rest = (self.others > 0).then(|| format!("and {} more", self.others));
+        self.first.iter().map(ToString::to_string).chain(rest)
+    }
+}
+
+impl Deref for Mistakes {
+    type Target = [Mistake];
+
+    fn deref(&self) -> &Self::Target {
+        &self.first
+    }
+}
+
 /// What the sources say, in ascending order of precedence.
 #[derive(Debug, Default)]
 pub(super) struct Statements {
     pub(super) assignments: Vec<Assignment>,
     /// Texts that are no assignments, and keep the server from starting.
-    pub(super) mistakes: Vec<Mistake>,
+    pub(super) mistakes: Mistakes,
     /// Texts that set nothing, though somebody may think so.
-    pub(super) warnings: Vec<Mistake>,
+    pub(super) warnings: Mistakes,
 }
 
 /// One `KEY=value`.

@@ -123,6 +123,19 @@ fn every_mistake_is_reported_with_its_place() {
 }
 
 #[test]
+fn mistakes_beyond_the_first_are_counted() {
+    let read = |text: &str| Effective::read(&from_file(text));
+    let found = read(&"NORAY_X=1\n".repeat(53)).unwrap_err();
+    let lines: Vec<String> = found.lines().collect();
+    assert_eq!((found.len(), lines.len()), (50, 51));
+    assert!(lines[49].starts_with("noray.conf:50: NORAY_X: unknown key"), "{lines:?}");
+    assert_eq!(lines[50], "and 3 more");
+    let ignored = read(&"// note\n".repeat(51)).unwrap().warnings;
+    assert_eq!(ignored.lines().last().unwrap(), "and 1 more");
+    assert_eq!(read(&"x\n".repeat(50)).unwrap_err().lines().count(), 50);
+}
+
+#[test]
 fn values_that_contradict_each_other_are_mistakes() {
     let cases = [
         (
@@ -217,7 +230,7 @@ fn the_environment_is_read_as_a_file_is() {
     let Effective { config, warnings, .. } = Effective::read(&sources).unwrap();
     assert_eq!((config.oid_length, config.http_port), (21, 8892));
     assert_eq!((config.oid_prefix.as_str(), config.log_level), ("eu-", LogLevel::Warn));
-    assert_eq!((config.pid_length, warnings), (128, vec![]));
+    assert_eq!((config.pid_length, warnings.len()), (128, 0));
     let found = Effective::read(&from_environment(&[("NORAY_OID_PREFIX", "'eu-")])).unwrap_err();
     assert_eq!(found[0].to_string(), "environment: NORAY_OID_PREFIX: the quote ' is not closed");
 }

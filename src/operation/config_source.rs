@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use crate::config::{Effective, Sources};
-use crate::operation::os;
+use crate::operation::{config_file, os};
 
 /// The file that is read if no other is named, and if it exists.
 const DEFAULT_FILE: &str = "noray.conf";
@@ -22,23 +22,21 @@ impl ConfigSource {
     /// Reads the effective configuration.
     ///
     /// # Errors
-    /// All mistakes, a line each.
+    /// The first mistakes, a line each, and the number of the others.
     pub fn read(&mut self) -> Result<Effective, String> {
         let environment = std::env::vars_os()
             .map(|(key, value)| (key.to_string_lossy().into(), value.to_string_lossy().into()))
             .collect();
         let file = self.read_file()?;
         let sources = Sources { file, environment, command_line: self.set.clone() };
-        Effective::read(&sources).map_err(|mistakes| {
-            let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
-            lines.join("\n")
-        })
+        Effective::read(&sources)
+            .map_err(|mistakes| mistakes.lines().collect::<Vec<_>>().join("\n"))
     }
 
     /// Once the default file has been read, it must exist at every later reading.
     fn read_file(&mut self) -> Result<Option<(String, Vec<u8>)>, String> {
         let path = self.file.clone().unwrap_or(DEFAULT_FILE.into());
-        match std::fs::read(&path) {
+        match config_file::read(&path) {
             Ok(content) => {
                 let name = path.display().to_string();
                 self.file = Some(path);

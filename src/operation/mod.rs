@@ -9,6 +9,7 @@
 //! | [`threads`] | which threads end the process when they panic? |
 //! | [`supervisor`] | what does systemd hear? |
 //! | [`reload_request`] | how does `noray reload` hear the outcome? |
+//! | `config_file` | which file can be the configuration? |
 //! | [`config_source`] | where is the configuration read from? |
 //! | `os` | what else does the server ask of the operating system? |
 //! | [`clock`] | what time is it? |
@@ -17,6 +18,7 @@
 
 pub mod capacity;
 pub mod clock;
+mod config_file;
 pub mod config_source;
 pub mod logging;
 pub(crate) mod machine;

@@ -160,7 +160,7 @@ impl ReloadClient {
 
 /// As many lines as fit into a datagram.
 fn shortened(mistakes: &str) -> String {
-    const REST: &str = "there are more mistakes, the log has all";
+    const REST: &str = "there are more mistakes, the log has the first 50";
     let room = MAX_OUTCOME - FAILED.len();
     if mistakes.len() <= room {
         return mistakes.to_owned();
@@ -197,7 +197,7 @@ mod tests {
         let lines: Vec<&str> = short.lines().collect();
         let (last, others) = lines.split_last().unwrap();
         assert!(others.len() > 400 && others.iter().all(|shown| *shown == line));
-        assert!(last.ends_with("the log has all"));
+        assert!(last.ends_with("the log has the first 50"));
     }
 
     #[test]

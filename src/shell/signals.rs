@@ -82,7 +82,7 @@ impl SignalHandler {
         let read = self.source.read().map_err(|mistakes| {
             format!("{mistakes}\nnothing is changed: the configuration in force stays")
         })?;
-        for warning in &read.warnings {
+        for warning in read.warnings.lines() {
             log::warn!("reload: {warning}");
         }
         let ConfigChanges { config, changed, awaits_restart } =

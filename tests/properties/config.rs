@@ -22,7 +22,7 @@ pub(crate) fn check(data: &[u8]) {
         }
         Err(mistakes) => {
             assert!(!mistakes.is_empty());
-            for mistake in mistakes {
+            for mistake in mistakes.iter() {
                 let place = mistake.to_string();
                 assert!(!mistake.what.is_empty() && !mistake.key.is_empty());
                 let places = ["f:", "environment:", "command line:", "default:"];
