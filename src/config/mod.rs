@@ -32,7 +32,7 @@ use crate::limits::relay::RelayLimits;
 pub use changes::{Change, ConfigChanges};
 pub use effective::{Effective, Sources};
 pub use keys::{Config, KEYS, Key, MAX_CONNECTIONS, TakesEffect};
-pub use origin::{Mistake, Mistakes, Origin};
+pub use origin::{MAX_MISTAKES, Mistake, Mistakes, Origin};
 
 labels! {
     /// The log level: lines of this level and of the more serious ones are written.

@@ -56,7 +56,7 @@ impl fmt::Display for Mistake {
 }
 
 /// How many mistakes are kept. A file that is no configuration has one on each line.
-pub(super) const MAX_MISTAKES: usize = 50;
+pub const MAX_MISTAKES: usize = 50;
 
 /// The first [`MAX_MISTAKES`] mistakes, as a slice, and the number of the others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -439,12 +439,14 @@ impl Core {
         now: Timestamp,
         effects: &mut Effects,
     ) {
-        let RegisteredPartner { network, registered, is_heard } = partner;
+        let registered = partner.registered;
         if reason == DropReason::Unconfirmed {
-            if self.unconfirmed.record(network, source, false, now) {
+            // Its datagrams come and are dropped.
+            let partner = RegisteredPartner { is_heard: false, ..partner };
+            if self.unconfirmed.record(partner, source, now) {
                 effects.push_back(Effect::PlayersUnconfirmed { at });
             }
-        } else if self.elsewhere.record(network, source, is_heard, now) {
+        } else if self.elsewhere.record(partner, source, now) {
             effects.push_back(Effect::PartnerElsewhere { at, source, registered });
         }
     }

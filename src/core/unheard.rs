@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::relay::RegisteredPartner;
 use crate::limits::network::Network;
 use crate::time::Timestamp;
 
@@ -36,12 +37,12 @@ pub struct UnheardPlayers {
 struct Source {
     ip: IpAddr,
     since: Timestamp,
-    kind: SourceKind,
+    taken_for: TakenFor,
 }
 
 /// What a source is taken for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum SourceKind {
+enum TakenFor {
     /// Perhaps a player that is connected from this network.
     Candidate(Network),
     /// A player that is connected from this network and cannot be heard.
@@ -51,27 +52,27 @@ enum SourceKind {
 }
 
 impl UnheardPlayers {
-    /// Records that the source `ip` was turned away at a port for a player that is connected from `network`, and
-    /// whether that player `is_heard` there. Returns whether there is reason enough for advice; then it begins anew.
-    pub fn record(&mut self, network: Network, ip: IpAddr, is_heard: bool, now: Timestamp) -> bool {
+    /// Records that the source `ip` was turned away at a port to which `partner` may send. Returns whether there is
+    /// reason enough for advice; then it begins anew.
+    pub fn record(&mut self, partner: RegisteredPartner, ip: IpAddr, now: Timestamp) -> bool {
+        let RegisteredPartner { network, is_heard, .. } = partner;
         self.sources.retain(|source| now.since(source.since) <= MEMORY);
         let Some(source) = self.sources.iter_mut().find(|source| source.ip == ip) else {
             if self.sources.len() >= MAX_SOURCES {
                 self.sources.pop_front();
             }
-            let kind = SourceKind::Candidate(network);
-            self.sources.push_back(Source { ip, since: now, kind });
+            let taken_for = TakenFor::Candidate(network);
+            self.sources.push_back(Source { ip, since: now, taken_for });
             return false;
         };
-        source.kind = match source.kind {
-            SourceKind::Candidate(of) | SourceKind::Player(of) if of != network => {
-                SourceKind::Stranger
-            }
-            SourceKind::Candidate(_) if !is_heard && now.since(source.since) >= LASTING => {
-                SourceKind::Player(network)
-            }
-            kind => kind,
+        let (TakenFor::Candidate(of) | TakenFor::Player(of)) = source.taken_for else {
+            return false;
         };
+        if of != network {
+            source.taken_for = TakenFor::Stranger;
+        } else if !is_heard && now.since(source.since) >= LASTING {
+            source.taken_for = TakenFor::Player(of);
+        }
         let is_enough = self.networks() >= NETWORKS;
         if is_enough {
             self.sources.clear();
@@ -81,9 +82,9 @@ impl UnheardPlayers {
 
     /// How many networks have players that cannot be heard.
     fn networks(&self) -> usize {
-        let networks = self.sources.iter().filter_map(|source| match source.kind {
-            SourceKind::Player(network) => Some(network),
-            SourceKind::Candidate(_) | SourceKind::Stranger => None,
+        let networks = self.sources.iter().filter_map(|source| match source.taken_for {
+            TakenFor::Player(network) => Some(network),
+            TakenFor::Candidate(_) | TakenFor::Stranger => None,
         });
         networks.collect::<BTreeSet<_>>().len()
     }
@@ -103,7 +104,8 @@ mod tests {
             let network = IpAddr::from([192, 0, 2, network]).into();
             let source = IpAddr::from([203, 0, 113, source]);
             let now = Timestamp::START + Duration::from_secs(second);
-            unheard.record(network, source, is_heard, now)
+            let registered = [192, 0, 2, 1].into();
+            unheard.record(RegisteredPartner { network, registered, is_heard }, source, now)
         };
         (0..steps.len()).filter(|index| is_due(steps[*index])).collect()
     }
