@@ -28,7 +28,7 @@
 //!
 //! ```text
 //! socket of port P --> Sockets::receive --> Core::handle_datagram(P, source, length, now)
-//!                                               learn    Latch::accept(source): is it the partner?
+//!                                               learn    Latch::hear_current(source): is it the partner?
 //!                                               check    confirmed, lifetime, consent, rate limits: may it pass?
 //!                                               charge   the buckets and the pair's life
 //! socket of the sender's port <-- Sockets::send <-- Action::Forward { via, to }, or Action::Drop(reason), counted

@@ -344,9 +344,12 @@ impl Core {
         match &registration {
             AddressRegistration::First(player, _) => self.relays.reserve(*player),
             AddressRegistration::Changed(player, _) => {
-                self.relays.handle_address_change(*player, source);
+                self.relays.handle_address_change(*player, source, now);
             }
-            AddressRegistration::Repeated
+            AddressRegistration::Repeated(Some(player)) => {
+                self.relays.handle_repetition(*player, now);
+            }
+            AddressRegistration::Repeated(None)
             | AddressRegistration::TooManyChanges
             | AddressRegistration::Implausible(..)
             | AddressRegistration::Unknown => {}

@@ -85,7 +85,7 @@ impl Registrar {
         let (answer, bound) = match registration {
             AddressRegistration::First(..)
             | AddressRegistration::Changed(..)
-            | AddressRegistration::Repeated => (Some(OK), None),
+            | AddressRegistration::Repeated(_) => (Some(OK), None),
             AddressRegistration::TooManyChanges => (None, Some(Bound::AddressChanges)),
             AddressRegistration::Unknown if payload.len() > UNKNOWN.len() => {
                 if self.unknown_answers.try_acquire(source.ip().into(), now) {

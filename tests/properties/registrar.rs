@@ -74,7 +74,7 @@ fn play(input: &mut Unstructured<'_>) -> Result<()> {
             AddressRegistration::Changed(player, _) => {
                 assert!(Some(player.0) == owner && before.is_some_and(|at| at != source));
             }
-            AddressRegistration::Repeated => assert_eq!(before, Some(source)),
+            AddressRegistration::Repeated(_) => assert_eq!(before, Some(source)),
             AddressRegistration::TooManyChanges => {
                 assert!(before.is_some_and(|at| at != source) && response.answer.is_none());
                 assert_eq!(after, before);

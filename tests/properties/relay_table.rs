@@ -109,14 +109,18 @@ impl World {
             2..=4 => self.introduce(player, input)?,
             5 => {
                 let address = address(input, PLAYERS_ADDRESSES)?;
-                self.table.handle_address_change(PlayerId(player), address);
-                self.model.move_player(player, address);
+                self.table.handle_address_change(PlayerId(player), address, self.now());
+                self.model.move_player(player, address, self.now);
             }
             6 => {
                 let mut closed = Vec::new();
                 self.table.sweep(self.now(), &mut closed);
                 self.note_closed(closed);
                 self.model.check_swept(self.now);
+            }
+            8 => {
+                self.table.handle_repetition(PlayerId(player), self.now());
+                self.model.repeat(player, self.now);
             }
             7 => self.now += u64::from(input.arbitrary::<u16>()?) * SECOND / 1000,
             _ => self.datagram(input)?,

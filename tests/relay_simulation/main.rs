@@ -146,6 +146,9 @@ impl World {
             44..47 => self.hijack(),
             47..50 => self.move_seamlessly(),
             50..52 => self.hand_over(),
+            52..55 => self.repeat_private_id(),
+            55..58 => self.contend(),
+            58..60 => self.spray(),
             _ => self.play(),
         }
         self.table.check_invariants();
@@ -280,8 +283,9 @@ impl World {
         let address = self.external(index, REGISTRAR);
         let player = &mut self.players[index];
         player.registered = address;
-        self.table.handle_address_change(PlayerId(player.id), address);
-        self.model.move_player(player.id, address);
+        let id = player.id;
+        self.table.handle_address_change(PlayerId(id), address, self.now());
+        self.model.move_player(id, address, self.now);
     }
 
     fn sweep(&mut self) {
@@ -361,6 +365,9 @@ impl World {
         {
             return;
         }
+        if !self.model.is_trusted(b_port, a_at) || !self.model.is_trusted(a_port, b_at) {
+            return;
+        }
         // Long enough for debts to be paid and for silence to be noticed.
         self.now += 4 * SECOND;
         self.datagram(b_port, a_at, 4);
@@ -390,6 +397,9 @@ impl World {
         };
         let own = self.external(player, at);
         let neighbour = SocketAddr::new(own.ip(), self.random.u16(1..1024));
+        if !self.model.is_trusted(at, own) {
+            return;
+        }
         self.now += 3 * SECOND;
         if matches!(self.datagram(at, own, 4), Action::Drop(DropReason::WrongPort)) {
             return;
@@ -400,6 +410,57 @@ impl World {
         }
         let back = self.datagram(at, own, 4);
         assert_ne!(back, Action::Drop(DropReason::WrongPort), "the player is back");
+    }
+
+    fn repeat_private_id(&mut self) {
+        if let Some(index) = self.someone(true) {
+            let id = self.players[index].id;
+            self.table.handle_repetition(PlayerId(id), self.now());
+            self.model.repeat(id, self.now);
+        }
+    }
+
+    /// A player and neighbours behind its router all send to one port, each at a rate of its own. The player may
+    /// repeat its PrivateID, and its registered address may be forged.
+    fn contend(&mut self) {
+        let Some((player, _, _, at)) = self.some_pair() else {
+            return;
+        };
+        let own = self.external(player, at);
+        let neighbours = (0..self.random.usize(1..12))
+            .map(|_| SocketAddr::new(own.ip(), self.random.u16(1..1024)));
+        let mut sources: Vec<SocketAddr> = neighbours.collect();
+        sources.extend([own, self.players[player].registered]);
+        let mut senders: Vec<(SocketAddr, u64, u64)> = sources
+            .into_iter()
+            .map(|source| {
+                let gap = *self.random.choice([20, 200, 400, 800, 1500].iter()).unwrap();
+                (source, gap * SECOND / 1000, self.now + self.random.u64(..2 * SECOND))
+            })
+            .collect();
+        let end = self.now + self.random.u64(..9 * SECOND);
+        while let Some(next) = senders.iter_mut().min_by_key(|(.., next)| *next)
+            && next.2 < end
+        {
+            let (source, gap, time) = *next;
+            next.2 += gap;
+            self.now = time;
+            self.datagram(at, source, 4);
+            if self.random.u8(..30) == 0 {
+                let id = self.players[player].id;
+                self.table.handle_repetition(PlayerId(id), self.now());
+                self.model.repeat(id, self.now);
+            }
+        }
+    }
+
+    /// One socket sends to all ports.
+    fn spray(&mut self) {
+        let source = SocketAddr::new(self.some_ip(), self.random.u16(1..1024));
+        for at in self.ports.clone() {
+            self.now += self.random.u64(..SECOND / 100);
+            self.datagram(at, source, 4);
+        }
     }
 
     /// A player's router changes its mapping in mid-stream, and a neighbour inherits the old port.

@@ -21,6 +21,18 @@ pub(crate) struct Model {
     all: Bucket,
     /// When which network sent how many bytes while half of `all` was gone.
     spent: Vec<(u64, Network, u64)>,
+    /// Each datagram at a port without a pair: port, source, when.
+    strays: Vec<(u16, SocketAddr, u64)>,
+    /// Who was heard where whose datagrams were expected, since the last full minute.
+    visits: Vec<(SocketAddr, Expected)>,
+    visits_since: u64,
+}
+
+/// A player, or nobody at that port.
+#[derive(Clone, Copy, PartialEq)]
+enum Expected {
+    Player(u64),
+    Nobody(u16),
 }
 
 pub(crate) struct Pair {
@@ -37,26 +49,43 @@ pub(crate) struct Pair {
 /// One player, as heard at its partner's port.
 struct Side {
     registered: SocketAddr,
-    /// Since the registration.
-    heard: Vec<Heard>,
+    /// All addresses that had the place since the registration.
+    holders: Vec<Holder>,
+    /// The sources that are remembered, the one that was heard last at the end.
+    others: Vec<Other>,
+    /// Who lost the place by falling silent, when, and whether it was settled.
+    losers: Vec<(SocketAddr, u64, bool)>,
+    has_claimed: bool,
     /// Bytes sent to the player while it was not heard, in the pair's whole life.
     unheard_bytes: u64,
     bucket: Bucket,
 }
 
-/// One datagram that came from the player's IP, or was taken for the player.
-struct Heard {
-    at: u64,
-    from: SocketAddr,
-    how: How,
+struct Holder {
+    address: SocketAddr,
+    /// When it was heard in its place. The first time is when it got it.
+    heard: Vec<u64>,
+    is_lent: bool,
+    /// Whether it came back and had settled before.
+    was_settled: bool,
+    doubted: Option<u64>,
+}
+
+struct Other {
+    address: SocketAddr,
+    /// When it was heard, and when the holder of the place had been heard last.
+    heard: Vec<(u64, Option<u64>)>,
+    is_early: bool,
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum How {
-    InPlace,
-    Latched,
-    TookBack,
-    TurnedAway,
+enum State {
+    Unheard,
+    Lent,
+    Settling,
+    Doubted,
+    Settled,
+    Silent,
 }
 
 /// Tokens in billionths of a byte.
@@ -94,6 +123,9 @@ impl Model {
             pairs: Vec::new(),
             all: Bucket::new(limits.global_rate, &limits),
             spent: Vec::new(),
+            strays: Vec::new(),
+            visits: Vec::new(),
+            visits_since: 0,
         }
     }
 
@@ -158,13 +190,17 @@ impl Model {
             *port =
                 if self.free.is_empty() { self.reserved.remove(0).1 } else { self.free.remove(0) };
         }
-        let side = |registered| Side {
+        let side = |registered, port| Side {
             registered,
-            heard: Vec::new(),
+            holders: Vec::new(),
+            others: early(&self.strays, port, now),
+            losers: Vec::new(),
+            has_claimed: false,
             unheard_bytes: 0,
             bucket: Bucket::new(self.limits.pair_rate, &self.limits),
         };
-        let sides = [side(asker.1), side(host.1)];
+        let sides = [side(asker.1, ports[1]), side(host.1, ports[0])];
+        self.strays.retain(|(port, ..)| !ports.contains(port));
         self.pairs.push(Pair {
             players,
             ports,
@@ -177,15 +213,46 @@ impl Model {
         Some((ports[0], ports[1]))
     }
 
-    pub(crate) fn move_player(&mut self, player: u64, address: SocketAddr) {
-        for pair in &mut self.pairs {
-            for (side, owner) in pair.sides.iter_mut().zip(pair.players) {
-                if owner == player {
-                    side.registered = address;
-                    side.heard.clear();
-                }
-            }
+    pub(crate) fn move_player(&mut self, player: u64, address: SocketAddr, now: u64) {
+        self.sides_of(player).for_each(|side| side.register(address, now));
+    }
+
+    /// The player says its PrivateID once more.
+    pub(crate) fn repeat(&mut self, player: u64, now: u64) {
+        self.sides_of(player).for_each(|side| side.doubt(now));
+    }
+
+    fn sides_of(&mut self, player: u64) -> impl Iterator<Item = &mut Side> {
+        self.pairs
+            .iter_mut()
+            .flat_map(|pair| pair.sides.iter_mut().zip(pair.players))
+            .filter(move |(_, owner)| *owner == player)
+            .map(|(side, _)| side)
+    }
+
+    /// Whether `source` is taken for a player at that port whenever the place there is free.
+    pub(crate) fn is_trusted(&self, at: u16, source: SocketAddr) -> bool {
+        let pair = self.pairs.iter().find(|pair| pair.ports.contains(&at)).expect("a pair");
+        let from = usize::from(pair.ports[0] == at);
+        let side = &pair.sides[from];
+        let is_early = side.others.iter().any(|o| o.address == source && o.is_early)
+            || side.holders.last().is_some_and(|h| h.address == source && h.is_lent);
+        source == side.registered
+            || !(is_early || self.is_sprayer(source, Expected::Player(pair.players[from])))
+    }
+
+    fn visit(&mut self, source: SocketAddr, expected: Expected, now: u64) {
+        if now - self.visits_since >= 60 * SECOND {
+            self.visits.clear();
+            self.visits_since = now;
         }
+        if !self.visits.contains(&(source, expected)) {
+            self.visits.push((source, expected));
+        }
+    }
+
+    fn is_sprayer(&self, source: SocketAddr, here: Expected) -> bool {
+        self.visits.iter().filter(|(visitor, at)| *visitor == source && *at != here).count() >= 3
     }
 
     /// The table freed that pair: it must have been over.
@@ -225,17 +292,32 @@ impl Model {
         length: usize,
         now: u64,
     ) -> Action {
+        let is_possible = self.is_possible(source);
         let Some(index) = self.pairs.iter().position(|pair| pair.ports.contains(&at)) else {
+            if is_possible {
+                self.visit(source, Expected::Nobody(at), now);
+                self.strays.push((at, source, now));
+            }
             return Action::Drop(DropReason::NoPair);
         };
         let (limits, latching) = (self.limits, self.latching);
-        let is_possible = self.is_possible(source);
+        let mut is_sprayer = false;
+        let pair = &self.pairs[index];
+        let from = usize::from(pair.ports[0] == at);
+        if source != pair.sides[from].address() {
+            if !is_possible {
+                return Action::Drop(DropReason::InvalidSource);
+            }
+            let expected = Expected::Player(pair.players[from]);
+            self.visit(source, expected, now);
+            is_sprayer = self.is_sprayer(source, expected);
+        }
         let worn_out = self.is_worn_out(&self.pairs[index], now);
         let pair = &mut self.pairs[index];
-        let to = usize::from(pair.ports[0] != at);
-        let from = 1 - to;
-        let introduced = pair.created;
-        if let Err(reason) = pair.sides[from].hear(source, is_possible, latching, introduced, now) {
+        let to = 1 - from;
+        let is_soon = now - pair.created <= 10 * SECOND;
+        let heard = pair.sides[from].hear(source, is_sprayer, latching, is_soon, now);
+        if let Err(reason) = heard {
             return Action::Drop(reason);
         }
         let are_all_elsewhere =
@@ -302,98 +384,235 @@ impl Model {
 }
 
 impl Side {
-    fn accepted(&self) -> impl DoubleEndedIterator<Item = &Heard> {
-        self.heard.iter().filter(|heard| heard.how != How::TurnedAway)
-    }
-
     fn address(&self) -> SocketAddr {
-        self.accepted().next_back().map_or(self.registered, |heard| heard.from)
+        self.holders.last().map_or(self.registered, |holder| holder.address)
     }
 
     fn last_heard(&self) -> Option<u64> {
-        self.accepted().next_back().map(|heard| heard.at)
+        self.holders.last().and_then(|holder| holder.heard.last()).copied()
     }
 
     fn hear(
         &mut self,
         source: SocketAddr,
-        is_possible: bool,
+        is_sprayer: bool,
         latching: Latching,
-        introduced: u64,
+        is_soon: bool,
         now: u64,
     ) -> Result<(), DropReason> {
-        let how = self.judge(source, is_possible, latching, introduced, now)?;
-        self.heard.push(Heard { at: now, from: source, how });
-        if how == How::TurnedAway { Err(DropReason::WrongPort) } else { Ok(()) }
-    }
-
-    fn judge(
-        &self,
-        source: SocketAddr,
-        is_possible: bool,
-        latching: Latching,
-        introduced: u64,
-        now: u64,
-    ) -> Result<How, DropReason> {
-        let current = self.address();
-        if source == current {
-            return Ok(How::InPlace);
+        if source == self.address() {
+            match self.holders.last_mut() {
+                Some(holder) => holder.heard.push(now),
+                None => self.give_place(source, false, now),
+            }
+            return Ok(());
         }
-        if !is_possible {
-            return Err(DropReason::InvalidSource);
+        let state = self.state(now);
+        let is_registered = source == self.registered;
+        let is_barred = (is_sprayer || latching == Latching::Off) && !is_registered;
+        let is_loser =
+            |(loser, at, _): &&(SocketAddr, u64, bool)| *loser == source && now - at <= 30 * SECOND;
+        let lost = self.losers.iter().find(is_loser).copied();
+        if !is_barred && let Some((_, _, was_settled)) = lost {
+            self.losers.clear();
+            self.give_place(source, false, now);
+            self.holders.last_mut().expect("it has the place").was_settled = was_settled;
+            return Ok(());
         }
-        if self.may_return(source, now) {
-            return Ok(How::TookBack);
+        let claims_once = matches!(state, State::Settling | State::Doubted) && !self.has_claimed;
+        if is_registered && (claims_once || matches!(state, State::Unheard | State::Lent)) {
+            self.has_claimed |= claims_once;
+            self.give_place(source, false, now);
+            return Ok(());
         }
-        let silence = self.last_heard().map(|at| now - at);
-        let is_same_ip = source.ip() == current.ip() || source.ip() == self.registered.ip();
-        let may_latch = match latching {
-            Latching::Off => false,
-            _ if is_same_ip && silence.is_none_or(|silence| silence >= 2 * SECOND) => true,
-            Latching::Any => silence.is_none() && now - introduced <= 10 * SECOND,
-            Latching::SameIp => false,
-        };
-        match (may_latch, is_same_ip) {
-            (true, _) => Ok(How::Latched),
-            (false, true) => Ok(How::TurnedAway),
-            (false, false) => Err(DropReason::WrongIp),
+        let is_same_ip = source.ip() == self.address().ip() || source.ip() == self.registered.ip();
+        let is_any_ip =
+            latching == Latching::Any && is_soon && matches!(state, State::Unheard | State::Lent);
+        if !is_same_ip && !is_any_ip {
+            return Err(DropReason::WrongIp);
         }
-    }
-
-    /// Reads the whole past: who lost its place to whom, and when.
-    fn may_return(&self, source: SocketAddr, now: u64) -> bool {
-        let mut rights: Vec<(SocketAddr, u64)> = Vec::new();
-        for (index, heard) in self.heard.iter().enumerate() {
-            let past = &self.heard[..index];
-            match heard.how {
-                How::TookBack => rights.clear(),
-                How::Latched => {
-                    let loser = past.iter().rfind(|h| h.how != How::TurnedAway);
-                    let address = loser.map_or(self.registered, |h| h.from);
-                    let is_rebinding = loser.is_some_and(|h| follows(past, heard.from, h.at));
-                    if !is_rebinding {
-                        rights.push((address, heard.at));
-                    }
-                }
-                How::InPlace | How::TurnedAway => {}
+        if is_barred {
+            return Err(DropReason::WrongPort);
+        }
+        self.remember(source, self.last_heard(), now);
+        let this = self.others.last().expect("it was remembered");
+        if !self.may_take(this, state, now) {
+            return Err(DropReason::WrongPort);
+        }
+        let is_early = this.is_early;
+        if state == State::Silent {
+            let loser = self.holders.last().expect("it was heard");
+            if !loser.is_lent && !self.is_rebinding(this) {
+                self.losers.push((loser.address, now, loser.state() == State::Settled));
             }
         }
-        rights.iter().any(|(address, since)| *address == source && now - since <= 30 * SECOND)
+        self.give_place(source, is_early, now);
+        Ok(())
+    }
+
+    fn state(&self, now: u64) -> State {
+        let Some(holder) = self.holders.last() else {
+            return State::Unheard;
+        };
+        if now - holder.last() >= 2 * SECOND { State::Silent } else { holder.state() }
+    }
+
+    fn may_take(&self, this: &Other, state: State, now: u64) -> bool {
+        let is_stranger = self.is_stranger(this);
+        let is_gap = self.last_heard().is_some_and(|at| now - at >= GAP) && this.run().0 >= 2;
+        let is_open = match state {
+            State::Unheard | State::Silent => true,
+            State::Lent => !is_stranger,
+            State::Settling => !is_stranger && is_gap,
+            State::Doubted => is_gap,
+            State::Settled => false,
+        };
+        let is_in_the_way = |other: &Other| {
+            let (run, began) = other.run();
+            let is_better = match (self.is_stranger(other), is_stranger) {
+                (false, true) => true,
+                (true, false) => false,
+                _ => other.heard[0].0 < this.heard[0].0,
+            };
+            let goes_on =
+                now - other.last() <= GAP && self.last_heard().is_none_or(|at| began >= at);
+            is_better && goes_on && run >= 2
+        };
+        is_open && !self.others.iter().any(is_in_the_way)
+    }
+
+    /// It was there before the pair, or at the same time as the one in place.
+    fn is_stranger(&self, other: &Other) -> bool {
+        other.is_early || self.last_heard().is_some_and(|at| at > other.heard[0].0 + GAP)
+    }
+
+    /// It began right behind the one in place and went on, and nobody else was there in the time before.
+    fn is_rebinding(&self, this: &Other) -> bool {
+        let (first, last) = (this.heard[0].0, self.last_heard().expect("somebody was in place"));
+        let was_alone = self
+            .others
+            .iter()
+            .filter(|other| other.address != this.address)
+            .all(|other| other.last() + 30 * SECOND < first);
+        was_alone && this.run().0 >= 8 && (last..=last + GAP).contains(&first)
+    }
+
+    fn give_place(&mut self, source: SocketAddr, is_lent: bool, now: u64) {
+        forget(&mut self.others, now);
+        self.others.retain(|other| other.address != source);
+        self.remember_borrower(now);
+        let holder = Holder {
+            address: source,
+            heard: vec![now],
+            is_lent,
+            was_settled: false,
+            doubted: None,
+        };
+        self.holders.push(holder);
+    }
+
+    fn remember_borrower(&mut self, now: u64) {
+        let borrower = self.holders.last().filter(|holder| holder.is_lent);
+        if let Some(address) = borrower.map(|holder| holder.address) {
+            self.remember(address, None, now);
+            self.others.last_mut().expect("just remembered").is_early = true;
+        }
+    }
+
+    fn remember(&mut self, source: SocketAddr, last_in_place: Option<u64>, now: u64) {
+        remember(&mut self.others, source, last_in_place, now);
+    }
+
+    fn register(&mut self, address: SocketAddr, now: u64) {
+        for index in 0..self.others.len() {
+            self.others[index].is_early = self.is_stranger(&self.others[index]);
+        }
+        self.remember_borrower(now);
+        self.registered = address;
+        self.holders.clear();
+        self.losers.clear();
+        self.has_claimed = false;
+    }
+
+    fn doubt(&mut self, now: u64) {
+        let ip = self.registered.ip();
+        let is_contested = self
+            .others
+            .iter()
+            .any(|other| other.address.ip() == ip && now - other.last() <= 30 * SECOND);
+        let holder = self.holders.last_mut();
+        if let Some(holder) = holder.filter(|holder| is_contested && holder.doubted.is_none()) {
+            holder.doubted = Some(now);
+        }
     }
 }
 
-/// Whether `newcomer` began right behind `last` and went on, and nobody was turned away in the time before.
-fn follows(past: &[Heard], newcomer: SocketAddr, last: u64) -> bool {
-    let turned_away = || past.iter().filter(|h| h.how == How::TurnedAway);
-    let run: Vec<&Heard> =
-        turned_away().rev().take_while(|h| h.from == newcomer && h.at >= last).collect();
-    let Some(first) = run.last() else {
-        return false;
+/// How long a player that plays is silent at most.
+const GAP: u64 = 750 * SECOND / 1000;
+
+impl Holder {
+    fn last(&self) -> u64 {
+        self.heard[self.heard.len() - 1]
+    }
+
+    /// The state in which it was last heard.
+    fn state(&self) -> State {
+        // It may have been doubted after its last datagram.
+        let is_doubted = self.doubted.is_some_and(|doubted| self.last() < doubted + 5 * SECOND);
+        match () {
+            () if self.is_lent => State::Lent,
+            () if is_doubted => State::Doubted,
+            () if self.was_settled || self.last() - self.heard[0] >= 5 * SECOND => State::Settled,
+            () => State::Settling,
+        }
+    }
+}
+
+impl Other {
+    fn last(&self) -> u64 {
+        self.heard[self.heard.len() - 1].0
+    }
+
+    /// How many datagrams came since the one in place was heard, and when the first of them did.
+    fn run(&self) -> (usize, u64) {
+        let (mut count, mut began) = (0, self.heard[0].0);
+        for (at, in_place) in &self.heard {
+            if in_place.is_some_and(|in_place| began < in_place) {
+                (count, began) = (0, *at);
+            }
+            count += 1;
+        }
+        (count, began)
+    }
+}
+
+/// Who was heard at a port before a pair began there.
+fn early(strays: &[(u16, SocketAddr, u64)], port: u16, now: u64) -> Vec<Other> {
+    let mut others = Vec::new();
+    for (_, source, at) in strays.iter().filter(|(at, ..)| *at == port) {
+        remember(&mut others, *source, None, *at);
+    }
+    forget(&mut others, now);
+    others.into_iter().map(|other| Other { is_early: true, ..other }).collect()
+}
+
+fn forget(others: &mut Vec<Other>, now: u64) {
+    others.retain(|other| now - other.last() <= 60 * SECOND);
+}
+
+/// The last eight, each for a minute.
+fn remember(others: &mut Vec<Other>, source: SocketAddr, last_in_place: Option<u64>, now: u64) {
+    forget(others, now);
+    let known = others.iter().position(|other| other.address == source);
+    let mut other = match known {
+        Some(index) => others.remove(index),
+        None => Other { address: source, heard: Vec::new(), is_early: false },
     };
-    let before = turned_away().rev().nth(run.len());
-    run.len() >= 8
-        && first.at - last <= SECOND / 2
-        && before.is_none_or(|h| first.at - h.at > 30 * SECOND)
+    other.heard.push((now, last_in_place));
+    others.push(other);
+    if others.len() > 8 {
+        others.remove(0);
+    }
 }
 
 fn nanos(span: std::time::Duration) -> u64 {

@@ -12,7 +12,9 @@ use crate::core::relay::Party;
 use crate::limits::bounds::Bound;
 use crate::limits::network::Network;
 use crate::limits::network_rate::NetworkRateLimiter;
-use crate::limits::rates::{ADDRESS_CHANGES, INTRODUCTIONS, UNCONFIRMED_CONNECTS, WRONG_OPEN_IDS};
+use crate::limits::rates::{
+    ADDRESS_CHANGES, INTRODUCTIONS, REPETITIONS, UNCONFIRMED_CONNECTS, WRONG_OPEN_IDS,
+};
 use crate::limits::share::RateShares;
 use crate::limits::token_bucket::TokenBucket;
 use crate::time::Timestamp;
@@ -54,6 +56,8 @@ pub struct Player {
     introductions: RateShares,
     /// How often its address has changed lately.
     address_changes: TokenBucket,
+    /// How often it has registered the same address lately.
+    repetitions: TokenBucket,
 }
 
 impl Player {
@@ -95,8 +99,8 @@ pub enum AddressRegistration {
     First(PlayerId, OpenId),
     /// The player registered another address than before.
     Changed(PlayerId, OpenId),
-    /// The player registered the same address again.
-    Repeated,
+    /// The player registered the same address again. Its id, unless it did so within the last second.
+    Repeated(Option<PlayerId>),
     /// The player has changed its address too often lately. The old address stays.
     TooManyChanges,
     /// The player, whose connection comes from that IP, cannot have this address. Most likely it is forged.
@@ -202,6 +206,7 @@ impl Players {
             address: None,
             introductions: RateShares::new(INTRODUCTIONS),
             address_changes: TokenBucket::default(),
+            repetitions: TokenBucket::default(),
         })
     }
 
@@ -232,7 +237,8 @@ impl Players {
         }
         let is_first = player.address.is_none();
         if player.address == Some(source) {
-            return AddressRegistration::Repeated;
+            let is_seldom = player.repetitions.try_acquire(REPETITIONS, now);
+            return AddressRegistration::Repeated(is_seldom.then_some(*id));
         }
         if !is_first && !player.address_changes.try_acquire(ADDRESS_CHANGES, now) {
             return AddressRegistration::TooManyChanges;
@@ -433,7 +439,12 @@ mod tests {
         );
         assert_eq!(
             players.register_address(secret, here, Timestamp::START),
-            AddressRegistration::Repeated
+            AddressRegistration::Repeated(Some(host.id))
+        );
+        assert_eq!(
+            players.register_address(secret, here, Timestamp::START),
+            AddressRegistration::Repeated(None),
+            "too soon after the last"
         );
         assert_eq!(
             players.register_address(secret, there, Timestamp::START),
@@ -462,7 +473,7 @@ mod tests {
         assert_eq!(register_from(9999, 0), AddressRegistration::TooManyChanges);
         assert_eq!(
             register_from(2019, 0),
-            AddressRegistration::Repeated,
+            AddressRegistration::Repeated(Some(host.id)),
             "the last address that was accepted"
         );
         assert!(matches!(register_from(9999, 500), AddressRegistration::Changed(..)));

@@ -31,6 +31,7 @@ struct PlayerSnapshot {
     address: Option<SocketAddr>,
     introductions: RateSharesSnapshot,
     address_changes: TokenBucket,
+    repetitions: TokenBucket,
 }
 
 impl Players {
@@ -88,6 +89,7 @@ impl PlayerSnapshot {
             address: player.address,
             introductions: player.introductions.snapshot(),
             address_changes: player.address_changes,
+            repetitions: player.repetitions,
         }
     }
 
@@ -103,6 +105,7 @@ impl PlayerSnapshot {
             address: self.address,
             introductions,
             address_changes: self.address_changes,
+            repetitions: self.repetitions,
         }
     }
 }

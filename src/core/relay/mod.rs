@@ -8,6 +8,8 @@ mod latch;
 mod pair;
 mod port_map;
 mod ports;
+mod sources;
+mod sprayers;
 mod table;
 
 use std::collections::HashSet;
@@ -20,11 +22,13 @@ use crate::label::labels;
 use crate::limits::relay::RelayLimits;
 
 pub use latch::{
-    ANY_IP_WINDOW, Latch, REBINDING_DATAGRAMS, REBINDING_GAP, SILENCE_BEFORE_LATCHING,
-    TAKE_BACK_WINDOW,
+    ANY_IP_WINDOW, CLAIMING_DATAGRAMS, LONGEST_GAP, Latch, REBINDING_DATAGRAMS, SETTLING_TIME,
+    SILENCE_BEFORE_LATCHING, TAKE_BACK_WINDOW,
 };
 pub use port_map::PortMap;
 pub use ports::PortPool;
+pub use sources::{SOURCE_MEMORY, SOURCES_PER_PORT};
+pub use sprayers::{SPRAYED_OTHERS, SPRAYING_WINDOW, WATCHED_SOURCES};
 pub use table::{
     ClosedPair, NoRelay, PairPorts, Party, RegisteredPartner, RelaySnapshot, RelayTable,
 };
@@ -62,7 +66,7 @@ labels! {
         InvalidSource = "invalid-source",
         /// The source's IP is not the partner's.
         WrongIp = "wrong-ip",
-        /// The source is another port of the partner's IP, while the current port is in use.
+        /// The source is another port of the partner's IP, and cannot be the partner.
         WrongPort = "wrong-port",
         /// Neither player's registered address has the IP of its connection.
         Unconfirmed = "unconfirmed",

@@ -6,6 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::core::id::PlayerId;
+use crate::core::relay::sources::Sources;
+use crate::core::relay::sprayers::{Expected, Sprayers};
 use crate::core::relay::{
     DropReason, Latch, Latching, OwnAddresses, PairPorts, Party, RelayLimit, RelayPort,
     RelaySettings,
@@ -91,12 +93,20 @@ pub(super) struct Member {
 
 impl Pair {
     /// A pair of the asker and the host. The ports are in the same order.
-    pub(super) fn new(parties: [Party; 2], ports: [RelayPort; 2], now: Timestamp) -> Self {
+    /// `early` are the sources that were heard at the ports before.
+    pub(super) fn new(
+        parties: [Party; 2],
+        ports: [RelayPort; 2],
+        early: [Sources; 2],
+        now: Timestamp,
+    ) -> Self {
         let [asker, host] = parties;
+        // Each player is heard at the other's port.
+        let [at_asker, at_host] = early;
         let mut pair = Self {
             sides: [
-                Side::new(asker.address, ports[0], now),
-                Side::new(host.address, ports[1], now),
+                Side::new(Latch::with_early(asker.address, at_host, now), ports[0]),
+                Side::new(Latch::with_early(host.address, at_asker, now), ports[1]),
             ],
             life: Life { created: now, forwarded: now, traffic: 0 },
             is_confirmed: false,
@@ -132,33 +142,61 @@ impl Pair {
     }
 
     /// Handles that a player has registered another address.
-    pub(super) fn handle_address_change(&mut self, player: PlayerId, address: SocketAddr) {
+    pub(super) fn handle_address_change(
+        &mut self,
+        player: PlayerId,
+        address: SocketAddr,
+        now: Timestamp,
+    ) {
         for (side, member) in self.sides.iter_mut().zip(&mut *self.members) {
             if member.player == player {
-                side.latch.reset(address);
+                side.latch.reset(address, now);
                 member.is_confirmed = member.connected_from == address.ip();
             }
         }
         self.update_confirmation();
     }
 
+    /// Handles that a player has repeated its PrivateID from the same address.
+    pub(super) fn handle_repetition(&mut self, player: PlayerId, now: Timestamp) {
+        for (side, member) in self.sides.iter_mut().zip(&*self.members) {
+            if member.player == player {
+                side.latch.doubt(now);
+            }
+        }
+    }
+
     fn update_confirmation(&mut self) {
         self.is_confirmed = self.members.iter().any(|member| member.is_confirmed);
     }
 
-    /// Checks that a datagram at the port of `owner` comes from the partner, and notes the partner's address.
+    /// Whether a datagram at the port of `owner` comes from the partner's current address. If so, it has been heard.
+    pub(super) fn hear_current(&mut self, owner: Role, source: SocketAddr, now: Timestamp) -> bool {
+        self.sides[owner.other() as usize].latch.hear_current(source, now)
+    }
+
+    /// Decides whether a datagram at the port of `owner`, which does not come from the partner's current address,
+    /// comes from the partner at a new one.
     ///
     /// # Errors
     /// The reason to drop the datagram, if it comes from anybody else.
-    pub(super) fn learn(
+    #[cold]
+    pub(super) fn hear_other(
         &mut self,
         owner: Role,
         source: SocketAddr,
         latching: Latching,
         own: &OwnAddresses,
+        sprayers: &mut Sprayers,
         now: Timestamp,
     ) -> Result<(), DropReason> {
-        self.sides[owner.other() as usize].latch.accept(source, latching, own, now)
+        if !own.allows(source) {
+            return Err(DropReason::InvalidSource);
+        }
+        let partner = owner.other() as usize;
+        let expected = Expected::Player(self.members[partner].player);
+        let is_sprayer = sprayers.note(source, expected, now);
+        self.sides[partner].latch.hear_other(source, is_sprayer, latching, now)
     }
 
     /// The reason why a datagram of `cost` charged bytes must not pass to `owner`, if there is one.
@@ -238,13 +276,8 @@ fn receiver_and_sender(sides: &mut [Side; 2], owner: Role) -> (&mut Side, &mut S
 }
 
 impl Side {
-    fn new(address: SocketAddr, port: RelayPort, now: Timestamp) -> Self {
-        Self {
-            latch: Latch::new(address, now),
-            bucket: TokenBucket::default(),
-            sent_unheard: 0,
-            port,
-        }
+    fn new(latch: Latch, port: RelayPort) -> Self {
+        Self { latch, bucket: TokenBucket::default(), sent_unheard: 0, port }
     }
 
     /// The reason why the player must not be sent `cost` more charged bytes, if there is one.

@@ -17,6 +17,8 @@ use std::time::Duration;
 
 use crate::core::id::PlayerId;
 use crate::core::relay::pair::{Pair, Role};
+use crate::core::relay::sources::Sources;
+use crate::core::relay::sprayers::{Expected, Sprayers};
 use crate::core::relay::{
     Action, DropReason, Latching, OwnAddresses, PortMap, PortPool, RelayLimit, RelayPort,
     RelaySettings,
@@ -118,6 +120,9 @@ pub struct RelayTable {
     /// What each network sent while little of `all_traffic` was left.
     traffic_shares: RateShares,
     last_sweep: Timestamp,
+    /// The sources that were heard lately at ports without a pair.
+    early: BTreeMap<RelayPort, Sources>,
+    sprayers: Sprayers,
 }
 
 type PairIndex = u32;
@@ -145,6 +150,8 @@ impl RelayTable {
             all_traffic: TokenBucket::default(),
             traffic_shares: RateShares::new(settings.limits.shared_limit()),
             last_sweep: Timestamp::START,
+            early: BTreeMap::new(),
+            sprayers: Sprayers::default(),
         }
     }
 
@@ -173,12 +180,18 @@ impl RelayTable {
         now: Timestamp,
     ) -> Action {
         let Some(Slot { pair, owner }) = self.slots.get(at).copied() else {
+            self.note_early(at, source, now);
             return Action::Drop(DropReason::NoPair);
         };
         let pair = self.pairs[pair as usize].as_mut().expect("a slot names a pair");
         let cost = charged_bytes(length);
-        if let Err(reason) = pair.learn(owner, source, self.settings.latching, &self.own, now) {
-            return Action::Drop(reason);
+        if !pair.hear_current(owner, source, now) {
+            let latching = self.settings.latching;
+            let heard =
+                pair.hear_other(owner, source, latching, &self.own, &mut self.sprayers, now);
+            if let Err(reason) = heard {
+                return Action::Drop(reason);
+            }
         }
         if let Some(reason) = pair.refusal(owner, cost, &self.settings, now) {
             return Action::Drop(reason);
@@ -196,6 +209,15 @@ impl RelayTable {
         self.all_traffic.charge(cost, limits.global_rate, now);
         let (via, to) = pair.charge(owner, cost, limits, now);
         Action::Forward { via, to }
+    }
+
+    /// Whoever sends to a port before a pair begins there is not one of its players.
+    #[cold]
+    fn note_early(&mut self, at: RelayPort, source: SocketAddr, now: Timestamp) {
+        if self.own.allows(source) {
+            self.sprayers.note(source, Expected::Nobody(at), now);
+            self.early.entry(at).or_default().note(source, None, now);
+        }
     }
 
     /// Opens a pair for the two players, or finds their live one. The pair counts for the asker's network as long as
@@ -231,7 +253,8 @@ impl RelayTable {
         }
         let ports = self.ports.allocate(asker.player, host.player);
         let ports = ports.expect("the table is not full");
-        self.insert(Pair::new([asker, host], ports, now));
+        let early = ports.map(|port| self.early.remove(&port).unwrap_or_default().into_early(now));
+        self.insert(Pair::new([asker, host], ports, early, now));
         let [asker, host] = ports;
         Ok(PairPorts { asker, host, is_new: true })
     }
@@ -263,10 +286,19 @@ impl RelayTable {
     }
 
     /// Handles that a player has registered another address. Its pairs send there from now on.
-    pub fn handle_address_change(&mut self, player: PlayerId, address: SocketAddr) {
+    pub fn handle_address_change(&mut self, player: PlayerId, address: SocketAddr, now: Timestamp) {
+        self.for_each_pair(player, |pair| pair.handle_address_change(player, address, now));
+    }
+
+    /// Handles that a player has repeated its PrivateID from its registered address, as it does when its game does not
+    /// hear the other. Each of its addresses that somebody else may have taken must settle again.
+    pub fn handle_repetition(&mut self, player: PlayerId, now: Timestamp) {
+        self.for_each_pair(player, |pair| pair.handle_repetition(player, now));
+    }
+
+    fn for_each_pair(&mut self, player: PlayerId, action: impl Fn(&mut Pair)) {
         for (_, index) in self.by_players.range((player, PlayerId::MIN)..=(player, PlayerId::MAX)) {
-            let pair = self.pairs[*index as usize].as_mut().expect("the index names a pair");
-            pair.handle_address_change(player, address);
+            action(self.pairs[*index as usize].as_mut().expect("the index names a pair"));
         }
     }
 
@@ -278,6 +310,7 @@ impl RelayTable {
     /// Closes the pairs that forwarded nothing for the idle timeout, and those that are past their lifetime.
     pub fn sweep(&mut self, now: Timestamp, closed: &mut Vec<ClosedPair>) {
         self.last_sweep = now;
+        self.early.retain(|_, sources| sources.forget_old(now));
         for index in 0..self.pairs.len() {
             let pair = self.pairs[index].as_ref();
             if pair.is_some_and(|pair| pair.life.is_over(&self.settings.limits, now)) {

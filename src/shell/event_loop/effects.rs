@@ -142,7 +142,7 @@ impl EventLoop {
                 log::debug!("player {open_id}: external address moved to {source}");
                 &self.metrics.registrar_success
             }
-            AddressRegistration::Repeated => &self.metrics.registrar_repeat,
+            AddressRegistration::Repeated(_) => &self.metrics.registrar_repeat,
             AddressRegistration::Implausible(open_id, connected_from) => {
                 if self.warnings.implausible.try_acquire(clock::now()) {
                     log::warn!(

@@ -1,18 +1,20 @@
 //! A snapshot of the relays, so that another process can go on with them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::RelayTable;
 use crate::core::relay::pair::Pair;
 use crate::core::relay::ports::{PoolSnapshot, PortPool};
+use crate::core::relay::sources::Sources;
+use crate::core::relay::sprayers::Sprayers;
 use crate::core::relay::{OwnAddresses, RelayPort, RelaySettings};
 use crate::limits::share::RateSharesSnapshot;
 use crate::limits::token_bucket::TokenBucket;
 use crate::time::Timestamp;
 
-/// All pairs, the port pool and the rate limits of the relays.
+/// All pairs, the port pool, the rate limits of the relays, and the sources that are no players.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RelaySnapshot {
     ports: PoolSnapshot,
@@ -20,6 +22,8 @@ pub struct RelaySnapshot {
     all_traffic: TokenBucket,
     traffic_shares: RateSharesSnapshot,
     last_sweep: Timestamp,
+    early: BTreeMap<RelayPort, Sources>,
+    sprayers: Sprayers,
 }
 
 impl RelayTable {
@@ -31,6 +35,8 @@ impl RelayTable {
             all_traffic: self.all_traffic,
             traffic_shares: self.traffic_shares.snapshot(),
             last_sweep: self.last_sweep,
+            early: self.early.clone(),
+            sprayers: self.sprayers.clone(),
         }
     }
 
@@ -59,6 +65,8 @@ impl RelayTable {
         table.all_traffic = snapshot.all_traffic;
         table.traffic_shares.restore(snapshot.traffic_shares);
         table.last_sweep = snapshot.last_sweep;
+        table.early = snapshot.early;
+        table.sprayers = snapshot.sprayers;
         Ok(table)
     }
 }
