@@ -28,3 +28,8 @@ pub const REPETITIONS: RateLimit = RateLimit { per_second: 1, burst: Duration::f
 /// Answers of the registrar to datagrams that are no known PrivateID, for all senders together. Honest players get
 /// them only after a restart of the server, and can do without.
 pub const UNKNOWN_ANSWERS: RateLimit = RateLimit { per_second: 100, burst: Duration::from_secs(1) };
+
+/// Charged bytes to a host from all askers to whom it is silent. Whoever has a leaked code could fill a home's line
+/// otherwise. Enough for the handshakes of a lobby, and for a game whose host stalls.
+pub const SILENT_HOST: RateLimit =
+    RateLimit { per_second: 64 * 1024, burst: Duration::from_secs(1) };

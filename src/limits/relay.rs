@@ -24,6 +24,13 @@ pub struct RelayLimits {
     pub max_per_network: HardCap,
 }
 
+/// After this time a pair ends if one of its players has not been heard at all: there is no game. A client may take 20 s
+/// from the introduction to its first datagram.
+pub const UNHEARD_LIFETIME: Duration = Duration::from_secs(30);
+
+/// A host that was not heard for this time is silent towards the asker. Games send several times a second.
+pub const HOST_SILENCE: Duration = Duration::from_secs(3);
+
 impl RelayLimits {
     /// What is shared of the rate of all relays together: the lower half of its bucket, in bytes.
     pub fn shared_limit(&self) -> RateLimit {

@@ -379,6 +379,7 @@ impl World {
                 Action::Drop(
                     DropReason::LifetimeDuration
                         | DropReason::LifetimeTraffic
+                        | DropReason::ReceiverUnheard
                         | DropReason::Unconfirmed
                 )
             )

@@ -21,6 +21,8 @@ pub(crate) struct Model {
     all: Bucket,
     /// When which network sent how many bytes while half of `all` was gone.
     spent: Vec<(u64, Network, u64)>,
+    /// The same for what was sent to each host while it was silent.
+    spent_on_silent: Vec<(u64, Vec<(u64, Network, u64)>)>,
     /// Each datagram at a port without a pair: port, source, when.
     strays: Vec<(u16, SocketAddr, u64)>,
     /// Who was heard where whose datagrams were expected, since the last full minute.
@@ -41,6 +43,8 @@ pub(crate) struct Pair {
     sides: [Side; 2],
     /// Where the players' connections come from.
     connected_from: [IpAddr; 2],
+    /// When each player was heard first.
+    first_heard: [Option<u64>; 2],
     created: u64,
     forwarded: u64,
     traffic: u64,
@@ -123,6 +127,7 @@ impl Model {
             pairs: Vec::new(),
             all: Bucket::new(limits.global_rate, &limits),
             spent: Vec::new(),
+            spent_on_silent: Vec::new(),
             strays: Vec::new(),
             visits: Vec::new(),
             visits_since: 0,
@@ -206,6 +211,7 @@ impl Model {
             ports,
             sides,
             connected_from: [asker.2, host.2],
+            first_heard: [None; 2],
             created: now,
             forwarded: now,
             traffic: 0,
@@ -278,6 +284,13 @@ impl Model {
     fn is_worn_out(&self, pair: &Pair, now: u64) -> Option<DropReason> {
         if now - pair.created >= nanos(self.limits.lifetime) {
             Some(DropReason::LifetimeDuration)
+        } else if now - pair.created >= 30 * SECOND
+            && pair
+                .first_heard
+                .iter()
+                .any(|at| at.is_none_or(|at| at - pair.created >= 30 * SECOND))
+        {
+            Some(DropReason::ReceiverUnheard)
         } else if pair.traffic >= self.limits.lifetime_traffic {
             Some(DropReason::LifetimeTraffic)
         } else {
@@ -320,6 +333,7 @@ impl Model {
         if let Err(reason) = heard {
             return Action::Drop(reason);
         }
+        pair.first_heard[from].get_or_insert(now);
         let are_all_elsewhere =
             pair.sides.iter().zip(pair.connected_from).all(|(side, ip)| side.registered.ip() != ip);
         if are_all_elsewhere && latching != Latching::Any {
@@ -338,6 +352,7 @@ impl Model {
             }
             None | Some(_) => {}
         }
+        let last = pair.sides[to].last_heard();
         let own = &mut pair.sides[from].bucket;
         own.fill(limits.pair_rate, &limits, now);
         self.all.fill(limits.global_rate, &limits, now);
@@ -345,26 +360,29 @@ impl Model {
             return Action::Drop(DropReason::PairBandwidth);
         }
         let sender = Network::from(pair.connected_from[from]);
-        let is_half_empty = 2 * self.all.level <= depth(limits.global_rate, &limits);
-        let has_share = || {
-            let used = |of: &dyn Fn(Network) -> bool| -> f64 {
-                let spent = self.spent.iter().filter(|(_, network, _)| of(*network));
-                let time_constant = nanos(limits.burst / 2) as f64;
-                spent
-                    .map(|(at, _, b)| *b as f64 * (-((now - at) as f64) / time_constant).exp())
-                    .sum()
+        if to == 1 && last.is_none_or(|at| now - at >= 3 * SECOND) {
+            let host = pair.players[1];
+            let spent = match self.spent_on_silent.iter().position(|(of, _)| *of == host) {
+                Some(index) => &mut self.spent_on_silent[index].1,
+                None => {
+                    self.spent_on_silent.push((host, Vec::new()));
+                    &mut self.spent_on_silent.last_mut().unwrap().1
+                }
             };
-            let burst = limits.global_rate as f64 * limits.burst.as_secs_f64() / 2.0;
-            let left = burst - used(&|_| true);
-            left >= 1.0 && used(&|network| network == sender) < (3.0 * left).max(1.0)
-        };
+            if !has_share(spent, sender, 65_536.0, SECOND, now) {
+                return Action::Drop(DropReason::SilentHost);
+            }
+            spend(spent, sender, bytes, SECOND, now);
+        }
+        let is_half_empty = 2 * self.all.level <= depth(limits.global_rate, &limits);
+        let burst = limits.global_rate as f64 * limits.burst.as_secs_f64() / 2.0;
+        let time = nanos(limits.burst / 2);
+        let has_share = || has_share(&self.spent, sender, burst, time, now);
         if self.all.level <= 0 || (is_half_empty && !has_share()) {
             return Action::Drop(DropReason::GlobalBandwidth);
         }
         if is_half_empty {
-            // After so long nothing is left of it.
-            self.spent.retain(|(at, ..)| now - at < 50 * nanos(limits.burst));
-            self.spent.push((now, sender, bytes));
+            spend(&mut self.spent, sender, bytes, time, now);
         }
         let cost = i128::from(bytes) * i128::from(SECOND);
         own.level -= cost;
@@ -617,4 +635,20 @@ fn remember(others: &mut Vec<Other>, source: SocketAddr, last_in_place: Option<u
 
 fn nanos(span: std::time::Duration) -> u64 {
     u64::try_from(span.as_nanos()).unwrap()
+}
+
+/// Whether the network may send more, by all that was sent before and decays in `time`.
+fn has_share(spent: &[(u64, Network, u64)], who: Network, burst: f64, time: u64, now: u64) -> bool {
+    let used = |of: &dyn Fn(Network) -> bool| -> f64 {
+        let spent = spent.iter().filter(|(_, network, _)| of(*network));
+        spent.map(|(at, _, b)| *b as f64 * (-((now - at) as f64) / time as f64).exp()).sum()
+    };
+    let left = burst - used(&|_| true);
+    left >= 1.0 && used(&|network| network == who) < (3.0 * left).max(1.0)
+}
+
+fn spend(spent: &mut Vec<(u64, Network, u64)>, who: Network, bytes: u64, time: u64, now: u64) {
+    // After so long nothing is left of it.
+    spent.retain(|(at, ..)| now - at < 50 * time);
+    spent.push((now, who, bytes));
 }

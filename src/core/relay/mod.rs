@@ -70,8 +70,10 @@ labels! {
         WrongPort = "wrong-port",
         /// Neither player's registered address has the IP of its connection.
         Unconfirmed = "unconfirmed",
-        /// The receiver has not been heard yet, and was sent as much as an unheard player may be sent.
+        /// The receiver has not been heard yet, and was sent as much as an unheard player may be sent, or for as long.
         ReceiverUnheard = "receiver-unheard",
+        /// The host is silent towards its askers, and they send more than a silent host may be sent.
+        SilentHost = "silent-host",
         /// The receiver has been silent for the idle time.
         ReceiverSilent = "receiver-silent",
         /// The sender is over the rate limit of its direction of the pair.
@@ -104,6 +106,7 @@ impl DropReason {
             | Self::WrongPort
             | Self::Unconfirmed
             | Self::ReceiverUnheard
+            | Self::SilentHost
             | Self::ReceiverSilent
             | Self::GlobalBandwidth
             | Self::SendBufferFull

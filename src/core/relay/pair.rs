@@ -14,7 +14,7 @@ use crate::core::relay::{
 };
 use crate::label::Label;
 use crate::limits::network::Network;
-use crate::limits::relay::{RelayLimits, UNHEARD_ALLOWANCE};
+use crate::limits::relay::{HOST_SILENCE, RelayLimits, UNHEARD_ALLOWANCE, UNHEARD_LIFETIME};
 use crate::limits::token_bucket::TokenBucket;
 use crate::time::Timestamp;
 
@@ -59,6 +59,8 @@ const _: () = assert!(size_of::<Pair>() <= 3 * 64);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Life {
     pub(super) created: Timestamp,
+    /// When the pair ends, as long as not both players have been heard.
+    unheard_until: Option<Timestamp>,
     /// When a datagram was last forwarded. Until then, when the pair was created.
     pub(super) forwarded: Timestamp,
     /// Charged bytes, both directions together.
@@ -75,6 +77,8 @@ pub(super) struct Side {
     /// Charged bytes that were sent to the player before it was heard, at all its addresses together. At most
     /// [`UNHEARD_ALLOWANCE`] in the pair's life.
     pub(super) sent_unheard: u32,
+    /// Whether the player was heard in the pair's life, at any of its addresses.
+    was_heard: bool,
     /// The player's own port, to which its partner sends.
     pub(super) port: RelayPort,
 }
@@ -108,7 +112,12 @@ impl Pair {
                 Side::new(Latch::with_early(asker.address, at_host, now), ports[0]),
                 Side::new(Latch::with_early(host.address, at_asker, now), ports[1]),
             ],
-            life: Life { created: now, forwarded: now, traffic: 0 },
+            life: Life {
+                created: now,
+                unheard_until: Some(now + UNHEARD_LIFETIME),
+                forwarded: now,
+                traffic: 0,
+            },
             is_confirmed: false,
             members: Box::new(parties.map(Member::new)),
         };
@@ -199,6 +208,23 @@ impl Pair {
         self.sides[partner].latch.hear_other(source, is_sprayer, latching, now)
     }
 
+    /// Whoever sends to `owner` was heard. If both were before the pair ended, it does not end for that.
+    pub(super) fn note_sender_heard(&mut self, owner: Role, now: Timestamp) {
+        if self.life.unheard_until.is_some_and(|end| now < end) {
+            self.sides[owner.other() as usize].was_heard = true;
+            if self.sides.iter().all(|side| side.was_heard) {
+                self.life.unheard_until = None;
+            }
+        }
+    }
+
+    /// The host, if a datagram to `owner` is to it and it is silent.
+    pub(super) fn silent_host(&self, owner: Role, now: Timestamp) -> Option<PlayerId> {
+        let heard = self.sides[owner as usize].latch.heard();
+        let is_silent = heard.is_none_or(|heard| now.since(heard) >= HOST_SILENCE);
+        (owner == Role::Host && is_silent).then(|| self.members[owner as usize].player)
+    }
+
     /// The reason why a datagram of `cost` charged bytes must not pass to `owner`, if there is one.
     pub(super) fn refusal(
         &self,
@@ -258,6 +284,9 @@ impl Life {
         if now.since(self.created) >= limits.lifetime {
             return Some(DropReason::LifetimeDuration);
         }
+        if self.unheard_until.is_some_and(|end| now >= end) {
+            return Some(DropReason::ReceiverUnheard);
+        }
         (self.traffic >= limits.lifetime_traffic).then_some(DropReason::LifetimeTraffic)
     }
 
@@ -277,7 +306,7 @@ fn receiver_and_sender(sides: &mut [Side; 2], owner: Role) -> (&mut Side, &mut S
 
 impl Side {
     fn new(latch: Latch, port: RelayPort) -> Self {
-        Self { latch, bucket: TokenBucket::default(), sent_unheard: 0, port }
+        Self { latch, bucket: TokenBucket::default(), sent_unheard: 0, was_heard: false, port }
     }
 
     /// The reason why the player must not be sent `cost` more charged bytes, if there is one.

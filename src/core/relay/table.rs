@@ -24,6 +24,7 @@ use crate::core::relay::{
     RelaySettings,
 };
 use crate::limits::network::Network;
+use crate::limits::rates::SILENT_HOST;
 use crate::limits::relay::charged_bytes;
 use crate::limits::share::{HeldShares, RateShares};
 use crate::limits::token_bucket::TokenBucket;
@@ -119,6 +120,8 @@ pub struct RelayTable {
     all_traffic: TokenBucket,
     /// What each network sent while little of `all_traffic` was left.
     traffic_shares: RateShares,
+    /// What each network sent to hosts that were silent.
+    silent_hosts: BTreeMap<PlayerId, RateShares>,
     last_sweep: Timestamp,
     /// The sources that were heard lately at ports without a pair.
     early: BTreeMap<RelayPort, Sources>,
@@ -149,6 +152,7 @@ impl RelayTable {
             shares: HeldShares::new(ports.len() / 2),
             all_traffic: TokenBucket::default(),
             traffic_shares: RateShares::new(settings.limits.shared_limit()),
+            silent_hosts: BTreeMap::new(),
             last_sweep: Timestamp::START,
             early: BTreeMap::new(),
             sprayers: Sprayers::default(),
@@ -193,8 +197,18 @@ impl RelayTable {
                 return Action::Drop(reason);
             }
         }
+        pair.note_sender_heard(owner, now);
         if let Some(reason) = pair.refusal(owner, cost, &self.settings, now) {
             return Action::Drop(reason);
+        }
+        if let Some(host) = pair.silent_host(owner, now) {
+            let shares =
+                self.silent_hosts.entry(host).or_insert_with(|| RateShares::new(SILENT_HOST));
+            let network = pair.sender_network(owner);
+            if !shares.has_room(network, now) {
+                return Action::Drop(DropReason::SilentHost);
+            }
+            shares.charge(network, cost as f64, now);
         }
         let limits = &self.settings.limits;
         // While more than half of the bucket is left, nobody is held to a share, and nothing is charged.
@@ -310,6 +324,10 @@ impl RelayTable {
     /// Closes the pairs that forwarded nothing for the idle timeout, and those that are past their lifetime.
     pub fn sweep(&mut self, now: Timestamp, closed: &mut Vec<ClosedPair>) {
         self.last_sweep = now;
+        self.silent_hosts.retain(|_, shares| {
+            shares.forget_idle(now);
+            shares.entries() > 0
+        });
         self.early.retain(|_, sources| sources.forget_old(now));
         for index in 0..self.pairs.len() {
             let pair = self.pairs[index].as_ref();

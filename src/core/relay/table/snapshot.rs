@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::RelayTable;
+use crate::core::id::PlayerId;
 use crate::core::relay::pair::Pair;
 use crate::core::relay::ports::{PoolSnapshot, PortPool};
 use crate::core::relay::sources::Sources;
 use crate::core::relay::sprayers::Sprayers;
 use crate::core::relay::{OwnAddresses, RelayPort, RelaySettings};
-use crate::limits::share::RateSharesSnapshot;
+use crate::limits::rates::SILENT_HOST;
+use crate::limits::share::{RateShares, RateSharesSnapshot};
 use crate::limits::token_bucket::TokenBucket;
 use crate::time::Timestamp;
 
@@ -21,6 +23,7 @@ pub struct RelaySnapshot {
     pairs: Vec<Pair>,
     all_traffic: TokenBucket,
     traffic_shares: RateSharesSnapshot,
+    silent_hosts: Vec<(PlayerId, RateSharesSnapshot)>,
     last_sweep: Timestamp,
     early: BTreeMap<RelayPort, Sources>,
     sprayers: Sprayers,
@@ -34,6 +37,7 @@ impl RelayTable {
             pairs: self.pairs.iter().flatten().cloned().collect(),
             all_traffic: self.all_traffic,
             traffic_shares: self.traffic_shares.snapshot(),
+            silent_hosts: self.silent_hosts.iter().map(|(id, s)| (*id, s.snapshot())).collect(),
             last_sweep: self.last_sweep,
             early: self.early.clone(),
             sprayers: self.sprayers.clone(),
@@ -64,6 +68,10 @@ impl RelayTable {
         table.ports = PortPool::restore(snapshot.ports, ports, |port| unused.remove(&port));
         table.all_traffic = snapshot.all_traffic;
         table.traffic_shares.restore(snapshot.traffic_shares);
+        for (host, used) in snapshot.silent_hosts {
+            let shares = table.silent_hosts.entry(host);
+            shares.or_insert_with(|| RateShares::new(SILENT_HOST)).restore(used);
+        }
         table.last_sweep = snapshot.last_sweep;
         table.early = snapshot.early;
         table.sprayers = snapshot.sprayers;

@@ -199,7 +199,7 @@ fn a_player_that_was_not_heard_is_sent_its_allowance_and_no_more() {
     let fits = usize::try_from(UNHEARD_ALLOWANCE / charged_bytes(100)).unwrap();
     for _ in 0..fits {
         assert_eq!(play.send(2, ALICE_AT), format!("1 {BOB_AT}"));
-        play.pass(Duration::from_millis(1));
+        play.pass(Duration::from_millis(10));
     }
     assert_eq!(play.send(2, ALICE_AT), "receiver-unheard");
     play.send(1, BOB_AT);
@@ -485,6 +485,59 @@ fn a_configured_cap_holds_beside_the_share() {
         });
         assert_eq!(all.count(), opened, "of 3 pairs with a cap of {cap}");
     }
+}
+
+#[test]
+fn a_host_that_is_silent_towards_its_askers_is_sent_little() {
+    let limits = RelayLimits { idle_timeout: Duration::from_secs(3600), ..LIMITS };
+    let mut play = introduced(limits);
+    play.send(2, ALICE_AT);
+    play.send(1, BOB_AT);
+    play.pass(Duration::from_secs(3));
+    // 67 Mbit/s for 20 s.
+    let passed = (0..200_000).filter(|tenth| {
+        play.now = Timestamp::START + Duration::from_secs(3) + Duration::from_micros(100 * tenth);
+        play.send_bytes(2, ALICE_AT, 809) != "silent-host"
+    });
+    let bytes = passed.count() * 837;
+    assert!((900_000..1_100_000).contains(&bytes), "{bytes}: most of 64 kB a second");
+    // Whoever comes from another network has a share too, and the host's word ends it.
+    let carols = play.introduce((CAROL, "192.0.2.70:1"), (BOB, BOB_AT)).unwrap();
+    assert_eq!(play.send(carols.1, "192.0.2.70:1"), format!("{} {BOB_AT}", carols.0));
+    play.send(1, BOB_AT);
+    assert_eq!(play.send_bytes(2, ALICE_AT, 809), format!("1 {BOB_AT}"));
+}
+
+#[test]
+fn a_game_that_stalls_for_five_seconds_loses_nothing() {
+    let mut play = introduced(LIMITS);
+    play.send(2, ALICE_AT);
+    play.send(1, BOB_AT);
+    for _ in 0..250 {
+        play.pass(Duration::from_millis(20));
+        assert_eq!(play.send_bytes(2, ALICE_AT, 200), format!("1 {BOB_AT}"));
+    }
+}
+
+#[test]
+fn a_pair_with_a_player_that_is_never_heard_ends_after_30_s() {
+    let limits = RelayLimits { idle_timeout: Duration::from_secs(3600), ..LIMITS };
+    let mut play = introduced(limits);
+    for second in 0..30 {
+        assert_eq!(play.send(2, ALICE_AT), format!("1 {BOB_AT}"), "after {second} s");
+        play.pass(Duration::from_secs(1));
+    }
+    assert_eq!(play.send(2, ALICE_AT), "receiver-unheard");
+    assert_eq!(play.send(1, BOB_AT), "receiver-unheard", "too late");
+    assert_eq!(play.sweep(), 1);
+    // A client may take its time.
+    let mut play = introduced(limits);
+    play.send(1, BOB_AT);
+    play.pass(Duration::from_secs(20));
+    play.send(2, ALICE_AT);
+    play.pass(Duration::from_secs(20));
+    assert_eq!(play.send(1, BOB_AT), format!("2 {ALICE_AT}"));
+    assert_eq!(play.sweep(), 0);
 }
 
 #[test]
