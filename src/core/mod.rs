@@ -344,7 +344,7 @@ impl Core {
         match &registration {
             AddressRegistration::First(player, _) => self.relays.reserve(*player),
             AddressRegistration::Changed(player, _) => {
-                self.relays.handle_address_change(*player, source, now);
+                self.relays.handle_address_change(*player, source);
             }
             AddressRegistration::Repeated(Some(player)) => {
                 self.relays.handle_repetition(*player, now);

@@ -109,8 +109,8 @@ impl World {
             2..=4 => self.introduce(player, input)?,
             5 => {
                 let address = address(input, PLAYERS_ADDRESSES)?;
-                self.table.handle_address_change(PlayerId(player), address, self.now());
-                self.model.move_player(player, address, self.now);
+                self.table.handle_address_change(PlayerId(player), address);
+                self.model.move_player(player, address);
             }
             6 => {
                 let mut closed = Vec::new();

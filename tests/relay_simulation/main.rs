@@ -147,8 +147,8 @@ impl World {
             47..50 => self.move_seamlessly(),
             50..52 => self.hand_over(),
             52..55 => self.repeat_private_id(),
-            55..58 => self.contend(),
-            58..60 => self.spray(),
+            55 => self.contend(),
+            56..58 => self.spray(),
             _ => self.play(),
         }
         self.table.check_invariants();
@@ -284,8 +284,8 @@ impl World {
         let player = &mut self.players[index];
         player.registered = address;
         let id = player.id;
-        self.table.handle_address_change(PlayerId(id), address, self.now());
-        self.model.move_player(id, address, self.now);
+        self.table.handle_address_change(PlayerId(id), address);
+        self.model.move_player(id, address);
     }
 
     fn sweep(&mut self) {
@@ -435,7 +435,7 @@ impl World {
         let mut senders: Vec<(SocketAddr, u64, u64)> = sources
             .into_iter()
             .map(|source| {
-                let gap = *self.random.choice([20, 200, 400, 800, 1500].iter()).unwrap();
+                let gap = *self.random.choice([50, 200, 400, 800, 1500].iter()).unwrap();
                 (source, gap * SECOND / 1000, self.now + self.random.u64(..2 * SECOND))
             })
             .collect();

@@ -59,7 +59,8 @@ struct Side {
     others: Vec<Other>,
     /// Who lost the place by falling silent, when, and whether it was settled.
     losers: Vec<(SocketAddr, u64, bool)>,
-    has_claimed: bool,
+    /// When one of them came back.
+    came_back: Option<u64>,
     /// Bytes sent to the player while it was not heard, in the pair's whole life.
     unheard_bytes: u64,
     bucket: Bucket,
@@ -69,7 +70,6 @@ struct Holder {
     address: SocketAddr,
     /// When it was heard in its place. The first time is when it got it.
     heard: Vec<u64>,
-    is_lent: bool,
     /// Whether it came back and had settled before.
     was_settled: bool,
     doubted: Option<u64>,
@@ -85,7 +85,6 @@ struct Other {
 #[derive(Clone, Copy, PartialEq)]
 enum State {
     Unheard,
-    Lent,
     Settling,
     Doubted,
     Settled,
@@ -200,7 +199,7 @@ impl Model {
             holders: Vec::new(),
             others: early(&self.strays, port, now),
             losers: Vec::new(),
-            has_claimed: false,
+            came_back: None,
             unheard_bytes: 0,
             bucket: Bucket::new(self.limits.pair_rate, &self.limits),
         };
@@ -219,8 +218,8 @@ impl Model {
         Some((ports[0], ports[1]))
     }
 
-    pub(crate) fn move_player(&mut self, player: u64, address: SocketAddr, now: u64) {
-        self.sides_of(player).for_each(|side| side.register(address, now));
+    pub(crate) fn move_player(&mut self, player: u64, address: SocketAddr) {
+        self.sides_of(player).for_each(|side| side.register(address));
     }
 
     /// The player says its PrivateID once more.
@@ -237,12 +236,12 @@ impl Model {
     }
 
     /// Whether `source` is taken for a player at that port whenever the place there is free.
+    #[allow(dead_code, reason = "the property tests share the model and do not ask")]
     pub(crate) fn is_trusted(&self, at: u16, source: SocketAddr) -> bool {
         let pair = self.pairs.iter().find(|pair| pair.ports.contains(&at)).expect("a pair");
         let from = usize::from(pair.ports[0] == at);
         let side = &pair.sides[from];
-        let is_early = side.others.iter().any(|o| o.address == source && o.is_early)
-            || side.holders.last().is_some_and(|h| h.address == source && h.is_lent);
+        let is_early = side.others.iter().any(|other| other.address == source && other.is_early);
         source == side.registered
             || !(is_early || self.is_sprayer(source, Expected::Player(pair.players[from])))
     }
@@ -421,31 +420,31 @@ impl Side {
         if source == self.address() {
             match self.holders.last_mut() {
                 Some(holder) => holder.heard.push(now),
-                None => self.give_place(source, false, now),
+                None => self.give_place(source, now),
             }
             return Ok(());
         }
         let state = self.state(now);
         let is_registered = source == self.registered;
         let is_barred = (is_sprayer || latching == Latching::Off) && !is_registered;
-        let is_loser =
-            |(loser, at, _): &&(SocketAddr, u64, bool)| *loser == source && now - at <= 30 * SECOND;
+        let is_loser = |(loser, at, was_settled): &&(SocketAddr, u64, bool)| {
+            *loser == source && now - at <= 30 * SECOND && (*was_settled || state != State::Settled)
+        };
         let lost = self.losers.iter().find(is_loser).copied();
         if !is_barred && let Some((_, _, was_settled)) = lost {
             self.losers.clear();
-            self.give_place(source, false, now);
+            self.came_back = Some(now);
+            self.give_place(source, now);
             self.holders.last_mut().expect("it has the place").was_settled = was_settled;
             return Ok(());
         }
-        let claims_once = matches!(state, State::Settling | State::Doubted) && !self.has_claimed;
-        if is_registered && (claims_once || matches!(state, State::Unheard | State::Lent)) {
-            self.has_claimed |= claims_once;
-            self.give_place(source, false, now);
+        let is_claim = matches!(state, State::Settling | State::Doubted) && self.may_claim(now);
+        if is_registered && (is_claim || state == State::Unheard) {
+            self.give_place(source, now);
             return Ok(());
         }
         let is_same_ip = source.ip() == self.address().ip() || source.ip() == self.registered.ip();
-        let is_any_ip =
-            latching == Latching::Any && is_soon && matches!(state, State::Unheard | State::Lent);
+        let is_any_ip = latching == Latching::Any && is_soon && state == State::Unheard;
         if !is_same_ip && !is_any_ip {
             return Err(DropReason::WrongIp);
         }
@@ -457,15 +456,23 @@ impl Side {
         if !self.may_take(this, state, now) {
             return Err(DropReason::WrongPort);
         }
-        let is_early = this.is_early;
-        if state == State::Silent {
+        let is_gap = matches!(state, State::Settling | State::Doubted);
+        let is_first = self.came_back.is_none_or(|at| now - at > 30 * SECOND);
+        if state == State::Silent || (is_gap && is_first) {
             let loser = self.holders.last().expect("it was heard");
-            if !loser.is_lent && !self.is_rebinding(this) {
+            if !self.is_rebinding(this) {
                 self.losers.push((loser.address, now, loser.state() == State::Settled));
             }
         }
-        self.give_place(source, is_early, now);
+        self.give_place(source, now);
         Ok(())
+    }
+
+    /// Whether nobody has replaced the registered address in the last 30 s.
+    fn may_claim(&self, now: u64) -> bool {
+        let changes = self.holders.windows(2);
+        let mut losses = changes.filter(|two| two[0].address == self.registered);
+        losses.all(|two| now - two[1].heard[0] > 30 * SECOND)
     }
 
     fn state(&self, now: u64) -> State {
@@ -479,8 +486,8 @@ impl Side {
         let is_stranger = self.is_stranger(this);
         let is_gap = self.last_heard().is_some_and(|at| now - at >= GAP) && this.run().0 >= 2;
         let is_open = match state {
-            State::Unheard | State::Silent => true,
-            State::Lent => !is_stranger,
+            State::Silent => true,
+            State::Unheard => !is_stranger,
             State::Settling => !is_stranger && is_gap,
             State::Doubted => is_gap,
             State::Settled => false,
@@ -515,41 +522,25 @@ impl Side {
         was_alone && this.run().0 >= 8 && (last..=last + GAP).contains(&first)
     }
 
-    fn give_place(&mut self, source: SocketAddr, is_lent: bool, now: u64) {
-        forget(&mut self.others, now);
+    fn give_place(&mut self, source: SocketAddr, now: u64) {
         self.others.retain(|other| other.address != source);
-        self.remember_borrower(now);
-        let holder = Holder {
-            address: source,
-            heard: vec![now],
-            is_lent,
-            was_settled: false,
-            doubted: None,
-        };
+        let holder =
+            Holder { address: source, heard: vec![now], was_settled: false, doubted: None };
         self.holders.push(holder);
-    }
-
-    fn remember_borrower(&mut self, now: u64) {
-        let borrower = self.holders.last().filter(|holder| holder.is_lent);
-        if let Some(address) = borrower.map(|holder| holder.address) {
-            self.remember(address, None, now);
-            self.others.last_mut().expect("just remembered").is_early = true;
-        }
     }
 
     fn remember(&mut self, source: SocketAddr, last_in_place: Option<u64>, now: u64) {
         remember(&mut self.others, source, last_in_place, now);
     }
 
-    fn register(&mut self, address: SocketAddr, now: u64) {
+    fn register(&mut self, address: SocketAddr) {
         for index in 0..self.others.len() {
             self.others[index].is_early = self.is_stranger(&self.others[index]);
         }
-        self.remember_borrower(now);
         self.registered = address;
         self.holders.clear();
         self.losers.clear();
-        self.has_claimed = false;
+        self.came_back = None;
     }
 
     fn doubt(&mut self, now: u64) {
@@ -578,7 +569,6 @@ impl Holder {
         // It may have been doubted after its last datagram.
         let is_doubted = self.doubted.is_some_and(|doubted| self.last() < doubted + 5 * SECOND);
         match () {
-            () if self.is_lent => State::Lent,
             () if is_doubted => State::Doubted,
             () if self.was_settled || self.last() - self.heard[0] >= 5 * SECOND => State::Settled,
             () => State::Settling,

@@ -24,7 +24,7 @@ pub const SETTLING_TIME: Duration = Duration::from_secs(5);
 /// The longest time between two datagrams of a player who plays. Games send several times a second.
 pub const LONGEST_GAP: Duration = Duration::from_millis(750);
 
-/// How many datagrams a source must have sent since the current address was last heard, to *claim* the place.
+/// How many datagrams a source must have sent since the current address was last heard, to claim the place.
 pub const CLAIMING_DATAGRAMS: u32 = 2;
 
 /// How many datagrams it must have sent to count as a rebinding: the same player behind a router that changed its
@@ -44,15 +44,17 @@ pub const REBINDING_DATAGRAMS: u32 = 8;
 ///
 /// | state | displaced | registered address | newcomer | stranger |
 /// |---|---|---|---|---|
-/// | *unheard*: not since the introduction or the last registration | - | replaces | replaces | replaces if unclaimed |
-/// | *lent*: a source has it that was at the port before the pair began | - | replaces | replaces | dropped |
-/// | *settling*: for [`SETTLING_TIME`] | returns | replaces, once | replaces after a gap | dropped |
-/// | *doubted*: settling again, because the player repeated its PrivateID | returns | replaces, once | replaces after a gap | replaces after a gap |
-/// | *settled* | returns | dropped | dropped | dropped |
+/// | *unheard*: not since the introduction or the last registration | - | replaces | replaces | dropped |
+/// | *settling*: for [`SETTLING_TIME`] | returns | claims | replaces after a gap | dropped |
+/// | *doubted*: settling again, because the player repeated its PrivateID | returns | claims | replaces after a gap | replaces after a gap |
+/// | *settled* | returns if it had settled | dropped | dropped | dropped |
 /// | *silent* for [`SILENCE_BEFORE_LATCHING`] | returns | as its kind | replaces if unclaimed | replaces if unclaimed |
 ///
 /// - *Displaced*: an address that fell silent and was replaced returns within [`TAKE_BACK_WINDOW`], because a player
-///   that paused can lose its place to a neighbour. After it has returned, no earlier address may return.
+///   that paused can lose its place to a neighbour. After it has returned, no earlier address may return, and for
+///   [`TAKE_BACK_WINDOW`] no address that is replaced after a mere gap.
+/// - *Claims*: the registered address replaces at once, unless it was itself replaced within [`TAKE_BACK_WINDOW`]: it may
+///   be forged, and behind a router that changed its mapping somebody else may have it.
 /// - *Newcomer* and *stranger*: other sources of the same IP. A stranger was at the port before the pair began, or the
 ///   current address was heard more than [`LONGEST_GAP`] after the stranger's first datagram: then both were there at
 ///   the same time, and so the stranger is not the same player at a new address.
@@ -63,10 +65,10 @@ pub const REBINDING_DATAGRAMS: u32 = 8;
 ///   is better.
 ///
 /// *Dropped* means `wrong-port`. Another IP is dropped with `wrong-ip`. Under [`Latching::Any`] it is like the same IP
-/// within [`ANY_IP_WINDOW`] as long as the address is unheard or lent. Under [`Latching::Off`] only the registered
+/// within [`ANY_IP_WINDOW`] as long as the address is unheard. Under [`Latching::Off`] only the registered
 /// address replaces. A sprayer (see `Sprayers`) never replaces, unless it is the registered address.
 ///
-/// An address that was lent does not become displaced. Nor does one in a *rebinding*: the newcomer started within [`LONGEST_GAP`] of the old
+/// An address does not become displaced by a *rebinding*: the newcomer started within [`LONGEST_GAP`] of the old
 /// address's last datagram, has sent [`REBINDING_DATAGRAMS`], and no other source was heard in the
 /// [`TAKE_BACK_WINDOW`] before. Then the player itself has a new mapping. The router may give the old port to somebody
 /// else, so the old address may not return.
@@ -89,14 +91,13 @@ struct History {
     settling_since: Option<Timestamp>,
     /// When the player repeated its PrivateID and the current address came into doubt. At most once for each address.
     doubted: Option<Timestamp>,
-    /// Whether the current address belongs to a source that was at the port before the pair began.
-    is_lent: bool,
-    /// Whether the registered address has replaced an address that was settling. It does so once for a registration,
-    /// because whoever knows it can forge it.
-    has_claimed: bool,
-    /// Addresses that may return. At most 16: an address is displaced only after [`SILENCE_BEFORE_LATCHING`], and it
-    /// may return only within [`TAKE_BACK_WINDOW`].
+    /// When the registered address was last replaced.
+    registered_replaced: Option<Timestamp>,
+    /// Addresses that may return within [`TAKE_BACK_WINDOW`]. At most 41: an address is displaced only after
+    /// [`LONGEST_GAP`].
     displaced: Vec<Displaced>,
+    /// When a displaced address returned.
+    returned: Option<Timestamp>,
     others: Sources,
 }
 
@@ -104,7 +105,7 @@ struct History {
 struct Displaced {
     address: SocketAddr,
     since: Timestamp,
-    /// Whether it was settled until it fell silent. Then it is settled when it returns.
+    /// Whether it was settled until it fell silent. Then it replaces a settled address too, and is settled again.
     was_settled: bool,
 }
 
@@ -112,7 +113,6 @@ struct Displaced {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LatchState {
     Unheard,
-    Lent,
     Settling,
     Doubted,
     Settled,
@@ -136,9 +136,9 @@ impl Latch {
             introduced,
             settling_since: None,
             doubted: None,
-            is_lent: false,
-            has_claimed: false,
+            registered_replaced: None,
             displaced: Vec::new(),
+            returned: None,
             others: early,
         };
         Self { current: registered, heard: None, history: Box::new(history) }
@@ -155,13 +155,10 @@ impl Latch {
     }
 
     /// Starts anew with another address that the player has registered. Who is a stranger by now remains one.
-    pub fn reset(&mut self, registered: SocketAddr, now: Timestamp) {
+    pub fn reset(&mut self, registered: SocketAddr) {
         let heard = self.heard;
-        let History { introduced, is_lent, others, .. } = &mut *self.history;
+        let History { introduced, others, .. } = &mut *self.history;
         others.mark_early(|source| is_stranger(source, heard));
-        if *is_lent {
-            others.note_early(self.current, now);
-        }
         *self = Self::with_early(registered, std::mem::take(others), *introduced);
     }
 
@@ -204,16 +201,17 @@ impl Latch {
         let state = self.state(now);
         let is_registered = source == self.history.registered;
         let may_replace = is_registered || (!is_sprayer && latching != Latching::Off);
-        if may_replace && let Some(displaced) = self.displaced(source, now) {
+        if may_replace && let Some(displaced) = self.displaced(source, state, now) {
             self.history.displaced.clear();
-            self.replace(source, false, now);
+            self.history.returned = Some(now);
+            self.replace(source, now);
             if displaced.was_settled {
                 self.history.settling_since = None;
             }
             return Ok(());
         }
-        if is_registered && self.may_claim(state) {
-            self.replace(source, false, now);
+        if is_registered && self.may_claim(state, now) {
+            self.replace(source, now);
             return Ok(());
         }
         let is_same_ip = [self.current.ip(), self.history.registered.ip()].contains(&source.ip());
@@ -239,13 +237,11 @@ impl Latch {
 
     /// The state in which the current address was last heard, at `heard`.
     fn state_until(&self, heard: Timestamp) -> LatchState {
-        let History { settling_since, doubted, is_lent, .. } = &*self.history;
+        let History { settling_since, doubted, .. } = &*self.history;
         let settles = |since: &Option<Timestamp>| {
             since.is_some_and(|since| heard.since(since) < SETTLING_TIME)
         };
-        if *is_lent {
-            LatchState::Lent
-        } else if settles(doubted) {
+        if settles(doubted) {
             LatchState::Doubted
         } else if settles(settling_since) {
             LatchState::Settling
@@ -254,25 +250,35 @@ impl Latch {
         }
     }
 
-    fn displaced(&self, source: SocketAddr, now: Timestamp) -> Option<Displaced> {
-        let mut displaced = self.history.displaced.iter();
-        displaced.find(|d| d.address == source && d.may_return(now)).copied()
+    /// The source, if it is displaced and may return.
+    fn displaced(
+        &self,
+        source: SocketAddr,
+        state: LatchState,
+        now: Timestamp,
+    ) -> Option<Displaced> {
+        let may_return = |displaced: &&Displaced| {
+            displaced.address == source
+                && displaced.is_recent(now)
+                && (displaced.was_settled || state != LatchState::Settled)
+        };
+        self.history.displaced.iter().find(may_return).copied()
     }
 
     /// Whether the registered address replaces the current one at once.
-    fn may_claim(&mut self, state: LatchState) -> bool {
+    fn may_claim(&self, state: LatchState, now: Timestamp) -> bool {
+        let lost = self.history.registered_replaced;
+        let is_fresh = lost.is_none_or(|lost| now.since(lost) > TAKE_BACK_WINDOW);
         match state {
-            LatchState::Unheard | LatchState::Lent => true,
-            LatchState::Settling | LatchState::Doubted => {
-                !std::mem::replace(&mut self.history.has_claimed, true)
-            }
+            LatchState::Unheard => true,
+            LatchState::Settling | LatchState::Doubted => is_fresh,
             LatchState::Settled | LatchState::Silent => false,
         }
     }
 
     fn takes_any_ip(&self, state: LatchState, latching: Latching, now: Timestamp) -> bool {
         latching == Latching::Any
-            && matches!(state, LatchState::Unheard | LatchState::Lent)
+            && state == LatchState::Unheard
             && now.since(self.history.introduced) <= ANY_IP_WINDOW
     }
 
@@ -284,8 +290,8 @@ impl Latch {
         let is_gap = self.heard.is_some_and(|heard| now.since(heard) >= LONGEST_GAP)
             && this.run >= CLAIMING_DATAGRAMS;
         let is_open = match state {
-            LatchState::Unheard | LatchState::Silent => true,
-            LatchState::Lent => !is_stranger,
+            LatchState::Silent => true,
+            LatchState::Unheard => !is_stranger,
             LatchState::Settling => is_gap && !is_stranger,
             LatchState::Doubted => is_gap,
             LatchState::Settled => false,
@@ -295,18 +301,19 @@ impl Latch {
         if !is_open || self.history.others.iter().any(is_better) {
             return false;
         }
-        if state == LatchState::Silent {
+        let returned = self.history.returned;
+        let is_first = returned.is_none_or(|at| now.since(at) > TAKE_BACK_WINDOW);
+        if state == LatchState::Silent || (state != LatchState::Unheard && is_first) {
             self.displace_current(&this, now);
         }
-        self.replace(source, this.is_early, now);
+        self.replace(source, now);
         true
     }
 
-    /// Notes that the current address, which fell silent, may return after `source` has replaced it, unless that is a
-    /// rebinding.
+    /// Notes that the current address may return after `source` has replaced it, unless that is a rebinding.
     fn displace_current(&mut self, source: &Source, now: Timestamp) {
-        self.history.displaced.retain(|displaced| displaced.may_return(now));
-        if !self.history.is_lent && !self.is_rebinding(source) {
+        self.history.displaced.retain(|displaced| displaced.is_recent(now));
+        if !self.is_rebinding(source) {
             let was_settled =
                 self.heard.is_some_and(|heard| self.state_until(heard) == LatchState::Settled);
             let displaced = Displaced { address: self.current, since: now, was_settled };
@@ -333,15 +340,14 @@ impl Latch {
         is_alone && follows && source.run >= REBINDING_DATAGRAMS
     }
 
-    fn replace(&mut self, source: SocketAddr, is_lent: bool, now: Timestamp) {
-        let History { others, .. } = &mut *self.history;
-        others.take(source, now);
-        if self.history.is_lent {
-            self.history.others.note_early(self.current, now);
+    fn replace(&mut self, source: SocketAddr, now: Timestamp) {
+        let History { registered, registered_replaced, settling_since, doubted, others, .. } =
+            &mut *self.history;
+        others.forget(source);
+        if self.current == *registered && self.heard.is_some() {
+            *registered_replaced = Some(now);
         }
-        self.history.settling_since = Some(now);
-        self.history.doubted = None;
-        self.history.is_lent = is_lent;
+        (*settling_since, *doubted) = (Some(now), None);
         self.current = source;
         self.heard = Some(now);
     }
@@ -354,7 +360,7 @@ fn is_stranger(source: &Source, holder_heard: Option<Timestamp>) -> bool {
 }
 
 impl Displaced {
-    fn may_return(&self, now: Timestamp) -> bool {
+    fn is_recent(&self, now: Timestamp) -> bool {
         now.since(self.since) <= TAKE_BACK_WINDOW
     }
 }
@@ -495,30 +501,29 @@ mod tests {
         same_ip(&steps);
     }
 
-    /// A player's router changes its mapping at 0. The player sends from `OTHER` every `gap` milliseconds until it
+    /// When a player's router changes its mapping. The player's old address has settled.
+    const MOVED: u64 = 6000;
+
+    /// A player's router changes its mapping at [`MOVED`]. The player sends from `OTHER` every `gap` milliseconds until it
     /// latches.
     fn moved_stream(gap: u64) -> Vec<Heard<'static>> {
-        let datagrams = (1..).map(|n| n * gap).take_while(|millis| *millis < 2000);
-        let refused = datagrams.map(|millis| (millis, OTHER, Err(WrongPort)));
-        [(0, REGISTERED, Ok(()))]
-            .into_iter()
-            .chain(refused)
-            .chain([(2000, OTHER, Ok(()))])
-            .collect()
+        let settled = stream(REGISTERED, (0, 500, MOVED + 1), Ok(()));
+        let refused = stream(OTHER, (MOVED + gap, gap, MOVED + 2000), Err(WrongPort));
+        [settled, refused, vec![(MOVED + 2000, OTHER, Ok(()))]].concat()
     }
 
     #[test]
     fn after_a_rebinding_the_old_port_may_not_return() {
         let mut steps = moved_stream(100);
-        steps.extend([(2050, REGISTERED, Err(WrongPort)), (3000, OTHER, Ok(()))]);
-        steps.push((4000, REGISTERED, Err(WrongPort)));
+        steps.extend([(8050, REGISTERED, Err(WrongPort)), (8500, OTHER, Ok(()))]);
+        steps.push((9000, REGISTERED, Err(WrongPort)));
         same_ip(&steps);
     }
 
     #[test]
     fn a_few_datagrams_are_no_rebinding() {
         let mut steps = moved_stream(400);
-        steps.extend([(2050, REGISTERED, Ok(())), (2100, OTHER, Err(WrongPort))]);
+        steps.extend([(8050, REGISTERED, Ok(())), (8100, OTHER, Err(WrongPort))]);
         same_ip(&steps);
     }
 
@@ -526,6 +531,126 @@ mod tests {
     fn the_registered_address_replaces_a_neighbour_that_was_faster() {
         let steps = [(0, OTHER, Ok(())), (100, REGISTERED, Ok(())), (200, OTHER, Err(WrongPort))];
         same_ip(&steps);
+    }
+
+    /// A source that sends every `gap` milliseconds from `from` until `end`, each time with that result.
+    fn stream<'a>(
+        source: &'a str,
+        (from, gap, end): (u64, u64, u64),
+        expected: Result<(), DropReason>,
+    ) -> Vec<Heard<'a>> {
+        let times = (0..).map(|n| from + n * gap).take_while(|millis| *millis < end);
+        times.map(|millis| (millis, source, expected)).collect()
+    }
+
+    /// Plays several streams at the same time.
+    fn together(streams: &[Vec<Heard<'_>>]) -> String {
+        let mut steps = streams.concat();
+        steps.sort_by_key(|(millis, ..)| *millis);
+        same_ip(&steps)
+    }
+
+    #[test]
+    fn while_settling_a_gap_is_enough_and_who_lost_the_place_by_one_returns_once() {
+        let steps = [
+            (0, OTHER, Ok(())),
+            (400, THIRD, Err(WrongPort)),
+            (749, THIRD, Err(WrongPort)),
+            (750, THIRD, Ok(())),
+            (800, OTHER, Ok(())),
+            (1000, THIRD, Err(WrongPort)),
+            (1549, THIRD, Err(WrongPort)),
+            (1550, THIRD, Ok(())),
+            (1600, OTHER, Err(WrongPort)),
+        ];
+        same_ip(&steps);
+        let single = [(0, OTHER, Ok(())), (1000, THIRD, Err(WrongPort)), (1100, THIRD, Ok(()))];
+        same_ip(&single);
+    }
+
+    #[test]
+    fn rate_is_no_contest() {
+        for gap in [3, 50, 300] {
+            let player = stream(OTHER, (0, 700, 12_000), Ok(()));
+            together(&[player, stream(THIRD, (10, gap, 12_000), Err(WrongPort))]);
+        }
+    }
+
+    #[test]
+    fn a_stranger_gives_way_to_a_newcomer() {
+        let stranger = stream(THIRD, (7000, 50, 11_900), Err(WrongPort));
+        let newcomer = stream(OTHER, (10_100, 100, 11_900), Err(WrongPort));
+        let player = stream(REGISTERED, (0, 100, 10_000), Ok(()));
+        let end = vec![(11_901, THIRD, Err(WrongPort)), (11_902, OTHER, Ok(()))];
+        let last = together(&[player, stranger, newcomer, end]);
+        assert_eq!(last, OTHER);
+    }
+
+    #[test]
+    fn a_stranger_replaces_an_address_that_is_silent_and_that_nobody_else_claims() {
+        let stranger = stream(THIRD, (7000, 50, 11_900), Err(WrongPort));
+        let player = stream(REGISTERED, (0, 100, 10_000), Ok(()));
+        assert_eq!(together(&[player, stranger, vec![(11_900, THIRD, Ok(()))]]), THIRD);
+    }
+
+    #[test]
+    fn a_source_that_was_there_before_the_pair_does_not_take_an_unheard_place() {
+        let mut early = Sources::default();
+        early.note(OTHER.parse().unwrap(), None, Timestamp::START);
+        let early = early.into_early(Timestamp::START);
+        let mut latch = Latch::with_early(REGISTERED.parse().unwrap(), early, Timestamp::START);
+        let hear = |source: &str, latch: &mut Latch| {
+            hear(latch, source.parse().unwrap(), Latching::SameIp, Timestamp::START)
+        };
+        assert_eq!(hear(OTHER, &mut latch), Err(WrongPort));
+        latch.reset("198.51.100.1:1001".parse().unwrap());
+        assert_eq!(hear(OTHER, &mut latch), Err(WrongPort), "also after a registration");
+        assert_eq!(hear(THIRD, &mut latch), Ok(()));
+    }
+
+    #[test]
+    fn the_registered_address_claims_a_settling_place_once_and_a_settled_one_never() {
+        let back = stream(OTHER, (2100, 100, 2750), Err(WrongPort));
+        let again = stream(OTHER, (2750, 100, 20_000), Ok(()));
+        let mut first = stream(OTHER, (0, 100, 2000), Ok(()));
+        first.push((2000, REGISTERED, Ok(())));
+        let forger = stream(REGISTERED, (4020, 2000, 20_000), Err(WrongPort));
+        together(&[first, back, again, forger]);
+    }
+
+    #[test]
+    fn a_private_id_puts_a_settled_address_in_doubt_once() {
+        let at = |millis| Timestamp::START + Duration::from_millis(millis);
+        let mut latch = Latch::new(REGISTERED.parse().unwrap(), Timestamp::START);
+        let send = |latch: &mut Latch, source: &str, millis| {
+            hear(latch, source.parse().unwrap(), Latching::SameIp, at(millis))
+        };
+        for millis in (0..10_000).step_by(500) {
+            assert_eq!(send(&mut latch, THIRD, millis), Ok(()), "the neighbour was first");
+        }
+        latch.doubt(at(9600));
+        assert_eq!(latch.state(at(9600)), LatchState::Settled, "nobody else was heard");
+        send(&mut latch, REGISTERED, 9700).unwrap_err();
+        latch.doubt(at(9800));
+        assert_eq!(send(&mut latch, REGISTERED, 9900), Ok(()));
+        assert_eq!(latch.state(at(9900)), LatchState::Settling);
+    }
+
+    #[test]
+    fn a_sprayer_latches_nowhere() {
+        let mut latch = Latch::new(REGISTERED.parse().unwrap(), Timestamp::START);
+        let mut spray = |source: &str| {
+            let source = source.parse().unwrap();
+            latch.hear_other(source, true, Latching::SameIp, Timestamp::START)
+        };
+        assert_eq!(spray(OTHER), Err(WrongPort));
+        assert_eq!(spray(FOREIGN), Err(WrongIp));
+        latch
+            .hear_other(OTHER.parse().unwrap(), false, Latching::SameIp, Timestamp::START)
+            .unwrap();
+        let registered =
+            latch.hear_other(REGISTERED.parse().unwrap(), true, Latching::SameIp, Timestamp::START);
+        assert_eq!(registered, Ok(()));
     }
 
     #[test]
@@ -559,7 +684,7 @@ mod tests {
             hear(latch, REGISTERED.parse().unwrap(), Latching::SameIp, Timestamp::START)
         };
         hear_registered(&mut latch).unwrap();
-        latch.reset(FOREIGN.parse().unwrap(), Timestamp::START);
+        latch.reset(FOREIGN.parse().unwrap());
         assert_eq!((latch.address().to_string().as_str(), latch.heard()), (FOREIGN, None));
         assert_eq!(hear_registered(&mut latch), Err(WrongIp));
     }

@@ -151,15 +151,10 @@ impl Pair {
     }
 
     /// Handles that a player has registered another address.
-    pub(super) fn handle_address_change(
-        &mut self,
-        player: PlayerId,
-        address: SocketAddr,
-        now: Timestamp,
-    ) {
+    pub(super) fn handle_address_change(&mut self, player: PlayerId, address: SocketAddr) {
         for (side, member) in self.sides.iter_mut().zip(&mut *self.members) {
             if member.player == player {
-                side.latch.reset(address, now);
+                side.latch.reset(address);
                 member.is_confirmed = member.connected_from == address.ip();
             }
         }

@@ -40,7 +40,8 @@ impl Sources {
         holder_heard: Option<Timestamp>,
         now: Timestamp,
     ) -> Source {
-        let mut source = self.take(address, now).unwrap_or(Source {
+        self.forget_old(now);
+        let mut source = self.take(address).unwrap_or(Source {
             address,
             first_heard: now,
             last_heard: now,
@@ -56,16 +57,12 @@ impl Sources {
         source
     }
 
-    /// Notes a source that was there before the pair began, and lost the place.
-    pub(super) fn note_early(&mut self, address: SocketAddr, now: Timestamp) {
-        let source = Source { is_early: true, ..self.note(address, None, now) };
-        self.0.pop();
-        self.0.push(source);
+    /// Forgets a source.
+    pub(super) fn forget(&mut self, address: SocketAddr) {
+        self.0.retain(|source| source.address != address);
     }
 
-    /// Forgets a source and returns what was known of it.
-    pub(super) fn take(&mut self, address: SocketAddr, now: Timestamp) -> Option<Source> {
-        self.forget_old(now);
+    fn take(&mut self, address: SocketAddr) -> Option<Source> {
         let index = self.0.iter().position(|source| source.address == address)?;
         Some(self.0.remove(index))
     }

@@ -300,8 +300,8 @@ impl RelayTable {
     }
 
     /// Handles that a player has registered another address. Its pairs send there from now on.
-    pub fn handle_address_change(&mut self, player: PlayerId, address: SocketAddr, now: Timestamp) {
-        self.for_each_pair(player, |pair| pair.handle_address_change(player, address, now));
+    pub fn handle_address_change(&mut self, player: PlayerId, address: SocketAddr) {
+        self.for_each_pair(player, |pair| pair.handle_address_change(player, address));
     }
 
     /// Handles that a player has repeated its PrivateID from its registered address, as it does when its game does not

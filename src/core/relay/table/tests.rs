@@ -222,7 +222,7 @@ fn a_registration_does_not_renew_the_allowance() {
     let mut play = introduced(LIMITS);
     play.send_bytes(2, ALICE_AT, 65_000);
     play.pass(Duration::from_secs(1));
-    play.table.handle_address_change(BOB, "192.0.2.50:5".parse().unwrap(), play.now);
+    play.table.handle_address_change(BOB, "192.0.2.50:5".parse().unwrap());
     assert_eq!(play.send_bytes(2, ALICE_AT, 600), "receiver-unheard");
     assert_eq!(play.send_bytes(2, ALICE_AT, 100), "1 192.0.2.50:5");
 }
@@ -329,7 +329,7 @@ fn a_registration_of_another_address_moves_the_live_relays() {
     let mut play = introduced(LIMITS);
     play.introduce((CAROL, CAROL_AT), (BOB, BOB_AT)).unwrap();
     play.send(1, BOB_AT);
-    play.table.handle_address_change(BOB, "192.0.2.50:5".parse().unwrap(), play.now);
+    play.table.handle_address_change(BOB, "192.0.2.50:5".parse().unwrap());
     assert_eq!(play.send(2, ALICE_AT), "1 192.0.2.50:5");
     assert_eq!(play.send(4, CAROL_AT), "3 192.0.2.50:5");
     assert_eq!(play.send(1, BOB_AT), "wrong-ip", "the old address is not the player's any more");
@@ -359,7 +359,7 @@ fn rounds_between_two_servers(latching: Latching, connected_from: [&str; 2]) -> 
         };
         table.introduce(at_home(asker), at_home(host), Timestamp::START, &mut Vec::new()).unwrap();
         for party in [asker, host] {
-            table.handle_address_change(party.player, party.address, Timestamp::START);
+            table.handle_address_change(party.player, party.address);
         }
         let again = table.introduce(asker, host, Timestamp::START, &mut Vec::new());
         assert_eq!(again.is_err(), latching != Latching::Any, "{again:?}");
@@ -404,10 +404,10 @@ fn one_confirmed_player_is_enough() {
     let ports = play.table.introduce(elsewhere, alice, play.now, &mut Vec::new()).unwrap();
     assert_eq!(play.send(ports.host.0, CAROL_AT), format!("{} {ALICE_AT}", ports.asker));
     // Alice moves to another network than her connection's, and back.
-    play.table.handle_address_change(ALICE, BOB_AT.parse().unwrap(), play.now);
+    play.table.handle_address_change(ALICE, BOB_AT.parse().unwrap());
     assert_eq!(play.send(ports.host.0, CAROL_AT), "unconfirmed");
     assert_eq!(play.send(ports.asker.0, BOB_AT), "unconfirmed");
-    play.table.handle_address_change(ALICE, ALICE_AT.parse().unwrap(), play.now);
+    play.table.handle_address_change(ALICE, ALICE_AT.parse().unwrap());
     assert_eq!(play.send(ports.host.0, CAROL_AT), format!("{} {ALICE_AT}", ports.asker));
 }
 
