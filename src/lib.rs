@@ -87,7 +87,8 @@
 //! - Invariant: the core is pure. Time and randomness come in as arguments; time is read once per turn of the loop.
 //!   Payloads of relayed datagrams never enter it.
 //! - Invariant: a relayed datagram's pair is found by its port alone. The datagram costs no allocation (except when a
-//!   player's address changes), no log line above `trace`, and no work that grows with the number of players.
+//!   player's address changes, and when a network begins to use its share of what is scarce), no log line above `trace`,
+//!   and no work that grows with the number of players.
 //! - Invariant: nothing that a stranger sends ends the process, makes memory grow without a bound, or stops the loop.
 //!   An error on one socket stays with that socket. Every bound has a name and a counter ([`limits::bounds`]).
 //! - Invariant: a panic ends the process with status 1, and systemd restarts it. Only a panic on the thread of a

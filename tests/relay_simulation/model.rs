@@ -20,15 +20,18 @@ pub(crate) struct Model {
     pub(crate) pairs: Vec<Pair>,
     all: Bucket,
     /// When which network sent how many bytes while half of `all` was gone.
-    spent: Vec<(u64, Network, u64)>,
+    spent: Spent,
     /// The same for what was sent to each host while it was silent.
-    spent_on_silent: Vec<(u64, Vec<(u64, Network, u64)>)>,
+    spent_on_silent: Vec<(u64, Spent)>,
     /// Each datagram at a port without a pair: port, source, when.
     strays: Vec<(u16, SocketAddr, u64)>,
     /// Who was heard where whose datagrams were expected, since the last full minute.
     visits: Vec<(SocketAddr, Expected)>,
     visits_since: u64,
 }
+
+/// When, by which network, how many bytes.
+type Spent = Vec<(u64, Network, u64)>;
 
 /// A player, or nobody at that port.
 #[derive(Clone, Copy, PartialEq)]
@@ -637,7 +640,7 @@ fn has_share(spent: &[(u64, Network, u64)], who: Network, burst: f64, time: u64,
     left >= 1.0 && used(&|network| network == who) < (3.0 * left).max(1.0)
 }
 
-fn spend(spent: &mut Vec<(u64, Network, u64)>, who: Network, bytes: u64, time: u64, now: u64) {
+fn spend(spent: &mut Spent, who: Network, bytes: u64, time: u64, now: u64) {
     // After so long nothing is left of it.
     spent.retain(|(at, ..)| now - at < 50 * time);
     spent.push((now, who, bytes));
