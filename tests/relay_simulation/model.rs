@@ -319,7 +319,7 @@ impl Model {
         let mut is_sprayer = false;
         let pair = &self.pairs[index];
         let from = usize::from(pair.ports[0] == at);
-        if source != pair.sides[from].address() {
+        if source != pair.sides[from].address() || pair.sides[from].holders.is_empty() {
             if !is_possible {
                 return Action::Drop(DropReason::InvalidSource);
             }
@@ -487,7 +487,8 @@ impl Side {
 
     fn may_take(&self, this: &Other, state: State, now: u64) -> bool {
         let is_stranger = self.is_stranger(this);
-        let is_gap = self.last_heard().is_some_and(|at| now - at >= GAP) && this.run().0 >= 2;
+        let is_gap =
+            self.last_heard().is_some_and(|at| now - at >= 1250 * MILLISECOND) && this.run().0 >= 2;
         let is_open = match state {
             State::Silent => true,
             State::Unheard => !is_stranger,
@@ -560,7 +561,9 @@ impl Side {
 }
 
 /// How long a player that plays is silent at most.
-const GAP: u64 = 750 * SECOND / 1000;
+const GAP: u64 = 750 * MILLISECOND;
+
+const MILLISECOND: u64 = SECOND / 1000;
 
 impl Holder {
     fn last(&self) -> u64 {

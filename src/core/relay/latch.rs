@@ -24,6 +24,9 @@ pub const SETTLING_TIME: Duration = Duration::from_secs(5);
 /// The longest time between two datagrams of a player who plays. Games send several times a second.
 pub const LONGEST_GAP: Duration = Duration::from_millis(750);
 
+/// How long an address that is settling must be silent before a newcomer may replace it.
+pub const GAP_WHILE_SETTLING: Duration = Duration::from_millis(1250);
+
 /// How many datagrams a source must have sent since the current address was last heard, to claim the place.
 pub const CLAIMING_DATAGRAMS: u32 = 2;
 
@@ -58,7 +61,7 @@ pub const REBINDING_DATAGRAMS: u32 = 8;
 /// - *Newcomer* and *stranger*: other sources of the same IP. A stranger was at the port before the pair began, or the
 ///   current address was heard more than [`LONGEST_GAP`] after the stranger's first datagram: then both were there at
 ///   the same time, and so the stranger is not the same player at a new address.
-/// - *After a gap*: the current address was silent for [`LONGEST_GAP`], in which the source sent
+/// - *After a gap*: the current address was silent for [`GAP_WHILE_SETTLING`], in which the source sent
 ///   [`CLAIMING_DATAGRAMS`], and the place is unclaimed.
 /// - *Unclaimed*: no better source sent [`CLAIMING_DATAGRAMS`] since the current address was last heard, the last of
 ///   them within [`LONGEST_GAP`]. Newcomers are better than strangers. Of two of a kind, the one that was heard first
@@ -93,8 +96,8 @@ struct History {
     doubted: Option<Timestamp>,
     /// When the registered address was last replaced.
     registered_replaced: Option<Timestamp>,
-    /// Addresses that may return within [`TAKE_BACK_WINDOW`]. At most 41: an address is displaced only after
-    /// [`LONGEST_GAP`].
+    /// Addresses that may return within [`TAKE_BACK_WINDOW`]. At most 25: an address is displaced only after
+    /// [`GAP_WHILE_SETTLING`].
     displaced: Vec<Displaced>,
     /// When a displaced address returned.
     returned: Option<Timestamp>,
@@ -174,20 +177,16 @@ impl Latch {
         }
     }
 
-    /// Whether `source` is the current address. If so, it has been heard now.
+    /// Whether `source` is the current address and was heard before. If so, it has been heard now.
     pub fn hear_current(&mut self, source: SocketAddr, now: Timestamp) -> bool {
-        let is_current = source == self.current;
+        let is_current = source == self.current && self.heard.is_some();
         if is_current {
-            if self.heard.is_none() {
-                self.history.settling_since = Some(now);
-            }
             self.heard = Some(now);
         }
         is_current
     }
 
-    /// Handles the source of a datagram that is not the current address. Either it is the player at a new address, or
-    /// it is refused.
+    /// Handles any other source of a datagram. Either it is the player, perhaps at a new address, or it is refused.
     ///
     /// # Errors
     /// The reason to drop the datagram.
@@ -198,6 +197,10 @@ impl Latch {
         latching: Latching,
         now: Timestamp,
     ) -> Result<(), DropReason> {
+        if source == self.current {
+            self.replace(source, now);
+            return Ok(());
+        }
         let state = self.state(now);
         let is_registered = source == self.history.registered;
         let may_replace = is_registered || (!is_sprayer && latching != Latching::Off);
@@ -287,7 +290,7 @@ impl Latch {
     fn takes_unproven(&mut self, source: SocketAddr, state: LatchState, now: Timestamp) -> bool {
         let this = self.history.others.note(source, self.heard, now);
         let is_stranger = is_stranger(&this, self.heard);
-        let is_gap = self.heard.is_some_and(|heard| now.since(heard) >= LONGEST_GAP)
+        let is_gap = self.heard.is_some_and(|heard| now.since(heard) >= GAP_WHILE_SETTLING)
             && this.run >= CLAIMING_DATAGRAMS;
         let is_open = match state {
             LatchState::Silent => true,
@@ -555,16 +558,16 @@ mod tests {
         let steps = [
             (0, OTHER, Ok(())),
             (400, THIRD, Err(WrongPort)),
-            (749, THIRD, Err(WrongPort)),
-            (750, THIRD, Ok(())),
-            (800, OTHER, Ok(())),
-            (1000, THIRD, Err(WrongPort)),
-            (1549, THIRD, Err(WrongPort)),
-            (1550, THIRD, Ok(())),
-            (1600, OTHER, Err(WrongPort)),
+            (1249, THIRD, Err(WrongPort)),
+            (1250, THIRD, Ok(())),
+            (1300, OTHER, Ok(())),
+            (1500, THIRD, Err(WrongPort)),
+            (2549, THIRD, Err(WrongPort)),
+            (2550, THIRD, Ok(())),
+            (2600, OTHER, Err(WrongPort)),
         ];
         same_ip(&steps);
-        let single = [(0, OTHER, Ok(())), (1000, THIRD, Err(WrongPort)), (1100, THIRD, Ok(()))];
+        let single = [(0, OTHER, Ok(())), (1300, THIRD, Err(WrongPort)), (1400, THIRD, Ok(()))];
         same_ip(&single);
     }
 
@@ -610,8 +613,8 @@ mod tests {
 
     #[test]
     fn the_registered_address_claims_a_settling_place_once_and_a_settled_one_never() {
-        let back = stream(OTHER, (2100, 100, 2750), Err(WrongPort));
-        let again = stream(OTHER, (2750, 100, 20_000), Ok(()));
+        let back = stream(OTHER, (2050, 100, 3250), Err(WrongPort));
+        let again = stream(OTHER, (3250, 100, 20_000), Ok(()));
         let mut first = stream(OTHER, (0, 100, 2000), Ok(()));
         first.push((2000, REGISTERED, Ok(())));
         let forger = stream(REGISTERED, (4020, 2000, 20_000), Err(WrongPort));

@@ -174,13 +174,12 @@ impl Pair {
         self.is_confirmed = self.members.iter().any(|member| member.is_confirmed);
     }
 
-    /// Whether a datagram at the port of `owner` comes from the partner's current address. If so, it has been heard.
+    /// Whether a datagram at the port of `owner` comes from where the partner was last heard. If so, it has been heard.
     pub(super) fn hear_current(&mut self, owner: Role, source: SocketAddr, now: Timestamp) -> bool {
         self.sides[owner.other() as usize].latch.hear_current(source, now)
     }
 
-    /// Decides whether a datagram at the port of `owner`, which does not come from the partner's current address,
-    /// comes from the partner at a new one.
+    /// Decides whether any other datagram at the port of `owner` comes from the partner.
     ///
     /// # Errors
     /// The reason to drop the datagram, if it comes from anybody else.
