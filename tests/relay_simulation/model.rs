@@ -319,7 +319,7 @@ impl Model {
         let mut is_sprayer = false;
         let pair = &self.pairs[index];
         let from = usize::from(pair.ports[0] == at);
-        if source != pair.sides[from].address() || pair.sides[from].holders.is_empty() {
+        if source != pair.sides[from].address() {
             if !is_possible {
                 return Action::Drop(DropReason::InvalidSource);
             }

@@ -177,16 +177,19 @@ impl Latch {
         }
     }
 
-    /// Whether `source` is the current address and was heard before. If so, it has been heard now.
+    /// Whether `source` is the current address. If so, it has been heard now.
     pub fn hear_current(&mut self, source: SocketAddr, now: Timestamp) -> bool {
-        let is_current = source == self.current && self.heard.is_some();
+        let is_current = source == self.current;
         if is_current {
+            if self.heard.is_none() {
+                self.history.settling_since = Some(now);
+            }
             self.heard = Some(now);
         }
         is_current
     }
 
-    /// Handles any other source of a datagram. Either it is the player, perhaps at a new address, or it is refused.
+    /// Handles any other source of a datagram. Either it is the player at a new address, or it is refused.
     ///
     /// # Errors
     /// The reason to drop the datagram.
@@ -197,10 +200,6 @@ impl Latch {
         latching: Latching,
         now: Timestamp,
     ) -> Result<(), DropReason> {
-        if source == self.current {
-            self.replace(source, now);
-            return Ok(());
-        }
         let state = self.state(now);
         let is_registered = source == self.history.registered;
         let may_replace = is_registered || (!is_sprayer && latching != Latching::Off);

@@ -174,7 +174,7 @@ impl Pair {
         self.is_confirmed = self.members.iter().any(|member| member.is_confirmed);
     }
 
-    /// Whether a datagram at the port of `owner` comes from where the partner was last heard. If so, it has been heard.
+    /// Whether a datagram at the port of `owner` comes from the partner's current address. If so, it has been heard.
     pub(super) fn hear_current(&mut self, owner: Role, source: SocketAddr, now: Timestamp) -> bool {
         self.sides[owner.other() as usize].latch.hear_current(source, now)
     }
