@@ -41,8 +41,10 @@ const KEPT_NAMES: [&str; 17] = [
 fn busy_server() -> TestServer {
     let server = TestServer::start(&config());
     let (mut host, mut client) = (Player::join(&server), Player::join(&server));
-    let (to_host, _) = connect_relay(&mut client, &mut host);
-    for length in 0..100 {
+    let (to_host, to_client) = connect_relay(&mut client, &mut host);
+    host.send(b"here", server.relay(to_client));
+    client.receive();
+    for length in 0..99 {
         client.send(&vec![0; 10 * length], server.relay(to_host));
         host.receive();
     }

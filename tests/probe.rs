@@ -247,7 +247,8 @@ fn a_full_server() {
 }
 
 fn a_server_that_is_nearly_full_is_sampled_less() {
-    let server = TestServer::start(&Config { max_connections: 4, ..config() });
+    // One IP may have four of five.
+    let server = TestServer::start(&Config { max_connections: 5, ..config() });
     let said = probe_server(&server, &[]);
     assert_eq!(said.status, Some(0), "{}", said.text);
     said.contains(&["all 2 relay ports tried answer"]);
