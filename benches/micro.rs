@@ -107,6 +107,9 @@ impl World {
         let ports =
             self.table.introduce(asker, host, self.now, &mut self.closed).expect("enough ports");
         self.arrivals.extend([(ports.host, asker.address), (ports.asker, host.address)]);
+        // As in a game, the host answers: both are known.
+        self.table.handle_datagram(ports.asker, host.address, 1, self.now);
+        self.table.handle_datagram(ports.host, asker.address, 1, self.now);
     }
 
     /// As the loop does: the time is the same for a turn's datagrams, and what passes is counted.
