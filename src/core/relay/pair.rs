@@ -145,11 +145,6 @@ impl Pair {
         self.members[role as usize].connected_from.into()
     }
 
-    /// The network of whoever sends to `owner`.
-    pub(super) fn sender_network(&self, owner: Role) -> Network {
-        self.members[owner.other() as usize].connected_from.into()
-    }
-
     /// Handles that a player has registered another address.
     pub(super) fn handle_address_change(&mut self, player: PlayerId, address: SocketAddr) {
         for (side, member) in self.sides.iter_mut().zip(&mut *self.members) {

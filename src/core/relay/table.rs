@@ -9,9 +9,10 @@
 //! the player, and it leaves from the sender's port. So each player sees the other at one address and can answer
 //! there. The port alone tells where a datagram goes, so its cost does not grow with the number of pairs.
 
+mod invariants;
 mod snapshot;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -204,7 +205,7 @@ impl RelayTable {
         if let Some(host) = pair.silent_host(owner, now) {
             let shares =
                 self.silent_hosts.entry(host).or_insert_with(|| RateShares::new(SILENT_HOST));
-            let network = pair.sender_network(owner);
+            let network = pair.network_of(owner.other());
             if !shares.has_room(network, now) {
                 return Action::Drop(DropReason::SilentHost);
             }
@@ -213,7 +214,7 @@ impl RelayTable {
         let limits = &self.settings.limits;
         // While more than half of the bucket is left, nobody is held to a share, and nothing is charged.
         if !self.all_traffic.has_tokens(limits.burst / 2, now) {
-            let network = pair.sender_network(owner);
+            let network = pair.network_of(owner.other());
             let has_share = self.traffic_shares.has_room(network, now);
             if !has_share || !self.all_traffic.has_tokens(limits.burst, now) {
                 return Action::Drop(DropReason::GlobalBandwidth);
@@ -425,41 +426,6 @@ impl RelayTable {
             self.ports.release(port);
         }
         ClosedPair { ports, traffic: pair.life.traffic }
-    }
-
-    /// Checks what must always hold, for tests and simulations.
-    ///
-    /// # Panics
-    /// If it does not.
-    pub fn check_invariants(&self) {
-        let mut seen: HashMap<RelayPort, &str> = HashMap::new();
-        let mut place = |port, name| {
-            assert_eq!(seen.insert(port, name), None, "port {port} is in a second place: {name}");
-        };
-        self.ports.iter().for_each(|port| place(port, "pool"));
-        for (index, pair) in (0..).zip(&self.pairs) {
-            let Some(pair) = pair else {
-                assert!(self.vacant.contains(&index), "index {index} has no pair and is vacant");
-                continue;
-            };
-            for (owner, side) in [Role::Asker, Role::Host].into_iter().zip(&pair.sides) {
-                place(side.port, "pair");
-                let slot = self.slots.get(side.port).expect("the port of a pair has a slot");
-                assert_eq!((slot.pair, slot.owner), (index, owner), "slot of port {}", side.port);
-            }
-            let [a, b] = pair.players();
-            assert_ne!(a, b, "two different players");
-            assert_eq!(self.find(a, b), Some(index));
-            assert_eq!(self.find(b, a), Some(index));
-        }
-        assert_eq!(
-            self.by_players.len(),
-            2 * self.pairs(),
-            "each pair has two entries, and no other entries"
-        );
-        assert_eq!(self.slots.count(), 2 * self.pairs(), "no slot without a pair");
-        assert_eq!(self.shares.held(), self.pairs(), "each pair counts once");
-        assert_eq!(seen.len(), self.size, "no port is lost");
     }
 }
 
