@@ -22,7 +22,9 @@ const UNREGISTERED_PART: usize = 4;
 /// On a small server so many may be unregistered.
 const FEW: usize = 16;
 
-/// In this time as many connections may be opened as there may be: so all players can come back at once after a restart.
+/// In this time one network may open about as many connections as it may hold alone: so all its players can come back at
+/// once after a restart. There is no such bound on all networks together: many short visits fill no place, and a bound
+/// that all share would let a few hundred IPs keep everybody else out.
 const RENEWAL_TIME: Duration = Duration::from_secs(20);
 
 /// How many networks the table holds at least before it removes those without a connection.
@@ -82,7 +84,7 @@ impl Admission {
     pub fn admit(&mut self, network: Network, now: Timestamp) -> Result<Permit, Bound> {
         self.check_counts(network)?;
         let is_shared = !self.caps.per_ip.is_share_of_all(self.caps.connections);
-        if is_shared && !self.new.has_room(network, now) {
+        if is_shared && !self.new.has_room_alone(network, now) {
             return Err(Bound::NewConnections);
         }
         self.new.charge(network, 1.0, now);
@@ -139,7 +141,7 @@ impl Admission {
     }
 }
 
-/// How often connections may be opened.
+/// How often a network may open connections, if it were given all: it gets the share that it would have alone.
 fn renewal(connections: usize) -> RateLimit {
     let per_second = (connections as u64).div_ceil(RENEWAL_TIME.as_secs()).max(1);
     RateLimit { per_second, burst: RENEWAL_TIME }
@@ -289,6 +291,16 @@ mod tests {
         assert!((3070..=3080).contains(&count(1, 0)), "most of them at once");
         assert!((140..160).contains(&count(1, 1000)), "and then of the rate");
         assert!(count(2, 1000) > 500);
+    }
+
+    #[test]
+    fn visitors_of_many_networks_keep_nobody_out() {
+        let mut admission = admission(4096, None);
+        for visit in 0..60_000 {
+            let now = NOW + Duration::from_millis(u64::from(visit));
+            assert!(admission.admit(network(visit % 300), now).is_ok(), "visit {visit}");
+        }
+        assert!(admission.admit(network(1000), NOW + Duration::from_mins(1)).is_ok());
     }
 
     #[test]

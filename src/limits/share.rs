@@ -204,11 +204,20 @@ impl RateShares {
     /// Whether the network may use more.
     pub fn has_room(&self, network: Network, now: Timestamp) -> bool {
         let free = self.burst() - self.used.now(self.limit.burst, now);
-        let is_within = |(prefix, a): (Prefix, u32)| {
+        free >= 1.0 && self.is_below(network, now, |_| free)
+    }
+
+    /// Whether the network may use more of what is not scarce: as if it were alone, whatever others use.
+    pub fn has_room_alone(&self, network: Network, now: Timestamp) -> bool {
+        self.is_below(network, now, |used| self.burst() - used)
+    }
+
+    /// Whether each prefix of the network is below its threshold. `free` gets what the prefix used.
+    fn is_below(&self, network: Network, now: Timestamp, free: impl Fn(f64) -> f64) -> bool {
+        prefixes(network).all(|(prefix, a)| {
             let used = self.by_prefix.get(&prefix).map_or(0.0, |u| u.now(self.limit.burst, now));
-            used < (f64::from(a) * free).max(1.0)
-        };
-        free >= 1.0 && prefixes(network).all(is_within)
+            used < (f64::from(a) * free(used)).max(1.0)
+        })
     }
 
     /// The network uses `amount`.
