@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::effect::{Effect, Effects};
+use crate::core::{Core, CoreTask};
 use crate::time::Timestamp;
 
 /// When no relay has carried anything for this time, all games are over. Games send several times a second.
@@ -32,6 +34,31 @@ impl Drain {
     /// `last_forwarded` is when any relay last carried something; `None` without relays.
     pub fn next_check(&self, last_forwarded: Option<Timestamp>) -> Timestamp {
         last_forwarded.map_or(Timestamp::START, |last| self.deadline.min(last + QUIET_TIME))
+    }
+}
+
+impl Core {
+    /// Starts a drain, unless one has started.
+    pub(super) fn start_to_drain(&mut self, now: Timestamp, effects: &mut Effects) {
+        if self.is_draining() {
+            return;
+        }
+        let timeout = self.settings.drain_timeout;
+        let drain = Drain::new(timeout, now);
+        self.deadlines.set(CoreTask::EndOfDrain, drain.next_check(self.relays.last_forwarded()));
+        self.drain = Some(drain);
+        effects.push_back(Effect::DrainStarted { pairs: self.relays.pairs(), timeout });
+    }
+
+    /// Ends the drain, if the relays are quiet or it has lasted long enough.
+    pub(super) fn check_drain(&mut self, now: Timestamp, effects: &mut Effects) {
+        let Some(drain) = &self.drain else { return };
+        let next_check = drain.next_check(self.relays.last_forwarded());
+        if next_check > now {
+            self.deadlines.set(CoreTask::EndOfDrain, next_check);
+        } else {
+            effects.push_back(Effect::DrainEnded);
+        }
     }
 }
 

@@ -17,6 +17,7 @@
 //!
 //! | module | question it answers |
 //! |---|---|
+//! | [`input`] | what the shell tells the core |
 //! | [`effect`] | what the core tells the shell to do |
 //! | [`commands`] | what a player's command leads to |
 //! | [`players`] | who is connected and registered |
@@ -26,14 +27,17 @@
 //! | [`id`] | what ids look like, and how random bytes become one |
 //! | [`deadlines`] | which task is due when |
 //! | [`drain`] | when a draining server may end |
+//! | `drops` | who hears of a dropped datagram |
 //! | [`unheard`] | when so many players cannot be heard that the operator should know |
 //! | [`snapshot`] | the whole core as data, so that another process can go on |
 
 pub mod commands;
 pub mod deadlines;
 pub mod drain;
+mod drops;
 pub mod effect;
 pub mod id;
+pub mod input;
 pub mod players;
 pub mod protocol;
 pub mod registrar;
@@ -41,8 +45,7 @@ pub mod relay;
 pub mod snapshot;
 pub mod unheard;
 
-use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::net::SocketAddr;
 
 use crate::limits::bounds::Bound;
 use crate::limits::connection_policy::DisconnectReason;
@@ -50,60 +53,14 @@ use crate::time::Timestamp;
 use deadlines::Deadlines;
 use drain::Drain;
 use effect::{CloseMode, Effect, Effects};
-use id::{ConnectionId, IdScheme, Random};
+use id::{ConnectionId, Random};
 use players::{AddressRegistration, Players};
-use protocol::{Command, CommandKind, ErrorCode, Reply};
+use protocol::{ErrorCode, Reply};
 use registrar::{Registrar, Response};
-use relay::{
-    Action, ClosedPair, DropReason, OwnAddresses, RegisteredPartner, RelayPort, RelaySettings,
-    RelayTable,
-};
+use relay::{Action, ClosedPair, OwnAddresses, RelayPort, RelayTable};
 use unheard::UnheardPlayers;
 
-/// The core's settings. All of them can change while the server runs.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// How the ids of new players look.
-    pub id_scheme: IdScheme,
-    /// What relays may carry, and who may send there.
-    pub relay: RelaySettings,
-    /// How often the core looks for pairs to close.
-    pub sweep_interval: Duration,
-    /// How long live pairs may go on after a drain starts.
-    pub drain_timeout: Duration,
-}
-
-/// Something that happened, or that the server must do.
-#[derive(Debug)]
-pub enum Input<'a> {
-    /// A player's connection from that IP was accepted.
-    Connected(ConnectionId, IpAddr),
-    /// A connection was accepted, but the system gave no thread for it.
-    NoThread(ConnectionId),
-    /// A player sent a line.
-    Command(ConnectionId, &'a Command),
-    /// A player sent a command that is over its rate limit.
-    RateLimitedCommand(ConnectionId, CommandKind),
-    /// Close a connection, for that reason.
-    Disconnect(ConnectionId, DisconnectReason),
-    /// A connection has ended.
-    Disconnected(ConnectionId),
-    /// A datagram arrived at the registrar.
-    RegistrarDatagram {
-        /// Where it came from.
-        source: SocketAddr,
-        /// The datagram's content.
-        payload: &'a [u8],
-    },
-    /// The server's own addresses have changed to these.
-    OwnAddresses(OwnAddresses),
-    /// Use other settings from now on.
-    Reload(Settings),
-    /// Start nothing new, and end when the relays are quiet.
-    Drain,
-    /// The time of [`Core::next_deadline`] has come.
-    Deadline,
-}
+pub use input::{Input, Settings};
 
 /// What the core does at a set time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -367,17 +324,6 @@ impl Core {
         self.settings = settings;
     }
 
-    fn start_to_drain(&mut self, now: Timestamp, effects: &mut Effects) {
-        if self.is_draining() {
-            return;
-        }
-        let timeout = self.settings.drain_timeout;
-        let drain = Drain::new(timeout, now);
-        self.deadlines.set(CoreTask::EndOfDrain, drain.next_check(self.relays.last_forwarded()));
-        self.drain = Some(drain);
-        effects.push_back(Effect::DrainStarted { pairs: self.relays.pairs(), timeout });
-    }
-
     fn handle_deadlines(&mut self, now: Timestamp, effects: &mut Effects) {
         while let Some(task) = self.deadlines.take_due(now) {
             match task {
@@ -392,66 +338,8 @@ impl Core {
         }
     }
 
-    fn check_drain(&mut self, now: Timestamp, effects: &mut Effects) {
-        let Some(drain) = &self.drain else { return };
-        let next_check = drain.next_check(self.relays.last_forwarded());
-        if next_check > now {
-            self.deadlines.set(CoreTask::EndOfDrain, next_check);
-        } else {
-            effects.push_back(Effect::DrainEnded);
-        }
-    }
-
     fn tell_closed_pairs(&mut self, effects: &mut Effects) {
         effects.extend(self.closed.drain(..).map(Effect::PairClosed));
-    }
-
-    /// Adds the effects of a dropped datagram: players hear that their relay reached a limit, and the operator hears
-    /// that players cannot be heard, if several cannot.
-    #[cold]
-    fn explain_drop(
-        &mut self,
-        at: RelayPort,
-        source: SocketAddr,
-        reason: DropReason,
-        now: Timestamp,
-        effects: &mut Effects,
-    ) {
-        if let Some(limit) = reason.limit() {
-            let due = self.relays.take_due_notices(at, limit, now).into_iter().flatten();
-            for player in due.filter_map(|player| self.players.by_id(player)) {
-                effects.push_back(Effect::Tell(player.connection, Reply::RelayLimit(limit)));
-                let open_id = player.open_id.clone();
-                effects.push_back(Effect::RelayLimitReached { at, limit, open_id });
-            }
-        }
-        if matches!(reason, DropReason::WrongIp | DropReason::Unconfirmed)
-            && let Some(partner) = self.relays.partner(at)
-        {
-            self.record_unheard(at, partner, source.ip(), reason, now, effects);
-        }
-    }
-
-    /// Records that a datagram from `source` was dropped in the place of `partner`.
-    fn record_unheard(
-        &mut self,
-        at: RelayPort,
-        partner: RegisteredPartner,
-        source: IpAddr,
-        reason: DropReason,
-        now: Timestamp,
-        effects: &mut Effects,
-    ) {
-        let registered = partner.registered;
-        if reason == DropReason::Unconfirmed {
-            // Its datagrams come and are dropped.
-            let partner = RegisteredPartner { is_heard: false, ..partner };
-            if self.unconfirmed.record(partner, source, now) {
-                effects.push_back(Effect::PlayersUnconfirmed { at });
-            }
-        } else if self.elsewhere.record(partner, source, now) {
-            effects.push_back(Effect::PartnerElsewhere { at, source, registered });
-        }
     }
 }
 

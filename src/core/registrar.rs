@@ -88,7 +88,7 @@ impl Registrar {
             | AddressRegistration::Repeated(_) => (Some(OK), None),
             AddressRegistration::TooManyChanges => (None, Some(Bound::AddressChanges)),
             AddressRegistration::Unknown if payload.len() > UNKNOWN.len() => {
-                if self.unknown_answers.try_acquire(source.ip().into(), now) {
+                if self.unknown_answers.try_acquire(source.ip().into(), 1.0, now) {
                     (Some(UNKNOWN), None)
                 } else {
                     (None, Some(Bound::UnknownAnswers))

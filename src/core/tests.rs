@@ -1,8 +1,13 @@
+use std::net::IpAddr;
+use std::time::Duration;
+
 use super::*;
 use crate::config::Config;
 use crate::core::effect::CloseMode;
 use crate::core::id::testing::Seeded;
 use crate::core::id::{OpenId, PrivateId};
+use crate::core::protocol::{Command, CommandKind};
+use crate::core::relay::DropReason;
 use crate::core::snapshot::Snapshot;
 
 const ALICE: ConnectionId = ConnectionId(1);

@@ -72,7 +72,7 @@ impl Admission {
     /// Replaces the caps. No connection is closed.
     pub fn set_caps(&mut self, caps: Caps) {
         if caps.connections != self.caps.connections {
-            self.new.set_limit(renewal(caps.connections));
+            self.new = RateShares::new(renewal(caps.connections));
         }
         self.caps = caps;
     }

@@ -196,11 +196,6 @@ impl RateShares {
         Self { max_entries, ..self }
     }
 
-    /// Replaces the rate. Nobody has used anything.
-    pub fn set_limit(&mut self, limit: RateLimit) {
-        *self = Self::new(limit).with_max_entries(self.max_entries);
-    }
-
     /// Whether the network may use more.
     pub fn has_room(&self, network: Network, now: Timestamp) -> bool {
         let free = self.burst() - self.used.now(self.limit.burst, now);
@@ -234,11 +229,11 @@ impl RateShares {
         }
     }
 
-    /// Uses one, if the network may; whether it did.
-    pub fn try_acquire(&mut self, network: Network, now: Timestamp) -> bool {
+    /// Uses `amount`, if the network may use more; whether it did.
+    pub fn try_acquire(&mut self, network: Network, amount: f64, now: Timestamp) -> bool {
         let is_allowed = self.has_room(network, now);
         if is_allowed {
-            self.charge(network, 1.0, now);
+            self.charge(network, amount, now);
         }
         is_allowed
     }
@@ -382,10 +377,10 @@ mod tests {
         for tenth in 0..3000 {
             let now = Timestamp::START + Duration::from_millis(100 * tenth);
             for network in 0..8 {
-                greedy += (0..10).filter(|_| shares.try_acquire(ipv4(network), now)).count();
+                greedy += (0..10).filter(|_| shares.try_acquire(ipv4(network), 1.0, now)).count();
             }
             if tenth % 10 == 9 && (1000..1200).contains(&tenth) {
-                modest += usize::from(shares.try_acquire(ipv4(100), now));
+                modest += usize::from(shares.try_acquire(ipv4(100), 1.0, now));
             }
         }
         assert_eq!(modest, 20, "all that it asked for");

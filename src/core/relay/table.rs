@@ -10,7 +10,9 @@
 //! there. The port alone tells where a datagram goes, so its cost does not grow with the number of pairs.
 
 mod invariants;
+mod pairs;
 mod snapshot;
+mod traffic;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -21,15 +23,16 @@ use crate::core::relay::pair::{Pair, Role};
 use crate::core::relay::sources::Sources;
 use crate::core::relay::sprayers::{Expected, Sprayers};
 use crate::core::relay::{
-    Action, DropReason, Latching, OwnAddresses, PortMap, PortPool, RelayLimit, RelayPort,
-    RelaySettings,
+    Action, DropReason, Latching, OwnAddresses, PortPool, RelayLimit, RelayPort, RelaySettings,
 };
 use crate::limits::network::Network;
-use crate::limits::rates::SILENT_HOST;
 use crate::limits::relay::charged_bytes;
-use crate::limits::share::{HeldShares, RateShares};
+use crate::limits::share::HeldShares;
 use crate::limits::token_bucket::TokenBucket;
 use crate::time::Timestamp;
+
+use pairs::{PairIndex, Pairs};
+use traffic::{SilentHosts, TotalTraffic};
 
 pub use snapshot::RelaySnapshot;
 
@@ -109,33 +112,17 @@ pub struct RelayTable {
     settings: RelaySettings,
     own: OwnAddresses,
     ports: PortPool,
-    slots: PortMap<Slot>,
     /// How many ports there are in all.
     size: usize,
-    pairs: Vec<Option<Pair>>,
-    vacant: Vec<PairIndex>,
-    /// Each pair has two entries, one with each player first.
-    by_players: BTreeMap<(PlayerId, PlayerId), PairIndex>,
+    pairs: Pairs,
     /// The live pairs, by the network that asked for them, also if the asker is not connected any more.
     shares: HeldShares,
-    all_traffic: TokenBucket,
-    /// What each network sent while little of `all_traffic` was left.
-    traffic_shares: RateShares,
-    /// What each network sent to hosts that were silent.
-    silent_hosts: BTreeMap<PlayerId, RateShares>,
+    total_traffic: TotalTraffic,
+    silent_hosts: SilentHosts,
     last_sweep: Timestamp,
     /// The sources that were heard lately at ports without a pair.
     early: BTreeMap<RelayPort, Sources>,
     sprayers: Sprayers,
-}
-
-type PairIndex = u32;
-
-/// The pair that a port belongs to, and which of the two players owns the port.
-#[derive(Clone, Copy, Debug)]
-struct Slot {
-    pair: PairIndex,
-    owner: Role,
 }
 
 impl RelayTable {
@@ -145,15 +132,11 @@ impl RelayTable {
             settings,
             own,
             ports: PortPool::new(ports.iter().copied()),
-            slots: PortMap::new(ports.iter().copied()),
             size: ports.len(),
-            pairs: Vec::new(),
-            vacant: Vec::new(),
-            by_players: BTreeMap::new(),
+            pairs: Pairs::new(ports),
             shares: HeldShares::new(ports.len() / 2),
-            all_traffic: TokenBucket::default(),
-            traffic_shares: RateShares::new(settings.limits.shared_limit()),
-            silent_hosts: BTreeMap::new(),
+            total_traffic: TotalTraffic::new(&settings.limits),
+            silent_hosts: SilentHosts::default(),
             last_sweep: Timestamp::START,
             early: BTreeMap::new(),
             sprayers: Sprayers::default(),
@@ -168,9 +151,8 @@ impl RelayTable {
     /// Replaces the settings, also for live pairs. All token buckets are full afterwards.
     pub fn set_settings(&mut self, settings: RelaySettings) {
         self.settings = settings;
-        self.all_traffic = TokenBucket::default();
-        self.traffic_shares.set_limit(settings.limits.shared_limit());
-        for side in self.pairs.iter_mut().flatten().flat_map(|pair| &mut pair.sides) {
+        self.total_traffic = TotalTraffic::new(&settings.limits);
+        for side in self.pairs.iter_mut().flat_map(|pair| &mut pair.sides) {
             side.bucket = TokenBucket::default();
         }
     }
@@ -184,11 +166,10 @@ impl RelayTable {
         length: usize,
         now: Timestamp,
     ) -> Action {
-        let Some(Slot { pair, owner }) = self.slots.get(at).copied() else {
+        let Some((pair, owner)) = self.pairs.at_mut(at) else {
             self.note_early(at, source, now);
             return Action::Drop(DropReason::NoPair);
         };
-        let pair = self.pairs[pair as usize].as_mut().expect("a slot names a pair");
         let cost = charged_bytes(length);
         if !pair.hear_current(owner, source, now) {
             let latching = self.settings.latching;
@@ -202,26 +183,16 @@ impl RelayTable {
         if let Some(reason) = pair.refusal(owner, cost, &self.settings, now) {
             return Action::Drop(reason);
         }
-        if let Some(host) = pair.silent_host(owner, now) {
-            let shares =
-                self.silent_hosts.entry(host).or_insert_with(|| RateShares::new(SILENT_HOST));
-            let network = pair.network_of(owner.other());
-            if !shares.has_room(network, now) {
-                return Action::Drop(DropReason::SilentHost);
-            }
-            shares.charge(network, cost as f64, now);
+        let network = || pair.network_of(owner.other());
+        if let Some(host) = pair.silent_host(owner, now)
+            && !self.silent_hosts.try_charge(host, network(), cost, now)
+        {
+            return Action::Drop(DropReason::SilentHost);
         }
         let limits = &self.settings.limits;
-        // While more than half of the bucket is left, nobody is held to a share, and nothing is charged.
-        if !self.all_traffic.has_tokens(limits.burst / 2, now) {
-            let network = pair.network_of(owner.other());
-            let has_share = self.traffic_shares.has_room(network, now);
-            if !has_share || !self.all_traffic.has_tokens(limits.burst, now) {
-                return Action::Drop(DropReason::GlobalBandwidth);
-            }
-            self.traffic_shares.charge(network, cost as f64, now);
+        if !self.total_traffic.try_charge(network, cost, limits, now) {
+            return Action::Drop(DropReason::GlobalBandwidth);
         }
-        self.all_traffic.charge(cost, limits.global_rate, now);
         let (via, to) = pair.charge(owner, cost, limits, now);
         Action::Forward { via, to }
     }
@@ -250,8 +221,7 @@ impl RelayTable {
         if self.must_be_confirmed() && !asker.is_confirmed() && !host.is_confirmed() {
             return Err(NoRelay::Unconfirmed);
         }
-        if let Some(index) = self.find(asker.player, host.player) {
-            let pair = self.pairs[index as usize].as_ref().expect("the index names a pair");
+        if let Some((index, pair)) = self.pairs.find(asker.player, host.player) {
             if !pair.life.is_over(&self.settings.limits, now) {
                 return Ok(pair.ports_for(asker.player));
             }
@@ -302,19 +272,13 @@ impl RelayTable {
 
     /// Handles that a player has registered another address. Its pairs send there from now on.
     pub fn handle_address_change(&mut self, player: PlayerId, address: SocketAddr) {
-        self.for_each_pair(player, |pair| pair.handle_address_change(player, address));
+        self.pairs.for_each_of(player, |pair| pair.handle_address_change(player, address));
     }
 
     /// Handles that a player has repeated its PrivateID from its registered address, as it does when its game does not
     /// hear the other. Each of its addresses that somebody else may have taken must settle again.
     pub fn handle_repetition(&mut self, player: PlayerId, now: Timestamp) {
-        self.for_each_pair(player, |pair| pair.handle_repetition(player, now));
-    }
-
-    fn for_each_pair(&mut self, player: PlayerId, action: impl Fn(&mut Pair)) {
-        for (_, index) in self.by_players.range((player, PlayerId::MIN)..=(player, PlayerId::MAX)) {
-            action(self.pairs[*index as usize].as_mut().expect("the index names a pair"));
-        }
+        self.pairs.for_each_of(player, |pair| pair.handle_repetition(player, now));
     }
 
     /// Cancels a player's reservation, if it has one. Its pairs go on until they are idle.
@@ -325,15 +289,11 @@ impl RelayTable {
     /// Closes the pairs that forwarded nothing for the idle timeout, and those that are past their lifetime.
     pub fn sweep(&mut self, now: Timestamp, closed: &mut Vec<ClosedPair>) {
         self.last_sweep = now;
-        self.silent_hosts.retain(|_, shares| {
-            shares.forget_idle(now);
-            shares.entries() > 0
-        });
+        self.silent_hosts.forget_idle(now);
         self.early.retain(|_, sources| sources.forget_old(now));
-        for index in 0..self.pairs.len() {
-            let pair = self.pairs[index].as_ref();
+        for index in self.pairs.indices() {
+            let pair = self.pairs.get(index);
             if pair.is_some_and(|pair| pair.life.is_over(&self.settings.limits, now)) {
-                let index = PairIndex::try_from(index).expect("there are at most 65536 ports");
                 closed.push(self.close(index));
             }
         }
@@ -349,10 +309,9 @@ impl RelayTable {
         limit: RelayLimit,
         now: Timestamp,
     ) -> [Option<PlayerId>; 2] {
-        let Some(Slot { pair, owner }) = self.slots.get(at).copied() else {
+        let Some((pair, owner)) = self.pairs.at_mut(at) else {
             return [None, None];
         };
-        let pair = self.pairs[pair as usize].as_mut().expect("a slot names a pair");
         let mut notice = |role: Role| pair.members[role as usize].take_due_notice(limit, now);
         match limit {
             RelayLimit::Bandwidth => [notice(owner.other()), None],
@@ -362,8 +321,7 @@ impl RelayTable {
 
     /// The player who may send to `at`.
     pub fn partner(&self, at: RelayPort) -> Option<RegisteredPartner> {
-        let Slot { pair, owner } = *self.slots.get(at)?;
-        let pair = self.pairs[pair as usize].as_ref().expect("a slot names a pair");
+        let (pair, owner) = self.pairs.at(at)?;
         let latch = &pair.sides[owner.other() as usize].latch;
         let (registered, is_heard) = (latch.address().ip(), latch.heard().is_some());
         Some(RegisteredPartner { network: pair.network_of(owner.other()), registered, is_heard })
@@ -371,17 +329,17 @@ impl RelayTable {
 
     /// When any pair last forwarded a datagram or was created; `None` without pairs. Looks at every pair.
     pub fn last_forwarded(&self) -> Option<Timestamp> {
-        self.pairs.iter().flatten().map(|pair| pair.life.forwarded).max()
+        self.pairs.iter().map(|pair| pair.life.forwarded).max()
     }
 
     /// How many pairs there are.
     pub fn pairs(&self) -> usize {
-        self.pairs.len() - self.vacant.len()
+        self.pairs.len()
     }
 
     /// How many entries the index has that finds a pair by its players.
     pub fn partners(&self) -> usize {
-        self.by_players.len()
+        self.pairs.partners()
     }
 
     /// How many networks have asked for the live pairs.
@@ -394,37 +352,16 @@ impl RelayTable {
         &self.ports
     }
 
-    fn find(&self, one: PlayerId, other: PlayerId) -> Option<PairIndex> {
-        self.by_players.get(&(one, other)).copied()
-    }
-
     fn insert(&mut self, pair: Pair) {
-        let index = self.vacant.pop().unwrap_or_else(|| {
-            self.pairs.push(None);
-            PairIndex::try_from(self.pairs.len() - 1).expect("there are at most 65536 ports")
-        });
-        let [a, b] = &pair.sides;
-        self.slots.insert(a.port, Slot { pair: index, owner: Role::Asker });
-        self.slots.insert(b.port, Slot { pair: index, owner: Role::Host });
         self.shares.take(pair.network());
-        let [a, b] = pair.players();
-        self.by_players.insert((a, b), index);
-        self.by_players.insert((b, a), index);
-        self.pairs[index as usize] = Some(pair);
+        self.pairs.insert(pair);
     }
 
     fn close(&mut self, index: PairIndex) -> ClosedPair {
-        let pair = self.pairs[index as usize].take().expect("only a pair is closed");
-        self.vacant.push(index);
-        let [a, b] = pair.players();
-        self.by_players.remove(&(a, b));
-        self.by_players.remove(&(b, a));
+        let pair = self.pairs.remove(index);
         self.shares.give_back(pair.network());
         let ports = pair.ports();
-        for port in ports {
-            self.slots.remove(port);
-            self.ports.release(port);
-        }
+        ports.into_iter().for_each(|port| self.ports.release(port));
         ClosedPair { ports, traffic: pair.life.traffic }
     }
 }

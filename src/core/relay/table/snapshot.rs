@@ -5,15 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::RelayTable;
-use crate::core::id::PlayerId;
+use super::traffic::{SilentHostsSnapshot, TotalTrafficSnapshot};
 use crate::core::relay::pair::Pair;
 use crate::core::relay::ports::{PoolSnapshot, PortPool};
 use crate::core::relay::sources::Sources;
 use crate::core::relay::sprayers::Sprayers;
 use crate::core::relay::{OwnAddresses, RelayPort, RelaySettings};
-use crate::limits::rates::SILENT_HOST;
-use crate::limits::share::{RateShares, RateSharesSnapshot};
-use crate::limits::token_bucket::TokenBucket;
 use crate::time::Timestamp;
 
 /// All pairs, the port pool, the rate limits of the relays, and the sources that are no players.
@@ -21,9 +18,8 @@ use crate::time::Timestamp;
 pub struct RelaySnapshot {
     ports: PoolSnapshot,
     pairs: Vec<Pair>,
-    all_traffic: TokenBucket,
-    traffic_shares: RateSharesSnapshot,
-    silent_hosts: Vec<(PlayerId, RateSharesSnapshot)>,
+    total_traffic: TotalTrafficSnapshot,
+    silent_hosts: SilentHostsSnapshot,
     last_sweep: Timestamp,
     early: BTreeMap<RelayPort, Sources>,
     sprayers: Sprayers,
@@ -34,10 +30,9 @@ impl RelayTable {
     pub fn snapshot(&self) -> RelaySnapshot {
         RelaySnapshot {
             ports: self.ports.snapshot(),
-            pairs: self.pairs.iter().flatten().cloned().collect(),
-            all_traffic: self.all_traffic,
-            traffic_shares: self.traffic_shares.snapshot(),
-            silent_hosts: self.silent_hosts.iter().map(|(id, s)| (*id, s.snapshot())).collect(),
+            pairs: self.pairs.iter().cloned().collect(),
+            total_traffic: self.total_traffic.snapshot(),
+            silent_hosts: self.silent_hosts.snapshot(),
             last_sweep: self.last_sweep,
             early: self.early.clone(),
             sprayers: self.sprayers.clone(),
@@ -66,12 +61,8 @@ impl RelayTable {
             table.insert(pair);
         }
         table.ports = PortPool::restore(snapshot.ports, ports, |port| unused.remove(&port));
-        table.all_traffic = snapshot.all_traffic;
-        table.traffic_shares.restore(snapshot.traffic_shares);
-        for (host, used) in snapshot.silent_hosts {
-            let shares = table.silent_hosts.entry(host);
-            shares.or_insert_with(|| RateShares::new(SILENT_HOST)).restore(used);
-        }
+        table.total_traffic.restore(snapshot.total_traffic);
+        table.silent_hosts.restore(snapshot.silent_hosts);
         table.last_sweep = snapshot.last_sweep;
         table.early = snapshot.early;
         table.sprayers = snapshot.sprayers;

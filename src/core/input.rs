@@ -1,0 +1,54 @@
+//! Inputs: what the shell tells the core, and the core's settings.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use crate::core::id::{ConnectionId, IdScheme};
+use crate::core::protocol::{Command, CommandKind};
+use crate::core::relay::{OwnAddresses, RelaySettings};
+use crate::limits::connection_policy::DisconnectReason;
+
+/// The core's settings. All of them can change while the server runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How the ids of new players look.
+    pub id_scheme: IdScheme,
+    /// What relays may carry, and who may send there.
+    pub relay: RelaySettings,
+    /// How often the core looks for pairs to close.
+    pub sweep_interval: Duration,
+    /// How long live pairs may go on after a drain starts.
+    pub drain_timeout: Duration,
+}
+
+/// Something that happened, or that the server must do.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// A player's connection from that IP was accepted.
+    Connected(ConnectionId, IpAddr),
+    /// A connection was accepted, but the system gave no thread for it.
+    NoThread(ConnectionId),
+    /// A player sent a line.
+    Command(ConnectionId, &'a Command),
+    /// A player sent a command that is over its rate limit.
+    RateLimitedCommand(ConnectionId, CommandKind),
+    /// Close a connection, for that reason.
+    Disconnect(ConnectionId, DisconnectReason),
+    /// A connection has ended.
+    Disconnected(ConnectionId),
+    /// A datagram arrived at the registrar.
+    RegistrarDatagram {
+        /// Where it came from.
+        source: SocketAddr,
+        /// The datagram's content.
+        payload: &'a [u8],
+    },
+    /// The server's own addresses have changed to these.
+    OwnAddresses(OwnAddresses),
+    /// Use other settings from now on.
+    Reload(Settings),
+    /// Start nothing new, and end when the relays are quiet.
+    Drain,
+    /// The time of [`Core::next_deadline`](crate::core::Core::next_deadline) has come.
+    Deadline,
+}
