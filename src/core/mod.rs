@@ -331,6 +331,7 @@ impl Core {
                     self.deadlines.set(CoreTask::Sweep, now + self.settings.sweep_interval);
                     self.relays.sweep(now, &mut self.closed);
                     self.players.forget_networks(now);
+                    self.registrar.forget_networks(now);
                     self.tell_closed_pairs(effects);
                 }
                 CoreTask::EndOfDrain => self.check_drain(now, effects),

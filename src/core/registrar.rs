@@ -63,6 +63,11 @@ impl Registrar {
         self.unknown_answers.restore(unknown_answers);
     }
 
+    /// Forgets the networks that were answered too long ago to matter. Looks at each network.
+    pub fn forget_networks(&mut self, now: Timestamp) {
+        self.unknown_answers.forget_idle(now);
+    }
+
     /// Handles a datagram. If it is a PrivateID, `source` becomes its player's external address.
     pub fn handle_datagram(
         &mut self,

@@ -31,6 +31,8 @@ pub struct Snapshot {
     unconfirmed: UnheardPlayers,
     drain: Option<Drain>,
     next_sweep: Timestamp,
+    /// When a drain is checked.
+    end_of_drain: Option<Timestamp>,
 }
 
 impl Core {
@@ -46,6 +48,7 @@ impl Core {
             unconfirmed: self.unconfirmed.clone(),
             drain: self.drain,
             next_sweep: self.deadlines.of(CoreTask::Sweep).expect("there is always a next sweep"),
+            end_of_drain: self.deadlines.of(CoreTask::EndOfDrain),
         }
     }
 
@@ -68,9 +71,8 @@ impl Core {
         registrar.restore(snapshot.unknown_answers);
         let mut core = Self::from_parts(settings, players, registrar, relays, snapshot.taken);
         core.deadlines.set_earlier(CoreTask::Sweep, snapshot.next_sweep);
-        if let Some(drain) = snapshot.drain {
-            core.deadlines
-                .set(CoreTask::EndOfDrain, drain.next_check(core.relays.last_forwarded()));
+        if let Some(end) = snapshot.end_of_drain {
+            core.deadlines.set(CoreTask::EndOfDrain, end);
         }
         core.drain = snapshot.drain;
         core.elsewhere = snapshot.elsewhere;

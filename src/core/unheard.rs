@@ -70,9 +70,13 @@ impl UnheardPlayers {
         };
         if of != network {
             source.taken_for = TakenFor::Stranger;
-        } else if !is_heard && now.since(source.since) >= LASTING {
-            source.taken_for = TakenFor::Player(of);
+            return false;
         }
+        if is_heard || now.since(source.since) < LASTING || source.taken_for == TakenFor::Player(of)
+        {
+            return false;
+        }
+        source.taken_for = TakenFor::Player(of);
         let is_enough = self.networks() >= NETWORKS;
         if is_enough {
             self.sources.clear();

@@ -11,7 +11,10 @@ use std::time::Duration;
 
 use crate::limits::bounds::Bound;
 use crate::limits::network::Network;
-use crate::limits::share::{HardCap, Prefix, RateShares, prefixes, threshold};
+use crate::limits::pruning::Pruning;
+use crate::limits::share::{
+    HardCap, Prefix, RateShares, is_below_thresholds, prefixes, smallest_prefix,
+};
 use crate::limits::token_bucket::RateLimit;
 use crate::time::Timestamp;
 
@@ -26,9 +29,6 @@ const FEW: usize = 16;
 /// once after a restart. There is no such bound on all networks together: many short visits fill no place, and a bound
 /// that all share would let a few hundred IPs keep everybody else out.
 const RENEWAL_TIME: Duration = Duration::from_secs(20);
-
-/// How many networks the table holds at least before it removes those without a connection.
-const PRUNE_FROM: usize = 64;
 
 /// How many connections there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub struct Admission {
     all: Arc<Counts>,
     /// A network without a connection stays until [`Self::forget_networks`].
     by_prefix: HashMap<Prefix, Arc<Counts>>,
-    prune_at: usize,
+    pruning: Pruning,
     new: RateShares,
 }
 
@@ -64,7 +64,7 @@ impl Admission {
             caps,
             all: Arc::default(),
             by_prefix: HashMap::new(),
-            prune_at: PRUNE_FROM,
+            pruning: Pruning::default(),
             new: RateShares::new(renewal(caps.connections)),
         }
     }
@@ -88,9 +88,9 @@ impl Admission {
             return Err(Bound::NewConnections);
         }
         self.new.charge(network, 1.0, now);
-        if self.by_prefix.len() >= self.prune_at {
+        if self.pruning.is_due(self.by_prefix.len()) {
             self.forget_networks();
-            self.prune_at = PRUNE_FROM.max(2 * self.by_prefix.len());
+            self.pruning.note(self.by_prefix.len(), usize::MAX);
         }
         let of_prefixes = prefixes(network)
             .map(|(prefix, _)| Arc::clone(self.by_prefix.entry(prefix).or_default()));
@@ -110,17 +110,20 @@ impl Admission {
         let for_unregistered = (capacity / UNREGISTERED_PART).max(FEW);
         let free_unregistered =
             for_unregistered.saturating_sub(self.all.unregistered.load(Relaxed));
-        for (level, (prefix, a)) in prefixes(network).enumerate() {
-            let Some(counts) = self.by_prefix.get(&prefix) else { continue };
-            let held = counts.connections.load(Relaxed);
-            if held >= threshold(a, free, capacity) || (level == 0 && !per_ip.allows(held)) {
-                return Err(Bound::ConnectionsPerIp);
+        let held = |count: fn(&Counts) -> &AtomicUsize| {
+            move |prefix| {
+                self.by_prefix.get(&prefix).map_or(0, |counts| count(counts).load(Relaxed))
             }
-            if counts.unregistered.load(Relaxed)
-                >= threshold(a, free_unregistered, for_unregistered)
-            {
-                return Err(Bound::UnregisteredPerIp);
-            }
+        };
+        let connections_of = held(|counts| &counts.connections);
+        if !per_ip.allows(connections_of(smallest_prefix(network)))
+            || !is_below_thresholds(network, free, capacity, connections_of)
+        {
+            return Err(Bound::ConnectionsPerIp);
+        }
+        let unregistered_of = held(|counts| &counts.unregistered);
+        if !is_below_thresholds(network, free_unregistered, for_unregistered, unregistered_of) {
+            return Err(Bound::UnregisteredPerIp);
         }
         Ok(())
     }

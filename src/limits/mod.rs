@@ -4,17 +4,20 @@
 //! |---|---|
 //! | [`admission`] | how many connections there may be, in all and of one network |
 //! | [`bounds`] | names of the limits, each with a counter |
-//! | [`token_bucket`] | the one mechanism behind all rate limits |
+//! | [`share`] | what each network may have of things that are scarce |
+//! | [`token_bucket`] | how often one player, pair or network may do something |
 //! | [`network`], [`network_rate`] | whose an IP address is; a rate limit for each of them |
 //! | [`rates`] | the rate limits that are constants |
 //! | [`connection_policy`] | what a player may do on its connection |
 //! | [`relay`] | what relays may carry |
+//! | [`pruning`] | when a table looks for entries that it can forget |
 
 pub mod admission;
 pub mod bounds;
 pub mod connection_policy;
 pub mod network;
 pub mod network_rate;
+pub mod pruning;
 pub mod rates;
 pub mod relay;
 pub mod share;

@@ -5,44 +5,53 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::network::Network;
+use crate::limits::pruning::Pruning;
+use crate::limits::share::{Prefix, prefixes};
 use crate::limits::token_bucket::{RateLimit, TokenBucket};
 use crate::time::Timestamp;
 
-/// How many networks are remembered at least before those with a full bucket are forgotten.
-const PRUNE_FROM: usize = 64;
-
 /// A rate limiter with a token bucket for each network. A network without an entry has a full bucket.
+///
+/// An IPv6 /56 has a bucket of its own with four times the rate, and a /48 with sixteen times: whoever has a /48 has
+/// 65,536 /64s, but one /64 alone must not use up what its neighbours have.
 #[derive(Clone, Debug)]
 pub struct NetworkRateLimiter {
     limit: RateLimit,
-    buckets: HashMap<Network, TokenBucket>,
-    prune_at: usize,
+    buckets: HashMap<Prefix, TokenBucket>,
+    pruning: Pruning,
 }
 
 /// All buckets of a [`NetworkRateLimiter`], ordered by network.
-#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct NetworkRateSnapshot(Vec<(Network, TokenBucket)>);
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkRateSnapshot {
+    buckets: Vec<(Prefix, TokenBucket)>,
+    pruning: Pruning,
+}
 
 impl NetworkRateLimiter {
     /// A limiter in which every network has all its tokens.
     pub fn new(limit: RateLimit) -> Self {
-        Self { limit, buckets: HashMap::new(), prune_at: PRUNE_FROM }
+        Self { limit, buckets: HashMap::new(), pruning: Pruning::default() }
     }
 
-    /// Whether the network has tokens left.
+    /// Whether the network has tokens left, and each larger one around it.
     pub fn has_tokens(&self, network: Network, now: Timestamp) -> bool {
-        let bucket = self.buckets.get(&network);
-        bucket.is_none_or(|bucket| bucket.has_tokens(self.limit.burst, now))
+        prefixes(network).all(|(prefix, _)| {
+            let bucket = self.buckets.get(&prefix);
+            bucket.is_none_or(|bucket| bucket.has_tokens(self.limit.burst, now))
+        })
     }
 
     /// Takes a token of the network, also if none is left.
     pub fn charge(&mut self, network: Network, now: Timestamp) {
-        if self.buckets.len() >= self.prune_at {
+        if self.pruning.is_due(self.buckets.len()) {
             self.forget_idle(now);
-            self.prune_at = PRUNE_FROM.max(2 * self.buckets.len());
+            self.pruning.note(self.buckets.len(), usize::MAX);
         }
-        self.buckets.entry(network).or_default().charge(1, self.limit.per_second, now);
+        for (prefix, _) in prefixes(network) {
+            let per_second = self.limit.per_second * rate_factor(prefix);
+            self.buckets.entry(prefix).or_default().charge(1, per_second, now);
+        }
     }
 
     /// Takes a token of the network, if any is left. Returns whether it did.
@@ -59,7 +68,7 @@ impl NetworkRateLimiter {
         self.buckets.retain(|_, bucket| !bucket.is_full(now));
     }
 
-    /// How many networks are remembered.
+    /// How many networks are remembered, with the larger ones around them.
     pub fn len(&self) -> usize {
         self.buckets.len()
     }
@@ -72,16 +81,21 @@ impl NetworkRateLimiter {
     /// A snapshot of the buckets.
     pub fn snapshot(&self) -> NetworkRateSnapshot {
         let mut buckets: Vec<_> =
-            self.buckets.iter().map(|(network, bucket)| (*network, *bucket)).collect();
-        buckets.sort_unstable_by_key(|(network, _)| *network);
-        NetworkRateSnapshot(buckets)
+            self.buckets.iter().map(|(prefix, bucket)| (*prefix, *bucket)).collect();
+        buckets.sort_unstable_by_key(|(prefix, _)| *prefix);
+        NetworkRateSnapshot { buckets, pruning: self.pruning }
     }
 
     /// Replaces the buckets with those of a snapshot.
     pub fn restore(&mut self, snapshot: NetworkRateSnapshot) {
-        self.buckets = snapshot.0.into_iter().collect();
-        self.prune_at = PRUNE_FROM.max(2 * self.buckets.len());
+        self.buckets = snapshot.buckets.into_iter().collect();
+        self.pruning = snapshot.pruning;
     }
+}
+
+/// How many times the rate of a /64 a prefix has: each eight bits less give four times as much.
+fn rate_factor((_, bits): Prefix) -> u64 {
+    1 << ((64 - bits) / 4)
 }
 
 #[cfg(test)]
@@ -132,6 +146,21 @@ mod tests {
         (0..200).for_each(|_| guesses.charge(network(1), at(0)));
         assert!(!guesses.has_tokens(network(1), at(0)));
         assert!(guesses.has_tokens(network(2), at(0)));
+    }
+
+    #[test]
+    fn whoever_has_many_ipv6_networks_has_little_more() {
+        let guesses_of = |network: fn(u128) -> u128| {
+            let mut guesses = NetworkRateLimiter::new(WRONG_OPEN_IDS);
+            let all = (0..10_000).map(|n| {
+                let bits = 0x2001_0db8 << 96 | network(n) << 64;
+                std::net::IpAddr::from(bits.to_be_bytes()).into()
+            });
+            all.filter(|of| guesses.try_acquire(*of, at(0))).count()
+        };
+        assert_eq!(guesses_of(|_| 0), 120, "a /64");
+        assert_eq!(guesses_of(|n| n % 256), 4 * 120, "a /56");
+        assert_eq!(guesses_of(|n| n), 16 * 120, "a /48");
     }
 
     #[test]

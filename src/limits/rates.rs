@@ -21,9 +21,9 @@ pub const UNCONFIRMED_CONNECTS: RateLimit =
 /// Changes of one player's address. Routers seldom change it. Each change must reach all the player's relays.
 pub const ADDRESS_CHANGES: RateLimit = RateLimit { per_second: 2, burst: Duration::from_secs(10) };
 
-/// Registrations of a player's same address that its relays hear of. Players repeat them ten times a second until they
-/// are answered, and each must reach all the player's relays.
-pub const REPETITIONS: RateLimit = RateLimit { per_second: 1, burst: Duration::from_secs(1) };
+/// The time between two registrations of a player's same address that its relays hear of. Players repeat them ten times
+/// a second until they are answered, and each must reach all the player's relays.
+pub const REPETITION_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Answers of the registrar to datagrams that are no known PrivateID, for all senders together. Honest players get
 /// them only after a restart of the server, and can do without.

@@ -32,6 +32,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::network::Network;
+use crate::limits::pruning::Pruning;
 use crate::limits::token_bucket::RateLimit;
 use crate::time::Timestamp;
 
@@ -78,8 +79,24 @@ const RESERVE_PART: usize = 64;
 /// What part of the reserve a network may hold in any case.
 const MINIMUM_PART: usize = 16;
 
+/// The network itself, as the prefix that it counts for.
+pub fn smallest_prefix(network: Network) -> Prefix {
+    (network, LEVELS[0].0)
+}
+
+/// Whether a network and each larger one around it hold less than their share. `held` is what a prefix holds of the
+/// `capacity` things, of which `free` are held by nobody.
+pub fn is_below_thresholds(
+    network: Network,
+    free: usize,
+    capacity: usize,
+    held: impl Fn(Prefix) -> usize,
+) -> bool {
+    prefixes(network).all(|(prefix, a)| held(prefix) < threshold(a, free, capacity))
+}
+
 /// How many of `capacity` things a network may hold while `free` of them are held by nobody.
-pub fn threshold(a: u32, free: usize, capacity: usize) -> usize {
+fn threshold(a: u32, free: usize, capacity: usize) -> usize {
     let reserve = capacity / RESERVE_PART;
     let share = (a as usize).saturating_mul(free.saturating_sub(reserve));
     share.max(reserve / MINIMUM_PART).max(1)
@@ -104,9 +121,8 @@ impl HeldShares {
         let free = self.capacity.saturating_sub(self.held);
         let held = |prefix| self.by_prefix.get(&prefix).copied().unwrap_or(0);
         cap.is_share_of_all(self.capacity)
-            || (prefixes(network).take(1).all(|(prefix, _)| cap.allows(held(prefix)))
-                && prefixes(network)
-                    .all(|(prefix, a)| held(prefix) < threshold(a, free, self.capacity)))
+            || (cap.allows(held(smallest_prefix(network)))
+                && is_below_thresholds(network, free, self.capacity, held))
     }
 
     /// The network holds one more.
@@ -153,13 +169,10 @@ pub struct RateShares {
     limit: RateLimit,
     used: Usage,
     by_prefix: HashMap<Prefix, Usage>,
-    prune_at: usize,
+    pruning: Pruning,
     /// How many networks are remembered. What others use counts for all, and for none of them.
     max_entries: usize,
 }
-
-/// From how many networks on those whose use has decayed are forgotten.
-const PRUNE_FROM: usize = 64;
 
 /// Less than this was used too long ago to matter.
 const FORGOTTEN: f64 = 0.01;
@@ -177,6 +190,7 @@ struct Usage {
 pub struct RateSharesSnapshot {
     all: Usage,
     networks: Vec<(Prefix, Usage)>,
+    pruning: Pruning,
 }
 
 impl RateShares {
@@ -186,7 +200,7 @@ impl RateShares {
             limit,
             used: Usage::default(),
             by_prefix: HashMap::new(),
-            prune_at: PRUNE_FROM,
+            pruning: Pruning::default(),
             max_entries: usize::MAX,
         }
     }
@@ -217,9 +231,9 @@ impl RateShares {
 
     /// The network uses `amount`.
     pub fn charge(&mut self, network: Network, amount: f64, now: Timestamp) {
-        if self.by_prefix.len() >= self.prune_at {
+        if self.pruning.is_due(self.by_prefix.len()) {
             self.forget_idle(now);
-            self.prune_at = PRUNE_FROM.max(2 * self.by_prefix.len());
+            self.pruning.note(self.by_prefix.len(), self.max_entries);
         }
         self.used.add(amount, self.limit.burst, now);
         for (prefix, _) in prefixes(network) {
@@ -253,14 +267,14 @@ impl RateShares {
     pub fn snapshot(&self) -> RateSharesSnapshot {
         let mut networks: Vec<_> = self.by_prefix.iter().map(|(p, used)| (*p, *used)).collect();
         networks.sort_unstable_by_key(|(prefix, _)| *prefix);
-        RateSharesSnapshot { all: self.used, networks }
+        RateSharesSnapshot { all: self.used, networks, pruning: self.pruning }
     }
 
     /// Goes on with a snapshot.
-    pub fn restore(&mut self, used: RateSharesSnapshot) {
-        self.used = used.all;
-        self.by_prefix = used.networks.into_iter().collect();
-        self.prune_at = PRUNE_FROM.max(2 * self.by_prefix.len());
+    pub fn restore(&mut self, snapshot: RateSharesSnapshot) {
+        self.used = snapshot.all;
+        self.by_prefix = snapshot.networks.into_iter().collect();
+        self.pruning = snapshot.pruning;
     }
 
     fn burst(&self) -> f64 {
@@ -350,6 +364,24 @@ mod tests {
         for newcomer in 100..120 {
             assert!(shares.held() < 4096 && shares.has_room(ipv4(newcomer), HardCap::default()));
             shares.take(ipv4(newcomer));
+        }
+    }
+
+    #[test]
+    fn a_full_table_has_room_again_when_its_networks_are_idle() {
+        let limit = RateLimit { per_second: 100, burst: Duration::from_secs(1) };
+        let mut shares = RateShares::new(limit).with_max_entries(1024);
+        for number in 0..2000 {
+            let now = Timestamp::START + Duration::from_millis(number);
+            shares.charge(ipv4(u32::try_from(number).unwrap()), 1.0, now);
+        }
+        assert_eq!(shares.entries(), 1024);
+        let mut restored = RateShares::new(limit).with_max_entries(1024);
+        restored.restore(shares.snapshot());
+        for mut shares in [shares, restored] {
+            let later = Timestamp::START + Duration::from_secs(20);
+            let used = (0..200).filter(|_| shares.try_acquire(ipv4(1_000_000), 1.0, later)).count();
+            assert!((74..=76).contains(&used), "{used}: its share, not all");
         }
     }
 

@@ -1,4 +1,4 @@
-//! The token bucket, which every rate limit uses. It stores a single number.
+//! The token bucket: a rate limit that stores a single number.
 
 use std::time::Duration;
 

@@ -262,8 +262,27 @@ impl World {
         let read: RelaySnapshot = serde_json::from_slice(&text).expect("it can be read");
         let own = OwnAddresses::new([OWN_IP], self.ports.iter().copied());
         let ports: Vec<RelayPort> = self.ports.iter().copied().map(RelayPort).collect();
-        self.table = RelayTable::restore(read, self.settings, own, &ports).expect("it is right");
-        assert_eq!(self.table.snapshot(), snapshot);
+        let restore = |read| {
+            RelayTable::restore(read, self.settings, own.clone(), &ports).expect("it is right")
+        };
+        let restored = restore(read);
+        assert_eq!(restored.snapshot(), snapshot);
+        // Both would go on alike.
+        let original = std::mem::replace(&mut self.table, restored);
+        let later = Timestamp::from_nanos(self.now + 3600 * SECOND);
+        let now = self.now();
+        let newcomer = |id| {
+            let address = SocketAddr::from(([192, 0, 2, 200], 4000));
+            Party { player: PlayerId(id), address, connected_from: address.ip() }
+        };
+        let end_all = |mut table: RelayTable| {
+            let mut closed = Vec::new();
+            let one_more = table.introduce(newcomer(1 << 40), newcomer(1 << 41), now, &mut closed);
+            table.sweep(later, &mut closed);
+            (one_more, closed, table.snapshot())
+        };
+        let other = serde_json::from_slice(&text).expect("it can be read");
+        assert_eq!(end_all(restore(other)), end_all(original));
     }
 
     fn rebind(&mut self) {

@@ -1,6 +1,7 @@
 //! The relay's rules once more, as plainly as possible: lists that are searched from front to back, histories
 //! that are read from the start, buckets that are filled. Slow, and nothing like the table it is held against.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use noray::core::relay::{Action, DropReason, Latching, RelayPort, RelaySettings};
@@ -22,9 +23,11 @@ pub(crate) struct Model {
     /// When which network sent how many bytes while half of `all` was gone.
     spent: Spent,
     /// The same for what was sent to each host while it was silent.
-    spent_on_silent: Vec<(u64, Spent)>,
+    spent_on_silent: BTreeMap<u64, Spent>,
     /// Each datagram at a port without a pair: port, source, when.
     strays: Vec<(u16, SocketAddr, u64)>,
+    /// Whose datagrams were expected at a port of a pair that ended, and when it ended.
+    former: Vec<(u16, u64, u64)>,
     /// Who was heard where whose datagrams were expected, since the last full minute.
     visits: Vec<(SocketAddr, Expected)>,
     visits_since: u64,
@@ -129,8 +132,9 @@ impl Model {
             pairs: Vec::new(),
             all: Bucket::new(limits.global_rate, &limits),
             spent: Vec::new(),
-            spent_on_silent: Vec::new(),
+            spent_on_silent: BTreeMap::new(),
             strays: Vec::new(),
+            former: Vec::new(),
             visits: Vec::new(),
             visits_since: 0,
         }
@@ -267,7 +271,10 @@ impl Model {
     pub(crate) fn free(&mut self, ports: [u16; 2], now: u64) {
         let index = self.pairs.iter().position(|pair| pair.ports == ports).expect("such a pair");
         assert!(self.is_over(&self.pairs[index], now), "{ports:?} was freed too early");
-        self.free.extend(self.pairs.remove(index).ports);
+        let Pair { ports: [to_asker, to_host], players: [asker, host], .. } =
+            self.pairs.remove(index);
+        self.free.extend([to_asker, to_host]);
+        self.former.extend([(to_asker, host, now), (to_host, asker, now)]);
     }
 
     /// After a sweep no pair is left that is over.
@@ -310,7 +317,12 @@ impl Model {
         let is_possible = self.is_possible(source);
         let Some(index) = self.pairs.iter().position(|pair| pair.ports.contains(&at)) else {
             if is_possible {
-                self.visit(source, Expected::Nobody(at), now);
+                let former = self.former.iter().rfind(|(port, ..)| *port == at);
+                let expected = match former {
+                    Some((_, player, end)) if now - end < 60 * SECOND => Expected::Player(*player),
+                    Some(_) | None => Expected::Nobody(at),
+                };
+                self.visit(source, expected, now);
                 self.strays.push((at, source, now));
             }
             return Action::Drop(DropReason::NoPair);
@@ -362,19 +374,11 @@ impl Model {
             return Action::Drop(DropReason::PairBandwidth);
         }
         let sender = Network::from(pair.connected_from[from]);
-        if to == 1 && last.is_none_or(|at| now - at >= 3 * SECOND) {
-            let host = pair.players[1];
-            let spent = match self.spent_on_silent.iter().position(|(of, _)| *of == host) {
-                Some(index) => &mut self.spent_on_silent[index].1,
-                None => {
-                    self.spent_on_silent.push((host, Vec::new()));
-                    &mut self.spent_on_silent.last_mut().unwrap().1
-                }
-            };
-            if !has_share(spent, sender, 65_536.0, SECOND, now) {
-                return Action::Drop(DropReason::SilentHost);
-            }
-            spend(spent, sender, bytes, SECOND, now);
+        let is_silent_host = to == 1 && last.is_none_or(|at| now - at >= 3 * SECOND);
+        let host = pair.players[1];
+        let on_silent = self.spent_on_silent.entry(host).or_default();
+        if is_silent_host && !has_share(on_silent, sender, 65_536.0, SECOND, now) {
+            return Action::Drop(DropReason::SilentHost);
         }
         let is_half_empty = 2 * self.all.level <= depth(limits.global_rate, &limits);
         let burst = limits.global_rate as f64 * limits.burst.as_secs_f64() / 2.0;
@@ -385,6 +389,9 @@ impl Model {
         }
         if is_half_empty {
             spend(&mut self.spent, sender, bytes, time, now);
+        }
+        if is_silent_host {
+            spend(on_silent, sender, bytes, SECOND, now);
         }
         let cost = i128::from(bytes) * i128::from(SECOND);
         own.level -= cost;

@@ -13,7 +13,7 @@ use crate::limits::bounds::Bound;
 use crate::limits::network::Network;
 use crate::limits::network_rate::NetworkRateLimiter;
 use crate::limits::rates::{
-    ADDRESS_CHANGES, INTRODUCTIONS, REPETITIONS, UNCONFIRMED_CONNECTS, WRONG_OPEN_IDS,
+    ADDRESS_CHANGES, INTRODUCTIONS, REPETITION_INTERVAL, UNCONFIRMED_CONNECTS, WRONG_OPEN_IDS,
 };
 use crate::limits::share::RateShares;
 use crate::limits::token_bucket::TokenBucket;
@@ -57,7 +57,8 @@ pub struct Player {
     /// How often its address has changed lately.
     address_changes: TokenBucket,
     /// How often it has registered the same address lately.
-    repetitions: TokenBucket,
+    /// When its relays last heard that it had repeated its PrivateID.
+    last_repetition: Option<Timestamp>,
 }
 
 impl Player {
@@ -99,7 +100,8 @@ pub enum AddressRegistration {
     First(PlayerId, OpenId),
     /// The player registered another address than before.
     Changed(PlayerId, OpenId),
-    /// The player registered the same address again. Its id, unless it did so within the last second.
+    /// The player registered the same address again. Its id, unless its relays heard of that less than
+    /// [`REPETITION_INTERVAL`] ago.
     Repeated(Option<PlayerId>),
     /// The player has changed its address too often lately. The old address stays.
     TooManyChanges,
@@ -206,7 +208,7 @@ impl Players {
             address: None,
             introductions: RateShares::new(INTRODUCTIONS),
             address_changes: TokenBucket::default(),
-            repetitions: TokenBucket::default(),
+            last_repetition: None,
         })
     }
 
@@ -237,8 +239,12 @@ impl Players {
         }
         let is_first = player.address.is_none();
         if player.address == Some(source) {
-            let is_seldom = player.repetitions.try_acquire(REPETITIONS, now);
-            return AddressRegistration::Repeated(is_seldom.then_some(*id));
+            let last = player.last_repetition;
+            if last.is_some_and(|last| now.since(last) < REPETITION_INTERVAL) {
+                return AddressRegistration::Repeated(None);
+            }
+            player.last_repetition = Some(now);
+            return AddressRegistration::Repeated(Some(*id));
         }
         if !is_first && !player.address_changes.try_acquire(ADDRESS_CHANGES, now) {
             return AddressRegistration::TooManyChanges;
@@ -446,6 +452,14 @@ mod tests {
             AddressRegistration::Repeated(None),
             "too soon after the last"
         );
+        for (millis, is_told) in [(1999, false), (2000, true), (2100, false)] {
+            let now = Timestamp::START + Duration::from_millis(millis);
+            assert_eq!(
+                players.register_address(secret, here, now),
+                AddressRegistration::Repeated(is_told.then_some(host.id)),
+                "after {millis} ms"
+            );
+        }
         assert_eq!(
             players.register_address(secret, there, Timestamp::START),
             AddressRegistration::Changed(host.id, id)

@@ -10,6 +10,7 @@ use crate::limits::network_rate::NetworkRateSnapshot;
 use crate::limits::rates::INTRODUCTIONS;
 use crate::limits::share::{RateShares, RateSharesSnapshot};
 use crate::limits::token_bucket::TokenBucket;
+use crate::time::Timestamp;
 
 /// All connections and players, and the rate limits that belong to them. It holds secrets.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,7 +32,7 @@ struct PlayerSnapshot {
     address: Option<SocketAddr>,
     introductions: RateSharesSnapshot,
     address_changes: TokenBucket,
-    repetitions: TokenBucket,
+    last_repetition: Option<Timestamp>,
 }
 
 impl Players {
@@ -89,7 +90,7 @@ impl PlayerSnapshot {
             address: player.address,
             introductions: player.introductions.snapshot(),
             address_changes: player.address_changes,
-            repetitions: player.repetitions,
+            last_repetition: player.last_repetition,
         }
     }
 
@@ -105,7 +106,7 @@ impl PlayerSnapshot {
             address: self.address,
             introductions,
             address_changes: self.address_changes,
-            repetitions: self.repetitions,
+            last_repetition: self.last_repetition,
         }
     }
 }

@@ -23,7 +23,7 @@ pub const WATCHED_SOURCES: usize = 4096;
 /// Whose datagrams are expected at a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Expected {
-    /// The partner of the port's owner.
+    /// The partner of the port's owner; for a while also after their pair has ended.
     Player(PlayerId),
     /// Nobody's, because the port belongs to no pair.
     Nobody(RelayPort),

@@ -21,7 +21,7 @@ use std::time::Duration;
 use crate::core::id::PlayerId;
 use crate::core::relay::pair::{Pair, Role};
 use crate::core::relay::sources::Sources;
-use crate::core::relay::sprayers::{Expected, Sprayers};
+use crate::core::relay::sprayers::{Expected, SPRAYING_WINDOW, Sprayers};
 use crate::core::relay::{
     Action, DropReason, Latching, OwnAddresses, PortPool, RelayLimit, RelayPort, RelaySettings,
 };
@@ -123,6 +123,8 @@ pub struct RelayTable {
     /// The sources that were heard lately at ports without a pair.
     early: BTreeMap<RelayPort, Sources>,
     sprayers: Sprayers,
+    /// Who was expected at the ports of pairs that ended lately, and when they ended.
+    former: BTreeMap<RelayPort, (PlayerId, Timestamp)>,
 }
 
 impl RelayTable {
@@ -140,6 +142,7 @@ impl RelayTable {
             last_sweep: Timestamp::START,
             early: BTreeMap::new(),
             sprayers: Sprayers::default(),
+            former: BTreeMap::new(),
         }
     }
 
@@ -184,24 +187,33 @@ impl RelayTable {
             return Action::Drop(reason);
         }
         let network = || pair.network_of(owner.other());
-        if let Some(host) = pair.silent_host(owner, now)
-            && !self.silent_hosts.try_charge(host, network(), cost, now)
-        {
+        let silent_host = pair.silent_host(owner, now);
+        if silent_host.is_some_and(|host| !self.silent_hosts.has_room(host, network(), now)) {
             return Action::Drop(DropReason::SilentHost);
         }
         let limits = &self.settings.limits;
         if !self.total_traffic.try_charge(network, cost, limits, now) {
             return Action::Drop(DropReason::GlobalBandwidth);
         }
+        if let Some(host) = silent_host {
+            self.silent_hosts.charge(host, network(), cost, now);
+        }
         let (via, to) = pair.charge(owner, cost, limits, now);
         Action::Forward { via, to }
     }
 
-    /// Whoever sends to a port before a pair begins there is not one of its players.
+    /// Whoever sends to a port before a pair begins there is not one of its players. It may be one of the pair that
+    /// ended there, whose game goes on for a while.
     #[cold]
     fn note_early(&mut self, at: RelayPort, source: SocketAddr, now: Timestamp) {
         if self.own.allows(source) {
-            self.sprayers.note(source, Expected::Nobody(at), now);
+            let expected = match self.former.get(&at) {
+                Some((player, end)) if now.since(*end) < SPRAYING_WINDOW => {
+                    Expected::Player(*player)
+                }
+                Some(_) | None => Expected::Nobody(at),
+            };
+            self.sprayers.note(source, expected, now);
             self.early.entry(at).or_default().note(source, None, now);
         }
     }
@@ -225,7 +237,7 @@ impl RelayTable {
             if !pair.life.is_over(&self.settings.limits, now) {
                 return Ok(pair.ports_for(asker.player));
             }
-            closed.push(self.close(index));
+            closed.push(self.close(index, now));
         }
         if self.is_full() || self.has_its_share(asker.network()) {
             self.sweep_on_demand(now, closed);
@@ -289,12 +301,14 @@ impl RelayTable {
     /// Closes the pairs that forwarded nothing for the idle timeout, and those that are past their lifetime.
     pub fn sweep(&mut self, now: Timestamp, closed: &mut Vec<ClosedPair>) {
         self.last_sweep = now;
+        self.total_traffic.forget_idle(now);
         self.silent_hosts.forget_idle(now);
         self.early.retain(|_, sources| sources.forget_old(now));
+        self.former.retain(|_, (_, end)| now.since(*end) < SPRAYING_WINDOW);
         for index in self.pairs.indices() {
             let pair = self.pairs.get(index);
             if pair.is_some_and(|pair| pair.life.is_over(&self.settings.limits, now)) {
-                closed.push(self.close(index));
+                closed.push(self.close(index, now));
             }
         }
     }
@@ -357,8 +371,10 @@ impl RelayTable {
         self.pairs.insert(pair);
     }
 
-    fn close(&mut self, index: PairIndex) -> ClosedPair {
+    fn close(&mut self, index: PairIndex, now: Timestamp) -> ClosedPair {
         let pair = self.pairs.remove(index);
+        let [asker, host] = pair.players();
+        self.former.extend(pair.ports().into_iter().zip([(host, now), (asker, now)]));
         self.shares.give_back(pair.network());
         let ports = pair.ports();
         ports.into_iter().for_each(|port| self.ports.release(port));

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use crate::core::id::PlayerId;
 use crate::core::relay::pair::{Pair, Role};
 use crate::core::relay::{PortMap, RelayPort};
@@ -18,6 +20,21 @@ pub(super) struct Pairs {
     vacant: Vec<PairIndex>,
     /// Each pair has two entries, one with each player first.
     by_players: BTreeMap<(PlayerId, PlayerId), PairIndex>,
+}
+
+/// What another process needs to go on with [`Pairs`]. The order of the indices decides which pair a sweep closes first,
+/// and so which port is used next.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct PairsSnapshot {
+    pairs: Vec<Option<Pair>>,
+    vacant: Vec<PairIndex>,
+}
+
+impl PairsSnapshot {
+    /// The pairs.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Pair> {
+        self.pairs.iter().flatten()
+    }
 }
 
 /// The pair that a port belongs to, and which of the two players owns the port.
@@ -36,6 +53,32 @@ impl Pairs {
             vacant: Vec::new(),
             by_players: BTreeMap::new(),
         }
+    }
+
+    /// All pairs at their indices, and the indices without one, the next to be used last.
+    pub(super) fn snapshot(&self) -> PairsSnapshot {
+        PairsSnapshot { pairs: self.pairs.clone(), vacant: self.vacant.clone() }
+    }
+
+    /// The pairs of a snapshot, at the same indices.
+    ///
+    /// # Errors
+    /// If an index without a pair is not vacant, or the reverse.
+    pub(super) fn restore(snapshot: PairsSnapshot, ports: &[RelayPort]) -> Result<Self, String> {
+        let PairsSnapshot { pairs, vacant } = snapshot;
+        let empty = (0..).zip(&pairs).filter(|(_, pair)| pair.is_none()).map(|(index, _)| index);
+        let mut sorted = vacant.clone();
+        sorted.sort_unstable();
+        if !empty.eq(sorted) {
+            return Err("the pairs and the vacant indices do not fit together".to_owned());
+        }
+        let mut restored = Self::new(ports);
+        for (index, pair) in (0..).zip(&pairs) {
+            if let Some(pair) = pair {
+                restored.index(pair, index);
+            }
+        }
+        Ok(Self { pairs, vacant, ..restored })
     }
 
     /// The pair that has the port, and which of its players owns it.
@@ -100,13 +143,18 @@ impl Pairs {
             self.pairs.push(None);
             to_index(self.pairs.len() - 1)
         });
+        self.index(&pair, index);
+        self.pairs[index as usize] = Some(pair);
+    }
+
+    /// Lets a pair be found at an index.
+    fn index(&mut self, pair: &Pair, index: PairIndex) {
         let [a, b] = pair.ports();
         self.slots.insert(a, Slot { pair: index, owner: Role::Asker });
         self.slots.insert(b, Slot { pair: index, owner: Role::Host });
         let [a, b] = pair.players();
         self.by_players.insert((a, b), index);
         self.by_players.insert((b, a), index);
-        self.pairs[index as usize] = Some(pair);
     }
 
     /// Removes the pair at an index.

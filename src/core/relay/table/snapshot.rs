@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::RelayTable;
+use super::pairs::{Pairs, PairsSnapshot};
 use super::traffic::{SilentHostsSnapshot, TotalTrafficSnapshot};
-use crate::core::relay::pair::Pair;
+use crate::core::id::PlayerId;
 use crate::core::relay::ports::{PoolSnapshot, PortPool};
 use crate::core::relay::sources::Sources;
 use crate::core::relay::sprayers::Sprayers;
@@ -17,12 +18,13 @@ use crate::time::Timestamp;
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RelaySnapshot {
     ports: PoolSnapshot,
-    pairs: Vec<Pair>,
+    pairs: PairsSnapshot,
     total_traffic: TotalTrafficSnapshot,
     silent_hosts: SilentHostsSnapshot,
     last_sweep: Timestamp,
     early: BTreeMap<RelayPort, Sources>,
     sprayers: Sprayers,
+    former: BTreeMap<RelayPort, (PlayerId, Timestamp)>,
 }
 
 impl RelayTable {
@@ -30,12 +32,13 @@ impl RelayTable {
     pub fn snapshot(&self) -> RelaySnapshot {
         RelaySnapshot {
             ports: self.ports.snapshot(),
-            pairs: self.pairs.iter().cloned().collect(),
+            pairs: self.pairs.snapshot(),
             total_traffic: self.total_traffic.snapshot(),
             silent_hosts: self.silent_hosts.snapshot(),
             last_sweep: self.last_sweep,
             early: self.early.clone(),
             sprayers: self.sprayers.clone(),
+            former: self.former.clone(),
         }
     }
 
@@ -43,7 +46,7 @@ impl RelayTable {
     /// snapshot that are not among them are dropped. Ports that the snapshot does not have are free.
     ///
     /// # Errors
-    /// If two pairs have the same port, or a pair's port is not among `ports`.
+    /// If two pairs have the same port, a pair's port is not among `ports`, or an index is wrong.
     pub fn restore(
         snapshot: RelaySnapshot,
         settings: RelaySettings,
@@ -52,20 +55,22 @@ impl RelayTable {
     ) -> Result<Self, String> {
         let mut table = Self::new(settings, own, ports);
         let mut unused: BTreeSet<RelayPort> = ports.iter().copied().collect();
-        for pair in snapshot.pairs {
+        for pair in snapshot.pairs.iter() {
             for port in pair.ports() {
                 if !unused.remove(&port) {
                     return Err(format!("port {port} is missing, or has two pairs"));
                 }
             }
-            table.insert(pair);
+            table.shares.take(pair.network());
         }
+        table.pairs = Pairs::restore(snapshot.pairs, ports)?;
         table.ports = PortPool::restore(snapshot.ports, ports, |port| unused.remove(&port));
         table.total_traffic.restore(snapshot.total_traffic);
         table.silent_hosts.restore(snapshot.silent_hosts);
         table.last_sweep = snapshot.last_sweep;
         table.early = snapshot.early;
         table.sprayers = snapshot.sprayers;
+        table.former = snapshot.former;
         Ok(table)
     }
 }

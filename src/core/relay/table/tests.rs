@@ -333,3 +333,35 @@ fn one_confirmed_player_is_enough() {
     play.table.handle_address_change(ALICE, ALICE_AT.parse().unwrap());
     assert_eq!(play.send(ports.host.0, CAROL_AT), format!("{} {ALICE_AT}", ports.asker));
 }
+
+#[test]
+fn a_host_whose_pairs_have_ended_is_no_sprayer() {
+    // Its router has given it another port than the registered one. Somebody else is behind the same router.
+    const BOB_NOW_AT: &str = "203.0.113.2:2001";
+    const SPRAYER: &str = "203.0.113.2:9";
+    let ports: Vec<RelayPort> = (1..=40).map(RelayPort).collect();
+    let limits = RelayLimits { lifetime: Duration::from_secs(10), ..LIMITS };
+    let mut play = Play {
+        table: RelayTable::new(same_ip(limits), OwnAddresses::default(), &ports),
+        now: Timestamp::START,
+    };
+    let introduce = |play: &mut Play| {
+        let askers = [1, 2, 3].map(|id| (PlayerId(100 + id), ALICE_AT));
+        askers.map(|asker| play.introduce(asker, (BOB, BOB_AT)).unwrap())
+    };
+    let ended = introduce(&mut play);
+    play.pass(Duration::from_secs(10));
+    assert_eq!(play.sweep(), 3);
+    for (asker, host) in ended {
+        assert_eq!(play.send(asker, BOB_NOW_AT), "no-pair");
+        assert_eq!(play.send(asker, SPRAYER), "no-pair");
+        assert_eq!(play.send(host, SPRAYER), "no-pair");
+    }
+    let [(asker, host), ..] = introduce(&mut play);
+    assert_eq!(
+        play.send(asker, SPRAYER),
+        "wrong-port",
+        "it was heard where three others were expected"
+    );
+    assert_eq!(play.send(asker, BOB_NOW_AT), format!("{host} {ALICE_AT}"));
+}

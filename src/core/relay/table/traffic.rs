@@ -55,6 +55,11 @@ impl TotalTraffic {
         true
     }
 
+    /// Forgets what was sent too long ago to matter. Looks at each network.
+    pub(super) fn forget_idle(&mut self, now: Timestamp) {
+        self.shares.forget_idle(now);
+    }
+
     /// What another process needs to go on.
     pub(super) fn snapshot(&self) -> TotalTrafficSnapshot {
         TotalTrafficSnapshot { bucket: self.bucket, shares: self.shares.snapshot() }
@@ -76,15 +81,14 @@ pub(super) struct SilentHosts(BTreeMap<PlayerId, RateShares>);
 pub(super) struct SilentHostsSnapshot(Vec<(PlayerId, RateSharesSnapshot)>);
 
 impl SilentHosts {
-    /// Charges `cost` bytes of a datagram from `network` to that host, if it may pass; whether it may.
-    pub(super) fn try_charge(
-        &mut self,
-        host: PlayerId,
-        network: Network,
-        cost: u64,
-        now: Timestamp,
-    ) -> bool {
-        self.of(host).try_acquire(network, cost as f64, now)
+    /// Whether a datagram from `network` to that host may pass.
+    pub(super) fn has_room(&self, host: PlayerId, network: Network, now: Timestamp) -> bool {
+        self.0.get(&host).is_none_or(|shares| shares.has_room(network, now))
+    }
+
+    /// Charges `cost` bytes of a datagram from `network` to that host.
+    pub(super) fn charge(&mut self, host: PlayerId, network: Network, cost: u64, now: Timestamp) {
+        self.of(host).charge(network, cost as f64, now);
     }
 
     fn of(&mut self, host: PlayerId) -> &mut RateShares {
