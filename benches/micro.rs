@@ -15,7 +15,7 @@ use noray::core::registrar::Registrar;
 use noray::core::relay::{
     Action, ClosedPair, Latching, OwnAddresses, Party, RelayPort, RelaySettings, RelayTable,
 };
-use noray::limits::relay::RelayLimits;
+use noray::limits::relay::{CROWD, RelayLimits};
 use noray::limits::share::HardCap;
 use noray::operation::metrics::Metrics;
 use noray::time::Timestamp;
@@ -80,6 +80,7 @@ impl World {
             lifetime_traffic: 1 << 50,
             idle_timeout: IDLE_TIMEOUT,
             max_per_network: HardCap(Some(usize::MAX)),
+            crowd: CROWD,
         };
         let settings = RelaySettings { limits, latching: Latching::SameIp };
         let ports: Vec<RelayPort> = (1024..1024 + 2 * 16_384).map(RelayPort).collect();

@@ -27,7 +27,7 @@ use crate::core::Settings;
 use crate::core::id::{IdScheme, OpenIdScheme};
 use crate::core::relay::RelaySettings;
 use crate::label::labels;
-use crate::limits::relay::RelayLimits;
+use crate::limits::relay::{CROWD, RelayLimits};
 
 pub use changes::{Change, ConfigChanges};
 pub use effective::{Effective, Sources};
@@ -90,6 +90,7 @@ impl Config {
             lifetime_traffic: self.relay_max_lifetime_traffic.0,
             idle_timeout: self.relay_timeout.0,
             max_per_network: self.relay_max_per_ip,
+            crowd: CROWD,
         };
         RelaySettings { limits, latching: self.relay_latching }
     }

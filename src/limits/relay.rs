@@ -22,6 +22,8 @@ pub struct RelayLimits {
     pub idle_timeout: Duration,
     /// How many live pairs one network may have asked for, beside its share.
     pub max_per_network: HardCap,
+    /// With more pairs than this, all that a host's askers send it is limited to what so many pairs may carry.
+    pub crowd: usize,
 }
 
 /// After this time a pair ends if one of its players has not been heard at all: there is no game. A client may take 20 s
@@ -31,7 +33,17 @@ pub const UNHEARD_LIFETIME: Duration = Duration::from_secs(30);
 /// A host that was not heard for this time is silent towards the asker. Games send several times a second.
 pub const HOST_SILENCE: Duration = Duration::from_secs(3);
 
+/// The usual [`RelayLimits::crowd`]. Whoever has a leaked code could otherwise fill a home's line with pairs of its own.
+/// By default so many pairs may carry 2 MB/s, enough for 100 clients that send 20 kB/s each.
+pub const CROWD: usize = 16;
+
 impl RelayLimits {
+    /// What may be sent to a host with more pairs than [`Self::crowd`], in bytes.
+    pub fn crowd_limit(&self) -> RateLimit {
+        let per_second = self.pair_rate.saturating_mul(self.crowd as u64);
+        RateLimit { per_second, burst: Duration::from_secs(1) }
+    }
+
     /// What is shared of the rate of all relays together: the lower half of its bucket, in bytes.
     pub fn shared_limit(&self) -> RateLimit {
         RateLimit { per_second: self.global_rate, burst: self.burst / 2 }

@@ -70,6 +70,7 @@ fn settings(input: &mut Unstructured<'_>) -> Result<RelaySettings> {
         lifetime_traffic: *input.choose(&[100_000, 10_000_000])?,
         idle_timeout: Duration::from_secs(*input.choose(&[1, 5, 30])?),
         max_per_network: HardCap(*input.choose(&[None, None, Some(1), Some(3)])?),
+        crowd: input.int_in_range(1..=4)?,
     };
     let latching = *input.choose(&[Latching::SameIp, Latching::Any, Latching::Off])?;
     Ok(RelaySettings { limits, latching })

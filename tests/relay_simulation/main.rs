@@ -111,6 +111,7 @@ impl World {
             lifetime_traffic: random.u64(200_000..4_000_000),
             idle_timeout: Duration::from_secs(random.u64(5..40)),
             max_per_network: HardCap(random.bool().then(|| random.usize(1..10))),
+            crowd: random.usize(1..5),
         };
         let ports: Vec<u16> = (0..random.u16(6..16)).map(|index| 50_000 + 3 * index).collect();
         let relay_ports: Vec<RelayPort> = ports.iter().copied().map(RelayPort).collect();

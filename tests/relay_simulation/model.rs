@@ -1,10 +1,11 @@
 //! The relay's rules once more, as plainly as possible: lists that are searched from front to back, histories
 //! that are read from the start, buckets that are filled. Slow, and nothing like the table it is held against.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use noray::core::relay::{Action, DropReason, Latching, RelayPort, RelaySettings};
+use noray::label::Label;
 use noray::limits::network::Network;
 use noray::limits::relay::RelayLimits;
 
@@ -22,8 +23,8 @@ pub(crate) struct Model {
     all: Bucket,
     /// When which network sent how many bytes while half of `all` was gone.
     spent: Spent,
-    /// The same for what was sent to each host while it was silent.
-    spent_on_silent: BTreeMap<u64, Spent>,
+    /// The same for what was sent to each host while it was silent, and while it had many pairs.
+    spent_on_hosts: HashMap<(u64, &'static str), Spent>,
     /// Each datagram at a port without a pair: port, source, when.
     strays: Vec<(u16, SocketAddr, u64)>,
     /// Whose datagrams were expected at a port of a pair that ended, and when it ended.
@@ -132,7 +133,7 @@ impl Model {
             pairs: Vec::new(),
             all: Bucket::new(limits.global_rate, &limits),
             spent: Vec::new(),
-            spent_on_silent: BTreeMap::new(),
+            spent_on_hosts: HashMap::new(),
             strays: Vec::new(),
             former: Vec::new(),
             visits: Vec::new(),
@@ -339,6 +340,9 @@ impl Model {
             self.visit(source, expected, now);
             is_sprayer = self.is_sprayer(source, expected);
         }
+        let host = self.pairs[index].players[1];
+        let is_crowd =
+            self.pairs.iter().filter(|pair| pair.players[1] == host).count() > self.limits.crowd;
         let worn_out = self.is_worn_out(&self.pairs[index], now);
         let pair = &mut self.pairs[index];
         let to = 1 - from;
@@ -374,11 +378,19 @@ impl Model {
             return Action::Drop(DropReason::PairBandwidth);
         }
         let sender = Network::from(pair.connected_from[from]);
-        let is_silent_host = to == 1 && last.is_none_or(|at| now - at >= 3 * SECOND);
-        let host = pair.players[1];
-        let on_silent = self.spent_on_silent.entry(host).or_default();
-        if is_silent_host && !has_share(on_silent, sender, 65_536.0, SECOND, now) {
-            return Action::Drop(DropReason::SilentHost);
+        let is_silent = last.is_none_or(|at| now - at >= 3 * SECOND);
+        let hosts_rate = match (to, is_silent, is_crowd) {
+            (1, true, _) => Some((DropReason::SilentHost, 65_536.0)),
+            (1, false, true) => {
+                Some((DropReason::HostBandwidth, limits.crowd as f64 * limits.pair_rate as f64))
+            }
+            _ => None,
+        };
+        if let Some((reason, rate)) = hosts_rate {
+            let spent = self.spent_on_hosts.entry((host, reason.label())).or_default();
+            if !has_share(spent, sender, rate, SECOND, now) {
+                return Action::Drop(reason);
+            }
         }
         let is_half_empty = 2 * self.all.level <= depth(limits.global_rate, &limits);
         let burst = limits.global_rate as f64 * limits.burst.as_secs_f64() / 2.0;
@@ -390,8 +402,9 @@ impl Model {
         if is_half_empty {
             spend(&mut self.spent, sender, bytes, time, now);
         }
-        if is_silent_host {
-            spend(on_silent, sender, bytes, SECOND, now);
+        if let Some((reason, _)) = hosts_rate {
+            let spent = self.spent_on_hosts.entry((host, reason.label())).or_default();
+            spend(spent, sender, bytes, SECOND, now);
         }
         let cost = i128::from(bytes) * i128::from(SECOND);
         own.level -= cost;

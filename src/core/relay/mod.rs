@@ -74,6 +74,8 @@ labels! {
         ReceiverUnheard = "receiver-unheard",
         /// The host is silent towards its askers, and they send more than a silent host may be sent.
         SilentHost = "silent-host",
+        /// The host has many pairs, and their askers send it more together than a host may be sent.
+        HostBandwidth = "host-bandwidth",
         /// The receiver has been silent for the idle time.
         ReceiverSilent = "receiver-silent",
         /// The sender is over the rate limit of its direction of the pair.
@@ -107,6 +109,7 @@ impl DropReason {
             | Self::Unconfirmed
             | Self::ReceiverUnheard
             | Self::SilentHost
+            | Self::HostBandwidth
             | Self::ReceiverSilent
             | Self::GlobalBandwidth
             | Self::SendBufferFull

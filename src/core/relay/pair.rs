@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::core::id::PlayerId;
 use crate::core::relay::sources::Sources;
 use crate::core::relay::sprayers::{Expected, Sprayers};
+use crate::core::relay::table::HostRate;
 use crate::core::relay::{
     DropReason, Latch, Latching, OwnAddresses, PairPorts, Party, RelayLimit, RelayPort,
     RelaySettings,
@@ -49,6 +50,8 @@ pub(super) struct Pair {
     pub(super) life: Life,
     /// Whether at least one of the players is confirmed: see [`Pair::refusal_of_unconfirmed`].
     is_confirmed: bool,
+    /// Whether the host has more pairs than [`RelayLimits::crowd`].
+    pub(super) is_in_crowd: bool,
     /// The asker and the host.
     pub(super) members: Box<[Member; 2]>,
 }
@@ -119,6 +122,7 @@ impl Pair {
                 traffic: 0,
             },
             is_confirmed: false,
+            is_in_crowd: false,
             members: Box::new(parties.map(Member::new)),
         };
         pair.update_confirmation();
@@ -207,11 +211,24 @@ impl Pair {
         }
     }
 
-    /// The host, if a datagram to `owner` is to it and it is silent.
-    pub(super) fn silent_host(&self, owner: Role, now: Timestamp) -> Option<PlayerId> {
+    /// The host and its rate that a datagram to `owner` counts for, if it does.
+    pub(super) fn host_rate(&self, owner: Role, now: Timestamp) -> Option<(PlayerId, HostRate)> {
+        if owner != Role::Host {
+            return None;
+        }
         let heard = self.sides[owner as usize].latch.heard();
         let is_silent = heard.is_none_or(|heard| now.since(heard) >= HOST_SILENCE);
-        (owner == Role::Host && is_silent).then(|| self.members[owner as usize].player)
+        let rate = match (is_silent, self.is_in_crowd) {
+            (true, _) => HostRate::Silent,
+            (false, true) => HostRate::Crowd,
+            (false, false) => return None,
+        };
+        Some((self.members[owner as usize].player, rate))
+    }
+
+    /// Whether that player is the host.
+    pub(super) fn is_hosted_by(&self, player: PlayerId) -> bool {
+        self.members[Role::Host as usize].player == player
     }
 
     /// The reason why a datagram of `cost` charged bytes must not pass to `owner`, if there is one.

@@ -32,9 +32,10 @@ use crate::limits::token_bucket::TokenBucket;
 use crate::time::Timestamp;
 
 use pairs::{PairIndex, Pairs};
-use traffic::{SilentHosts, TotalTraffic};
+use traffic::{HostTraffic, TotalTraffic};
 
 pub use snapshot::RelaySnapshot;
+pub(super) use traffic::HostRate;
 
 /// The least time between two sweeps that are done because a port is needed.
 const SWEEP_ON_DEMAND_INTERVAL: Duration = Duration::from_secs(1);
@@ -118,7 +119,7 @@ pub struct RelayTable {
     /// The live pairs, by the network that asked for them, also if the asker is not connected any more.
     shares: HeldShares,
     total_traffic: TotalTraffic,
-    silent_hosts: SilentHosts,
+    host_traffic: HostTraffic,
     last_sweep: Timestamp,
     /// The sources that were heard lately at ports without a pair.
     early: BTreeMap<RelayPort, Sources>,
@@ -138,7 +139,7 @@ impl RelayTable {
             pairs: Pairs::new(ports),
             shares: HeldShares::new(ports.len() / 2),
             total_traffic: TotalTraffic::new(&settings.limits),
-            silent_hosts: SilentHosts::default(),
+            host_traffic: HostTraffic::new(&settings.limits),
             last_sweep: Timestamp::START,
             early: BTreeMap::new(),
             sprayers: Sprayers::default(),
@@ -155,6 +156,7 @@ impl RelayTable {
     pub fn set_settings(&mut self, settings: RelaySettings) {
         self.settings = settings;
         self.total_traffic = TotalTraffic::new(&settings.limits);
+        self.host_traffic = HostTraffic::new(&settings.limits);
         for side in self.pairs.iter_mut().flat_map(|pair| &mut pair.sides) {
             side.bucket = TokenBucket::default();
         }
@@ -187,16 +189,18 @@ impl RelayTable {
             return Action::Drop(reason);
         }
         let network = || pair.network_of(owner.other());
-        let silent_host = pair.silent_host(owner, now);
-        if silent_host.is_some_and(|host| !self.silent_hosts.has_room(host, network(), now)) {
-            return Action::Drop(DropReason::SilentHost);
+        let to_host = pair.host_rate(owner, now);
+        if let Some(to_host) = to_host
+            && !self.host_traffic.has_room(to_host, network(), now)
+        {
+            return Action::Drop(to_host.1.drop_reason());
         }
         let limits = &self.settings.limits;
         if !self.total_traffic.try_charge(network, cost, limits, now) {
             return Action::Drop(DropReason::GlobalBandwidth);
         }
-        if let Some(host) = silent_host {
-            self.silent_hosts.charge(host, network(), cost, now);
+        if let Some(to_host) = to_host {
+            self.host_traffic.charge(to_host, network(), cost, now);
         }
         let (via, to) = pair.charge(owner, cost, limits, now);
         Action::Forward { via, to }
@@ -302,7 +306,7 @@ impl RelayTable {
     pub fn sweep(&mut self, now: Timestamp, closed: &mut Vec<ClosedPair>) {
         self.last_sweep = now;
         self.total_traffic.forget_idle(now);
-        self.silent_hosts.forget_idle(now);
+        self.host_traffic.forget_idle(now);
         self.early.retain(|_, sources| sources.forget_old(now));
         self.former.retain(|_, (_, end)| now.since(*end) < SPRAYING_WINDOW);
         for index in self.pairs.indices() {
@@ -367,8 +371,10 @@ impl RelayTable {
     }
 
     fn insert(&mut self, pair: Pair) {
+        let [_, host] = pair.players();
         self.shares.take(pair.network());
         self.pairs.insert(pair);
+        self.pairs.update_crowd(host, self.settings.limits.crowd);
     }
 
     fn close(&mut self, index: PairIndex, now: Timestamp) -> ClosedPair {
@@ -376,6 +382,7 @@ impl RelayTable {
         let [asker, host] = pair.players();
         self.former.extend(pair.ports().into_iter().zip([(host, now), (asker, now)]));
         self.shares.give_back(pair.network());
+        self.pairs.update_crowd(host, self.settings.limits.crowd);
         let ports = pair.ports();
         ports.into_iter().for_each(|port| self.ports.release(port));
         ClosedPair { ports, traffic: pair.life.traffic }

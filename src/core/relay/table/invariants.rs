@@ -20,6 +20,15 @@ impl RelayTable {
             pair.ports().into_iter().for_each(|port| place(port, "pair"));
         }
         self.pairs.check_invariants();
+        for pair in self.pairs.iter() {
+            let [_, host] = pair.players();
+            let hosted = self.pairs.iter().filter(|other| other.is_hosted_by(host)).count();
+            assert_eq!(
+                pair.is_in_crowd,
+                hosted > self.settings.limits.crowd,
+                "{hosted} pairs of one host"
+            );
+        }
         assert_eq!(self.shares.held(), self.pairs(), "each pair counts once");
         assert_eq!(seen.len(), self.size, "no port is lost");
     }

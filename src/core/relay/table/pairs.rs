@@ -99,6 +99,19 @@ impl Pairs {
         Some((index, self.get(index).expect("the index of players names a pair")))
     }
 
+    /// Tells each pair of a host whether there are more than `crowd` of them.
+    pub(super) fn update_crowd(&mut self, host: PlayerId, crowd: usize) {
+        let of_host = (host, PlayerId::MIN)..=(host, PlayerId::MAX);
+        let indices = self.by_players.range(of_host).map(|(_, index)| *index);
+        let is_hosted = |index: &PairIndex| self.get(*index).is_some_and(|p| p.is_hosted_by(host));
+        let is_crowd = indices.filter(is_hosted).nth(crowd).is_some();
+        self.for_each_of(host, |pair| {
+            if pair.is_hosted_by(host) {
+                pair.is_in_crowd = is_crowd;
+            }
+        });
+    }
+
     /// Does something with each pair of a player.
     pub(super) fn for_each_of(&mut self, player: PlayerId, action: impl Fn(&mut Pair)) {
         for (_, index) in self.by_players.range((player, PlayerId::MIN)..=(player, PlayerId::MAX)) {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::RelayTable;
 use super::pairs::{Pairs, PairsSnapshot};
-use super::traffic::{SilentHostsSnapshot, TotalTrafficSnapshot};
+use super::traffic::{HostTrafficSnapshot, TotalTrafficSnapshot};
 use crate::core::id::PlayerId;
 use crate::core::relay::ports::{PoolSnapshot, PortPool};
 use crate::core::relay::sources::Sources;
@@ -20,7 +20,7 @@ pub struct RelaySnapshot {
     ports: PoolSnapshot,
     pairs: PairsSnapshot,
     total_traffic: TotalTrafficSnapshot,
-    silent_hosts: SilentHostsSnapshot,
+    host_traffic: HostTrafficSnapshot,
     last_sweep: Timestamp,
     early: BTreeMap<RelayPort, Sources>,
     sprayers: Sprayers,
@@ -34,7 +34,7 @@ impl RelayTable {
             ports: self.ports.snapshot(),
             pairs: self.pairs.snapshot(),
             total_traffic: self.total_traffic.snapshot(),
-            silent_hosts: self.silent_hosts.snapshot(),
+            host_traffic: self.host_traffic.snapshot(),
             last_sweep: self.last_sweep,
             early: self.early.clone(),
             sprayers: self.sprayers.clone(),
@@ -66,7 +66,7 @@ impl RelayTable {
         table.pairs = Pairs::restore(snapshot.pairs, ports)?;
         table.ports = PortPool::restore(snapshot.ports, ports, |port| unused.remove(&port));
         table.total_traffic.restore(snapshot.total_traffic);
-        table.silent_hosts.restore(snapshot.silent_hosts);
+        table.host_traffic.restore(snapshot.host_traffic);
         table.last_sweep = snapshot.last_sweep;
         table.early = snapshot.early;
         table.sprayers = snapshot.sprayers;

@@ -23,6 +23,7 @@ const LIMITS: RelayLimits = RelayLimits {
     lifetime_traffic: 10_000_000,
     idle_timeout: Duration::from_secs(30),
     max_per_network: HardCap(None),
+    crowd: 16,
 };
 
 fn same_ip(limits: RelayLimits) -> RelaySettings {

@@ -1,15 +1,16 @@
-//! The rates that pairs share: of all relays together, and to a silent host.
+//! The rates that pairs share: of all relays together, and of all that goes to one host.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::core::id::PlayerId;
+use crate::core::relay::DropReason;
 use crate::limits::network::Network;
 use crate::limits::rates::SILENT_HOST;
 use crate::limits::relay::RelayLimits;
 use crate::limits::share::{RateShares, RateSharesSnapshot};
-use crate::limits::token_bucket::TokenBucket;
+use crate::limits::token_bucket::{RateLimit, TokenBucket};
 use crate::time::Timestamp;
 
 /// The rate of all relays together. While more than half of its burst is left, it is nobody's share.
@@ -72,46 +73,88 @@ impl TotalTraffic {
     }
 }
 
-/// What was sent to each host that was silent, by network. All pairs of a host share one small rate.
-#[derive(Debug, Default)]
-pub(super) struct SilentHosts(BTreeMap<PlayerId, RateShares>);
+/// Which rate a datagram to a host counts for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::core::relay) enum HostRate {
+    /// Of a host that is silent towards its askers: [`SILENT_HOST`].
+    Silent,
+    /// Of a host with more pairs than [`RelayLimits::crowd`]: as much as so many may carry.
+    Crowd,
+}
 
-/// What another process needs to go on with [`SilentHosts`].
+impl HostRate {
+    /// Why a datagram over that rate is dropped.
+    pub(super) fn drop_reason(self) -> DropReason {
+        match self {
+            Self::Silent => DropReason::SilentHost,
+            Self::Crowd => DropReason::HostBandwidth,
+        }
+    }
+}
+
+/// What was sent to each host, as far as all its pairs share a rate.
+#[derive(Debug)]
+pub(super) struct HostTraffic {
+    limits: [RateLimit; 2],
+    /// By [`HostRate`].
+    hosts: BTreeMap<PlayerId, [RateShares; 2]>,
+}
+
+/// What another process needs to go on with [`HostTraffic`].
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct SilentHostsSnapshot(Vec<(PlayerId, RateSharesSnapshot)>);
+pub(super) struct HostTrafficSnapshot(Vec<(PlayerId, [RateSharesSnapshot; 2])>);
 
-impl SilentHosts {
+impl HostTraffic {
+    /// Nobody has been sent anything.
+    pub(super) fn new(limits: &RelayLimits) -> Self {
+        Self { limits: [SILENT_HOST, limits.crowd_limit()], hosts: BTreeMap::new() }
+    }
+
     /// Whether a datagram from `network` to that host may pass.
-    pub(super) fn has_room(&self, host: PlayerId, network: Network, now: Timestamp) -> bool {
-        self.0.get(&host).is_none_or(|shares| shares.has_room(network, now))
+    pub(super) fn has_room(
+        &self,
+        (host, rate): (PlayerId, HostRate),
+        network: Network,
+        now: Timestamp,
+    ) -> bool {
+        self.hosts.get(&host).is_none_or(|rates| rates[rate as usize].has_room(network, now))
     }
 
     /// Charges `cost` bytes of a datagram from `network` to that host.
-    pub(super) fn charge(&mut self, host: PlayerId, network: Network, cost: u64, now: Timestamp) {
-        self.of(host).charge(network, cost as f64, now);
+    pub(super) fn charge(
+        &mut self,
+        (host, rate): (PlayerId, HostRate),
+        network: Network,
+        cost: u64,
+        now: Timestamp,
+    ) {
+        self.of(host)[rate as usize].charge(network, cost as f64, now);
     }
 
-    fn of(&mut self, host: PlayerId) -> &mut RateShares {
-        self.0.entry(host).or_insert_with(|| RateShares::new(SILENT_HOST))
+    fn of(&mut self, host: PlayerId) -> &mut [RateShares; 2] {
+        self.hosts.entry(host).or_insert_with(|| self.limits.map(RateShares::new))
     }
 
     /// Forgets what was sent too long ago to matter. Looks at each host.
     pub(super) fn forget_idle(&mut self, now: Timestamp) {
-        self.0.retain(|_, shares| {
-            shares.forget_idle(now);
-            shares.entries() > 0
+        self.hosts.retain(|_, rates| {
+            rates.iter_mut().for_each(|shares| shares.forget_idle(now));
+            rates.iter().any(|shares| shares.entries() > 0)
         });
     }
 
     /// What another process needs to go on.
-    pub(super) fn snapshot(&self) -> SilentHostsSnapshot {
-        SilentHostsSnapshot(self.0.iter().map(|(id, shares)| (*id, shares.snapshot())).collect())
+    pub(super) fn snapshot(&self) -> HostTrafficSnapshot {
+        let of_host = |rates: &[RateShares; 2]| rates.each_ref().map(RateShares::snapshot);
+        HostTrafficSnapshot(self.hosts.iter().map(|(id, rates)| (*id, of_host(rates))).collect())
     }
 
     /// Goes on with a snapshot.
-    pub(super) fn restore(&mut self, snapshot: SilentHostsSnapshot) {
+    pub(super) fn restore(&mut self, snapshot: HostTrafficSnapshot) {
         for (host, used) in snapshot.0 {
-            self.of(host).restore(used);
+            for (shares, used) in self.of(host).iter_mut().zip(used) {
+                shares.restore(used);
+            }
         }
     }
 }

@@ -232,3 +232,57 @@ fn one_network_that_floods_leaves_the_others_their_traffic() {
     assert_eq!(lost, 0);
     assert!((9000..=10_100).contains(&floods), "{floods}: what the rate has left in ten seconds");
 }
+
+/// A leaked code, and an attacker that answers as a game does: the host answers too, so it is not silent.
+#[test]
+fn a_crowd_of_one_network_leaves_a_host_its_line_and_the_others_their_games() {
+    let limits = RelayLimits { pair_rate: 131_072, lifetime_traffic: u64::MAX, ..LIMITS };
+    let ports: Vec<RelayPort> = (1..=400).map(RelayPort).collect();
+    let table = RelayTable::new(same_ip(limits), OwnAddresses::default(), &ports);
+    let mut play = Play { table, now: Timestamp::START };
+    let attackers_at = |id: u64| format!("198.51.100.1:{}", 1000 + id);
+    let honest = play.introduce((CAROL, "192.0.2.70:1"), (BOB, BOB_AT)).unwrap();
+    let attackers: Vec<_> = (100..196)
+        .map(|id| play.introduce((PlayerId(id), &attackers_at(id)), (BOB, BOB_AT)).unwrap())
+        .collect();
+    let (mut flood, mut lost, mut sent) = (0, 0, 0);
+    for milli in 0..10_000 {
+        play.now = Timestamp::START + Duration::from_millis(milli);
+        for (id, (to_attacker, to_host)) in (100..).zip(&attackers) {
+            if milli % 100 == 0 {
+                play.send(*to_attacker, BOB_AT);
+            }
+            // As much as a pair may carry.
+            let is_through = play.send_bytes(*to_host, &attackers_at(id), 103).contains(BOB_AT);
+            flood += u64::from(is_through) * 131;
+        }
+        if milli % 16 == 0 {
+            play.send(honest.0, BOB_AT);
+            sent += 1;
+            lost += u64::from(!play.send_bytes(honest.1, "192.0.2.70:1", 300).contains(BOB_AT));
+        }
+    }
+    let share = 10 * 16 * 131_072 * 3 / 4;
+    assert!((share * 9 / 10..share * 12 / 10).contains(&flood), "{flood} bytes of about {share}");
+    assert_eq!((lost, sent), (0, 625), "a game of another network beside it");
+}
+
+#[test]
+fn a_few_pairs_of_one_network_are_held_to_nothing_but_their_own_rate() {
+    let ports: Vec<RelayPort> = (1..=100).map(RelayPort).collect();
+    let limits = RelayLimits { global_rate: u64::MAX, ..LIMITS };
+    let table = RelayTable::new(same_ip(limits), OwnAddresses::default(), &ports);
+    let mut play = Play { table, now: Timestamp::START };
+    let at = |id: u64| format!("198.51.100.1:{}", 1000 + id);
+    let mut pairs = Vec::new();
+    for id in 100..116 {
+        pairs.push(play.introduce((PlayerId(id), &at(id)), (BOB, BOB_AT)).unwrap());
+    }
+    for _ in 0..100 {
+        play.pass(Duration::from_millis(10));
+        for (id, (to_asker, to_host)) in (100..).zip(&pairs) {
+            play.send(*to_asker, BOB_AT);
+            assert_eq!(play.send_bytes(*to_host, &at(id), 9000), format!("{to_asker} {BOB_AT}"));
+        }
+    }
+}
