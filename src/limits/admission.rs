@@ -264,7 +264,7 @@ mod tests {
         let mut admission = admission(4096, None);
         let waiting: Vec<_> =
             (0..4096).map_while(|_| admission.admit(network(1), NOW).ok()).collect();
-        assert_eq!(waiting.len(), 756);
+        assert_eq!(waiting.len(), 744);
         assert_eq!(admission.admit(network(1), NOW).err(), Some(Bound::UnregisteredPerIp));
         assert!(admission.admit(network(2), NOW).is_ok());
         waiting[0].mark_registered();

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::harness::ignore;
 use crate::support::process::Process;
-use crate::support::{PATIENCE, Player, connect_relay, http_get, own_ip, try_until};
+use crate::support::{PATIENCE, Player, connect_relay, metric, own_ip, try_until};
 
 /// Where metrics and health are served in these tests.
 pub(crate) const HTTP_PORT: u16 = 20_100;
@@ -64,13 +64,6 @@ impl Noray {
         self.process.signal("HUP");
         self.process.log_until("the same as before")
     }
-}
-
-/// The value of a metric, by its name with labels.
-pub(crate) fn metric(http: SocketAddr, name: &str) -> u64 {
-    let (_, text) = http_get(http, "/metrics");
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().expect("a whole number")
 }
 
 /// Two players with a relay, and where each reaches the other.

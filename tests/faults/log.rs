@@ -5,9 +5,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use crate::game::{HTTP_PORT, Match, Noray, Pair, metric};
+use crate::game::{HTTP_PORT, Match, Noray, Pair};
 use crate::support::process::{NORAY, Running, empty_folder};
-use crate::support::{Line, PATIENCE, Player, http_get, own_ip, try_until, udp_socket};
+use crate::support::{Line, PATIENCE, Player, http_get, metric, own_ip, try_until, udp_socket};
 
 const DROPPED: &str = "noray_relay_drop_count{reason=\"no-pair\"}";
 const LOST: &str = "noray_log_lines_lost_total";

@@ -92,6 +92,23 @@ pub(crate) fn forged_sources_are_dropped_unless_they_are_exact() {
     assert_eq!(noray.metric("noray_relay_count"), 1);
 }
 
+/// Every client knows the host's registered address.
+pub(crate) fn a_forger_of_the_hosts_address_diverts_nothing_from_a_settled_game() {
+    let lab = lab();
+    let noray = Noray::start(&lab, &[]);
+    let mut stream =
+        Stream::begin(&lab.lan(Router::Home).host(), &lab.lan(Router::Symmetric).host(), &noray);
+    let [hosts_address, _] = connect(&mut stream.client, &mut stream.host);
+    // A place settles in 5 s.
+    stream.check_for(Duration::from_secs(6));
+    for _ in 0..3 {
+        noray.expect_drop("wrong-port", || {
+            lab.spoof(hosts_address, stream.to_client, b"I am the host");
+        });
+        stream.check_for(Duration::from_secs(2));
+    }
+}
+
 pub(crate) fn a_neighbour_that_tries_every_two_seconds_never_succeeds_while_the_stream_is_alive() {
     let lab = lab();
     let noray = Noray::start(&lab, &[]);

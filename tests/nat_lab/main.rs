@@ -48,6 +48,7 @@ fn main() -> ExitCode {
         fleet::behind_a_load_balancer_players_do_not_register_or_do_not_meet,
         hijacks::strangers_are_dropped_counted_and_get_no_relay,
         hijacks::forged_sources_are_dropped_unless_they_are_exact,
+        hijacks::a_forger_of_the_hosts_address_diverts_nothing_from_a_settled_game,
         hijacks::a_neighbour_that_tries_every_two_seconds_never_succeeds_while_the_stream_is_alive,
         hijacks::a_neighbour_that_inherits_the_victims_old_port_gets_nothing,
         hijacks::a_stream_that_paused_and_was_taken_is_taken_back_by_the_next_datagram,

@@ -78,9 +78,7 @@ impl TestServer {
 
     /// The value of a metric, by its name with labels.
     pub fn metric(&self, name: &str) -> u64 {
-        let text = http_get(self.addresses.http.expect("metrics are served"), "/metrics").1;
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().expect("a whole number")
+        metric(self.addresses.http.expect("metrics are served"), name)
     }
 }
 
@@ -95,6 +93,13 @@ impl Drop for TestServer {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// The value of a metric, by its name with labels.
+pub fn metric(http: SocketAddr, name: &str) -> u64 {
+    let (_, text) = http_get(http, "/metrics");
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().expect("a whole number")
 }
 
 /// Status line and body of a GET.
