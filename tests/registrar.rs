@@ -3,7 +3,10 @@
 mod support;
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
+use noray::config::Config;
+use noray::config::units::TimeSpan;
 use support::{Player, TestServer, config, connect_relay, own_ip, receive, udp_socket};
 
 const UNKNOWN: &[u8] = b"Unknown host pid!";
@@ -88,8 +91,8 @@ fn two_registrars_do_not_answer_each_other_for_ever() {
 }
 
 #[test]
-fn ids_end_with_the_connection() {
-    let server = TestServer::start(&config());
+fn without_a_window_ids_end_with_the_connection() {
+    let server = TestServer::start(&Config { resume_window: TimeSpan(Duration::ZERO), ..config() });
     let mut leaving = Player::join(&server);
     let mut staying = Player::join(&server);
     leaving.line.stream().shutdown(std::net::Shutdown::Both).unwrap();

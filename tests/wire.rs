@@ -2,13 +2,13 @@
 //!
 //! Each line is one player's act: `A> text` sends a line, `A>| bytes` sends bytes as they are (with `\n`, `\r` and
 //! `\xff` escaped, in a segment of their own), `A< text` is the next line that comes, `A~` registers the player's
-//! UDP address, `A-` reads the end of the connection. `{name}` in what comes stands for a word: any the first
+//! UDP address, `A-` reads the end of the connection, `A!` breaks it off. `{name}` in what comes stands for a word: any the first
 //! time, the same ever after. At the end nothing else may have come to anybody.
 
 mod support;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, Shutdown, UdpSocket};
 
 use noray::config::Config;
 use support::{Line, TestServer, config, register_address, udp_socket};
@@ -21,11 +21,100 @@ fn registration() {
          A< set-oid {oid-a}
          A< set-pid {pid-a}
          A> register-host
-         A< set-oid {oid-a}
-         A< set-pid {pid-a}
+         A< set-oid {new-oid-a}
+         A< set-pid {new-pid-a}
          B> register-host
          B< set-oid {oid-b}
-         B< set-pid {pid-b}",
+         B< set-pid {pid-b}
+         B> connect {oid-a}
+         B< connect-error no-address send your PrivateID to the UDP registrar until it answers OK, then ask again
+         B> connect {new-oid-a}
+         B< connect-error no-address send your PrivateID to the UDP registrar until it answers OK, then ask again",
+    );
+}
+
+#[test]
+fn resumption() {
+    play(
+        &config(),
+        "H> register-host
+         H< set-oid {oid-h}
+         H< set-pid {pid-h}
+         H~
+         H> register-host
+         H< set-oid {new-oid}
+         H< set-pid {new-pid}
+         C> register-host
+         C< set-oid {oid-c}
+         C< set-pid {pid-c}
+         C~
+         C> connect-relay {oid-h}
+         C< connect-relay {relay-h}
+         H< connect-relay {relay-c}
+         N> register-host {pid-h}
+         N< set-oid {oid-h}
+         N< set-pid {pid-h}
+         H< error replaced you go on on another connection
+         H-
+         C> connect {new-oid}
+         C< connect {address-h}
+         N< connect {address-c}
+         C> connect-relay {oid-h}
+         C< connect-relay {relay-h}
+         N< connect-relay {relay-c}
+         N> register-host nobody-has-this
+         N< set-oid {another-oid}
+         N< set-pid {another-pid}",
+    );
+}
+
+#[test]
+fn a_host_that_is_away() {
+    play(
+        &config(),
+        "H> register-host
+         H< set-oid {oid-h}
+         H< set-pid {pid-h}
+         H~
+         C> register-host
+         C< set-oid {oid-c}
+         C< set-pid {pid-c}
+         C~
+         H!
+         C> connect {oid-h}
+         C< connect-error host-away the host has lost its connection and may come back, ask again in a moment
+         C> connect-relay {oid-h}
+         C< connect-relay-error host-away the host has lost its connection and may come back, ask again in a moment
+         N> register-host {pid-h}
+         N< set-oid {oid-h}
+         N< set-pid {pid-h}
+         C> connect {oid-h}
+         C< connect {address-h}
+         N< connect {address-c}",
+    );
+}
+
+#[test]
+fn codes_are_read_as_people_write_them() {
+    let alphabet = "ABCDEFGHJKMNPQRSTUVWXYZ23456789".parse().unwrap();
+    let config =
+        Config { oid_charset: alphabet, oid_length: 6, oid_prefix: "eu-".to_owned(), ..config() };
+    play(
+        &config,
+        "H> register-host
+         H< set-oid {oid-h}
+         H< set-pid {pid-h}
+         H~
+         C> register-host
+         C< set-oid {oid-c}
+         C< set-pid {pid-c}
+         C~
+         C> connect {lower oid-h}
+         C< connect {address-h}
+         H< connect {address-c}
+         C> connect {spaced oid-h}
+         C< connect {address-h}
+         H< connect {address-c}",
     );
 }
 
@@ -292,7 +381,7 @@ fn play(config: &Config, transcript: &str) {
     let mut actors: BTreeMap<String, Actor> = BTreeMap::new();
     let mut words: BTreeMap<String, String> = BTreeMap::new();
     for act in transcript.lines().map(str::trim_start) {
-        let mark = act.find(['>', '<', '~', '-']).expect("an act");
+        let mark = act.find(['>', '<', '~', '-', '!']).expect("an act");
         let (name, act) = act.split_at(mark);
         let actor = actors.entry(name.to_owned()).or_insert_with(|| {
             let ip = if name.starts_with('6') { "::1" } else { "127.0.0.1" };
@@ -319,6 +408,11 @@ fn play(config: &Config, transcript: &str) {
         } else if act == "-" {
             assert_eq!(actor.line.receive(), None, "the end for {name}");
             actor.has_ended = true;
+        } else if act == "!" {
+            let players = server.metric("noray_active_hosts");
+            actor.line.stream().shutdown(Shutdown::Both).unwrap();
+            server.wait_for("noray_active_hosts", players - 1);
+            actor.has_ended = true;
         } else {
             panic!("`{act}` is no act");
         }
@@ -342,7 +436,11 @@ fn learn(pattern: &str, came: &str, words: &mut BTreeMap<String, String>) {
         let word =
             came.strip_prefix(before).unwrap_or_else(|| panic!("`{came}` instead of `{pattern}`"));
         assert!(!word.contains(' ') && !word.is_empty(), "`{word}` is one word");
-        words.insert(name.strip_suffix('}').expect("a name in braces").to_owned(), word.to_owned());
+        let name = name.strip_suffix('}').expect("a name in braces").to_owned();
+        let spaced: String = word.chars().flat_map(|c| [c, ' ']).collect();
+        words.insert(format!("lower {name}"), word.to_lowercase());
+        words.insert(format!("spaced {name}"), spaced);
+        words.insert(name, word.to_owned());
     } else {
         assert_eq!(came, pattern);
     }

@@ -190,6 +190,10 @@ keys! {
         #[key("NORAY_PID_CHARSET", default = ID_CHARACTERS, read = alphabet, takes_effect = AtOnce)]
         pub pid_charset: Alphabet,
 
+        /// How long the ids of a player whose connection broke are kept for it. `0` keeps none.
+        #[key("NORAY_RESUME_WINDOW", default = "1m", read = TimeSpan::from_str, takes_effect = AtOnce)]
+        pub resume_window: TimeSpan,
+
         /// How long live relays may go on after SIGTERM, before the server ends.
         #[key("NORAY_DRAIN_TIMEOUT", default = "30s", read = time_span, takes_effect = AtOnce)]
         pub drain_timeout: TimeSpan,

@@ -25,6 +25,7 @@ use log::LevelFilter;
 
 use crate::core::Settings;
 use crate::core::id::{IdScheme, OpenIdScheme};
+use crate::core::players::PlayersSettings;
 use crate::core::relay::RelaySettings;
 use crate::label::labels;
 use crate::limits::relay::{CROWD, RelayLimits};
@@ -73,7 +74,12 @@ impl Config {
     /// The settings of the core.
     pub fn settings(&self) -> Settings {
         Settings {
-            id_scheme: self.id_scheme(),
+            players: PlayersSettings {
+                id_scheme: self.id_scheme(),
+                resume_window: self.resume_window.0,
+                max_connections: self.max_connections,
+                max_per_network: self.max_connections_per_ip,
+            },
             relay: self.relay_settings(),
             sweep_interval: self.relay_cleanup_interval.0,
             drain_timeout: self.drain_timeout.0,

@@ -1,13 +1,14 @@
 //! The rules for players' commands: what each command does and which errors it can have.
 
 use crate::core::Core;
-use crate::core::effect::{Effect, Effects};
-use crate::core::id::{ConnectionId, OpenId, Random};
-use crate::core::players::{ConnectionInfo, IdsExhausted, NotFound, Player};
+use crate::core::effect::{CloseMode, Effect, Effects};
+use crate::core::id::{ConnectionId, OpenId, PrivateId, Random};
+use crate::core::players::{ConnectionInfo, IdsExhausted, NotFound, Player, Resumption};
 use crate::core::protocol::{Command, CommandKind, ErrorCode, Reply};
 use crate::core::relay::{NoRelay, PairPorts, Party};
 use crate::label::Label;
 use crate::limits::bounds::Bound;
+use crate::limits::connection_policy::DisconnectReason;
 use crate::time::Timestamp;
 
 /// Why a command failed, and which bound it reached, if any.
@@ -75,7 +76,9 @@ impl Core {
         };
         let kind = command.kind();
         let result = match command {
-            Command::RegisterHost => self.register(from, connection, random, effects),
+            Command::RegisterHost(private_id) => {
+                self.register(from, connection, private_id.as_ref(), random, effects)
+            }
             Command::Connect(host) => self.connect(from, host.as_ref(), now, effects),
             Command::ConnectRelay(host) => self.connect_relay(from, host.as_ref(), now, effects),
             Command::Echo(data) => {
@@ -97,13 +100,21 @@ impl Core {
         }
     }
 
+    /// Gives a player new ids, or lets it go on as the player with that PrivateID. With an unknown PrivateID, it gets new
+    /// ones.
     fn register(
         &mut self,
         from: ConnectionId,
         connection: ConnectionInfo,
+        private_id: Option<&PrivateId>,
         random: &mut impl Random,
         effects: &mut Effects,
     ) -> Result<(), CommandFailure> {
+        if let Some(private_id) = private_id
+            && self.resume(from, connection, private_id, effects)
+        {
+            return Ok(());
+        }
         let is_known = connection.player.is_some();
         if self.is_draining() && !is_known {
             return Err(ErrorCode::Draining.into());
@@ -112,12 +123,49 @@ impl Core {
             .players
             .register(from, random)
             .map_err(|IdsExhausted| CommandFailure::from(ErrorCode::IdsExhausted))?;
-        let ids = Reply::SetIds(player.open_id.clone(), player.private_id.clone());
+        let ids = player.ids().clone();
         if !is_known {
-            effects.push_back(Effect::PlayerRegistered(from, player.open_id.clone()));
+            effects.push_back(Effect::PlayerRegistered(from, ids.open_id.clone()));
         }
-        effects.push_back(Effect::Tell(from, ids));
+        effects.push_back(Effect::Tell(from, Reply::SetIds(ids.open_id, ids.private_id)));
         Ok(())
+    }
+
+    /// Lets the player with that PrivateID go on on the connection `from`; whether there is one. If it was on another
+    /// connection, that one is closed. If another player was on this one, that player is gone.
+    fn resume(
+        &mut self,
+        from: ConnectionId,
+        connection: ConnectionInfo,
+        private_id: &PrivateId,
+        effects: &mut Effects,
+    ) -> bool {
+        let private_id = private_id.reveal();
+        let Some(player) = self.players.by_private_id(private_id).map(|player| player.id) else {
+            return false;
+        };
+        if connection.player != Some(player)
+            && let Some(departure) = self.players.give_up(from)
+        {
+            self.handle_departure(departure, effects);
+        }
+        let resumption = self.players.resume(from, private_id).expect("the player was found");
+        let Resumption { ids, replaced, .. } = resumption;
+        if let Some(replaced) = replaced {
+            let reason = DisconnectReason::Replaced;
+            effects.push_back(Effect::Disconnect(replaced, reason));
+            effects.push_back(Effect::Tell(replaced, Reply::Disconnect(reason)));
+            effects.push_back(Effect::Close(replaced, CloseMode::AfterReplies));
+        }
+        if connection.player != Some(player) {
+            self.relays.handle_resumption(player, connection.from);
+            if self.players.by_id(player).is_some_and(|player| player.address.is_some()) {
+                self.relays.reserve(player);
+            }
+            effects.push_back(Effect::PlayerResumed(from, ids.open_id.clone()));
+        }
+        effects.push_back(Effect::Tell(from, Reply::SetIds(ids.open_id, ids.private_id)));
+        true
     }
 
     fn connect(
@@ -190,7 +238,7 @@ impl Core {
         let host = host.ok_or(ErrorCode::MissingOid)?;
         let asker = self.players.by_connection(from).ok_or(ErrorCode::NotRegistered)?;
         let (asker_id, asker_party, asker_open_id) =
-            (asker.id, asker.as_party(), asker.open_id.clone());
+            (asker.id, asker.as_party(), asker.open_id().clone());
         let network = asker.connected_from.into();
         let host: &Player = self.players.find(host, network, now).map_err(|error| match error {
             NotFound::Unknown => ErrorCode::UnknownOid.into(),
@@ -201,11 +249,12 @@ impl Core {
         if host.id == asker_id {
             return Err(ErrorCode::OwnOid.into());
         }
+        let to_host = host.connection().ok_or(ErrorCode::HostAway)?;
         Ok(Introduction {
             asker: asker_party.ok_or(ErrorCode::NoAddress)?,
             host: host.as_party().ok_or(ErrorCode::HostNoAddress)?,
-            connections: [from, host.connection],
-            open_ids: [asker_open_id, host.open_id.clone()],
+            connections: [from, to_host],
+            open_ids: [asker_open_id, host.open_id().clone()],
         })
     }
 }

@@ -23,8 +23,10 @@ impl Core {
         if let Some(limit) = reason.limit() {
             let due = self.relays.take_due_notices(at, limit, now).into_iter().flatten();
             for player in due.filter_map(|player| self.players.by_id(player)) {
-                effects.push_back(Effect::Tell(player.connection, Reply::RelayLimit(limit)));
-                let open_id = player.open_id.clone();
+                if let Some(connection) = player.connection() {
+                    effects.push_back(Effect::Tell(connection, Reply::RelayLimit(limit)));
+                }
+                let open_id = player.open_id().clone();
                 effects.push_back(Effect::RelayLimitReached { at, limit, open_id });
             }
         }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::core::id::{ConnectionId, OpenId};
-use crate::core::players::AddressRegistration;
+use crate::core::players::{AddressRegistration, Departure};
 use crate::core::protocol::{CommandKind, Reply};
 use crate::core::relay::{ClosedPair, RelayLimit, RelayPort};
 use crate::limits::bounds::Bound;
@@ -30,8 +30,12 @@ pub enum Effect {
     },
     /// The player on this connection has ids now.
     PlayerRegistered(ConnectionId, OpenId),
+    /// The player goes on on this connection.
+    PlayerResumed(ConnectionId, OpenId),
     /// A registered player's connection has ended.
-    PlayerLeft(OpenId),
+    PlayerLeft(Departure),
+    /// A player did not come back in time: its ids are not valid any more.
+    PlayerForgotten(OpenId),
     /// A datagram arrived at the registrar.
     AddressRegistration {
         /// Where it came from.

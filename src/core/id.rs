@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::blocked_words::BlockedWords;
+
 /// The id of a player's TCP connection. A process uses each id only once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ConnectionId(pub u64);
@@ -139,6 +141,10 @@ impl fmt::Display for Alphabet {
 }
 
 impl Alphabet {
+    fn has(&self, is_wanted: impl Fn(&u8) -> bool) -> bool {
+        self.0.iter().any(is_wanted)
+    }
+
     /// A random string of `length` characters. All strings have the same probability.
     pub fn sample(&self, length: usize, random: &mut impl Random) -> String {
         let count = u32::try_from(self.0.len()).expect("an alphabet has at most 94 characters");
@@ -150,11 +156,38 @@ impl Alphabet {
 /// The EFF's large word list for passphrases (CC BY 3.0 US), without its four words that have a hyphen.
 const WORDS: &str = include_str!("words.txt");
 
+/// How people may write an OpenID: which differences to what was drawn do not count. White space never counts, as no
+/// OpenID has any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spelling {
+    /// Capital and small letters are the same.
+    pub any_case: bool,
+    /// Hyphens do not count.
+    pub any_hyphens: bool,
+}
+
+impl Spelling {
+    /// Under which most texts are the same.
+    pub const LOOSEST: Self = Self { any_case: true, any_hyphens: true };
+
+    /// What of a text counts. Two texts with the same result name the same OpenID.
+    pub fn normalize(self, text: &str) -> String {
+        let counts = |c: &char| !(c.is_whitespace() || (self.any_hyphens && *c == '-'));
+        let counted = text.chars().filter(counts);
+        if self.any_case {
+            counted.map(|c| c.to_ascii_uppercase()).collect()
+        } else {
+            counted.collect()
+        }
+    }
+}
+
 /// How OpenIDs look.
 #[derive(Clone, Debug)]
 pub struct OpenIdScheme {
     prefix: String,
     shape: Shape,
+    blocked: BlockedWords,
 }
 
 #[derive(Clone, Debug)]
@@ -166,15 +199,43 @@ enum Shape {
 impl OpenIdScheme {
     /// `prefix` and then `length` characters of `alphabet`.
     pub fn characters(prefix: String, alphabet: Alphabet, length: usize) -> Self {
-        Self { prefix, shape: Shape::Characters { alphabet, length } }
+        Self {
+            prefix,
+            shape: Shape::Characters { alphabet, length },
+            blocked: BlockedWords::default(),
+        }
     }
 
     /// `prefix` and then `count` capitalised words, such as `FalconTimberYolk`; 12.9 bits a word.
     pub fn words(prefix: String, count: usize) -> Self {
-        Self { prefix, shape: Shape::Words { list: WORDS.lines().collect(), count } }
+        let shape = Shape::Words { list: WORDS.lines().collect(), count };
+        Self { prefix, shape, blocked: BlockedWords::default() }
     }
 
-    /// A random OpenID. The caller checks whether it is in use.
+    /// The same, without OpenIDs that contain one of these words.
+    pub fn without(self, blocked: BlockedWords) -> Self {
+        Self { blocked, ..self }
+    }
+
+    /// How people may write these OpenIDs. Case counts only if the characters have letters of both; a hyphen only if it is
+    /// one of them.
+    pub fn spelling(&self) -> Spelling {
+        match &self.shape {
+            Shape::Words { .. } => Spelling::LOOSEST,
+            Shape::Characters { alphabet, .. } => Spelling {
+                any_case: !(alphabet.has(u8::is_ascii_uppercase)
+                    && alphabet.has(u8::is_ascii_lowercase)),
+                any_hyphens: !alphabet.has(|byte| *byte == b'-'),
+            },
+        }
+    }
+
+    /// Whether this OpenID may be drawn.
+    pub fn allows(&self, open_id: &OpenId) -> bool {
+        !self.blocked.are_in(open_id.as_str())
+    }
+
+    /// A random OpenID. The caller checks whether it is allowed and not in use.
     pub fn sample(&self, random: &mut impl Random) -> OpenId {
         let mut text = self.prefix.clone();
         match &self.shape {

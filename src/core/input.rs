@@ -3,7 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::core::id::{ConnectionId, IdScheme};
+use crate::core::id::ConnectionId;
+use crate::core::players::PlayersSettings;
 use crate::core::protocol::{Command, CommandKind};
 use crate::core::relay::{OwnAddresses, RelaySettings};
 use crate::limits::connection_policy::DisconnectReason;
@@ -11,8 +12,8 @@ use crate::limits::connection_policy::DisconnectReason;
 /// The core's settings. All of them can change while the server runs.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// How the ids of new players look.
-    pub id_scheme: IdScheme,
+    /// How the ids of players look, and how long they are kept.
+    pub players: PlayersSettings,
     /// What relays may carry, and who may send there.
     pub relay: RelaySettings,
     /// How often the core looks for pairs to close.

@@ -25,12 +25,14 @@
 //! | [`relay`] | which ports a pair has, and what happens to a datagram at one of them |
 //! | [`protocol`] | how lines become commands, and replies become lines |
 //! | [`id`] | what ids look like, and how random bytes become one |
+//! | [`blocked_words`] | which words no join code contains |
 //! | [`deadlines`] | which task is due when |
 //! | [`drain`] | when a draining server may end |
 //! | `drops` | who hears of a dropped datagram |
 //! | [`unheard`] | when so many players cannot be heard that the operator should know |
 //! | [`snapshot`] | the whole core as data, so that another process can go on |
 
+pub mod blocked_words;
 pub mod commands;
 pub mod deadlines;
 pub mod drain;
@@ -54,7 +56,7 @@ use deadlines::Deadlines;
 use drain::Drain;
 use effect::{CloseMode, Effect, Effects};
 use id::{ConnectionId, Random};
-use players::{AddressRegistration, Players};
+use players::{AddressRegistration, Departure, Players};
 use protocol::{ErrorCode, Reply};
 use registrar::{Registrar, Response};
 use relay::{Action, ClosedPair, OwnAddresses, RelayPort, RelayTable};
@@ -69,6 +71,8 @@ enum CoreTask {
     Sweep,
     /// Check whether the drain is over.
     EndOfDrain,
+    /// Forget the players that did not come back.
+    EndOfAbsence,
 }
 
 /// How many entries the core's tables have.
@@ -76,8 +80,10 @@ enum CoreTask {
 pub struct TableSizes {
     /// Connections.
     pub connections: usize,
-    /// Registered players.
+    /// Registered players that are connected.
     pub players: usize,
+    /// Registered players that are away.
+    pub absent: usize,
     /// OpenIDs in use.
     pub open_ids: usize,
     /// PrivateIDs in use.
@@ -107,7 +113,7 @@ pub struct Core {
     elsewhere: UnheardPlayers,
     /// Players whose relays carry nothing because neither player is confirmed.
     unconfirmed: UnheardPlayers,
-    deadlines: Deadlines<CoreTask, 2>,
+    deadlines: Deadlines<CoreTask, 3>,
     drain: Option<Drain>,
     /// Empty between calls.
     closed: Vec<ClosedPair>,
@@ -124,7 +130,7 @@ impl Core {
     ) -> Self {
         random.shuffle(&mut ports);
         let relays = RelayTable::new(settings.relay, own.clone(), &ports);
-        let players = Players::new(settings.id_scheme.clone());
+        let players = Players::new(settings.players.clone());
         Self::from_parts(settings, players, Registrar::new(own), relays, now)
     }
 
@@ -165,7 +171,7 @@ impl Core {
             Input::NoThread(connection) => {
                 effects.push_back(Effect::BoundReached(Bound::Threads));
                 effects.push_back(Effect::Tell(connection, Reply::ServerFull));
-                self.disconnect(connection, CloseMode::AfterReplies, effects);
+                self.disconnect(connection, CloseMode::AfterReplies, now, effects);
             }
             Input::Command(connection, command) => {
                 self.handle_command(connection, command, random, now, effects);
@@ -175,10 +181,10 @@ impl Core {
                 commands::tell_failure(connection, kind, failure, effects);
             }
             Input::Disconnect(connection, reason) => {
-                self.handle_disconnect(connection, reason, effects);
+                self.handle_disconnect(connection, reason, now, effects);
             }
             Input::Disconnected(connection) => {
-                self.disconnect(connection, CloseMode::AtOnce, effects);
+                self.disconnect(connection, CloseMode::AtOnce, now, effects);
             }
             Input::RegistrarDatagram { source, payload } => {
                 self.handle_registrar_datagram(source, payload, now, effects);
@@ -219,7 +225,8 @@ impl Core {
     pub fn table_sizes(&self) -> TableSizes {
         TableSizes {
             connections: self.players.connections(),
-            players: self.players.len(),
+            players: self.players.connected(),
+            absent: self.players.absent(),
             open_ids: self.players.open_ids(),
             private_ids: self.players.private_ids(),
             limited_networks: self.players.networks(),
@@ -260,6 +267,7 @@ impl Core {
         &mut self,
         connection: ConnectionId,
         reason: DisconnectReason,
+        now: Timestamp,
         effects: &mut Effects,
     ) {
         if self.players.connection(connection).is_none() {
@@ -273,20 +281,36 @@ impl Core {
             effects.push_back(Effect::Tell(connection, Reply::Disconnect(reason)));
             CloseMode::AfterReplies
         };
-        self.disconnect(connection, mode, effects);
+        self.disconnect(connection, mode, now, effects);
     }
 
-    /// Ends a connection and forgets its player. The player's ids are invalid at once; its pairs go on until they are
-    /// idle.
-    fn disconnect(&mut self, connection: ConnectionId, mode: CloseMode, effects: &mut Effects) {
+    /// Ends a connection. Its player's ids are kept for it for a while; its pairs go on until they are idle.
+    fn disconnect(
+        &mut self,
+        connection: ConnectionId,
+        mode: CloseMode,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) {
         if self.players.connection(connection).is_none() {
             return;
         }
-        if let Some(player) = self.players.remove_connection(connection) {
-            self.relays.cancel_reservation(player.id);
-            effects.push_back(Effect::PlayerLeft(player.open_id));
+        if let Some(departure) = self.players.remove_connection(connection, now) {
+            self.handle_departure(departure, effects);
+            self.set_end_of_absence();
         }
         effects.push_back(Effect::Close(connection, mode));
+    }
+
+    fn handle_departure(&mut self, departure: Departure, effects: &mut Effects) {
+        self.relays.cancel_reservation(departure.player);
+        effects.push_back(Effect::PlayerLeft(departure));
+    }
+
+    fn set_end_of_absence(&mut self) {
+        if let Some(end) = self.players.next_end_of_absence() {
+            self.deadlines.set(CoreTask::EndOfAbsence, end);
+        }
     }
 
     fn handle_registrar_datagram(
@@ -299,7 +323,12 @@ impl Core {
         let response = self.registrar.handle_datagram(&mut self.players, source, payload, now);
         let Response { registration, answer, bound } = response;
         match &registration {
-            AddressRegistration::First(player, _) => self.relays.reserve(*player),
+            AddressRegistration::First(player, _) => {
+                let player = self.players.by_id(*player);
+                if let Some(player) = player.filter(|player| player.connection().is_some()) {
+                    self.relays.reserve(player.id);
+                }
+            }
             AddressRegistration::Changed(player, _) => {
                 self.relays.handle_address_change(*player, source);
             }
@@ -319,7 +348,8 @@ impl Core {
     /// Applies new settings. Live pairs go on under the new limits.
     fn reload(&mut self, settings: Settings, now: Timestamp) {
         self.relays.set_settings(settings.relay);
-        self.players.set_scheme(settings.id_scheme.clone());
+        self.players.set_settings(settings.players.clone());
+        self.set_end_of_absence();
         self.deadlines.set_earlier(CoreTask::Sweep, now + settings.sweep_interval);
         self.settings = settings;
     }
@@ -335,6 +365,11 @@ impl Core {
                     self.tell_closed_pairs(effects);
                 }
                 CoreTask::EndOfDrain => self.check_drain(now, effects),
+                CoreTask::EndOfAbsence => {
+                    let forgotten = self.players.forget_absent(now);
+                    effects.extend(forgotten.into_iter().map(Effect::PlayerForgotten));
+                    self.set_end_of_absence();
+                }
             }
         }
     }

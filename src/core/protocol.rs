@@ -73,8 +73,8 @@ impl LineReader {
 /// A player's command: one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// `register-host`: asks for ids.
-    RegisterHost,
+    /// `register-host`: asks for ids. `register-host PID`: goes on as the player with that PrivateID.
+    RegisterHost(Option<PrivateId>),
     /// `connect OID`: asks for that host's address, for punchthrough. `None` if the OpenID is missing.
     Connect(Option<OpenId>),
     /// `connect-relay OID`: asks for a relay to that host. `None` if the OpenID is missing.
@@ -96,13 +96,14 @@ impl Command {
         let Ok(text) = std::str::from_utf8(line) else {
             return Some(Self::NotUtf8);
         };
-        let (name, data) = text.split_once(' ').unwrap_or((text, ""));
-        let open_id = || Some(data.trim()).filter(|text| !text.is_empty()).map(OpenId::new);
+        let (name, rest) = text.split_once(' ').unwrap_or((text, ""));
+        let data = || Some(rest.trim()).filter(|text| !text.is_empty());
+        let open_id = || data().map(OpenId::new);
         Some(match name {
-            "register-host" => Self::RegisterHost,
+            "register-host" => Self::RegisterHost(data().map(PrivateId::new)),
             "connect" => Self::Connect(open_id()),
             "connect-relay" => Self::ConnectRelay(open_id()),
-            "echo" => Self::Echo(data.to_owned()),
+            "echo" => Self::Echo(rest.to_owned()),
             _ => Self::Unknown(
                 name.chars().filter(|c| !c.is_control()).take(MAX_ECHOED_NAME).collect(),
             ),
@@ -112,7 +113,7 @@ impl Command {
     /// Which command it is, for metrics and error answers.
     pub fn kind(&self) -> CommandKind {
         match self {
-            Self::RegisterHost => CommandKind::RegisterHost,
+            Self::RegisterHost(_) => CommandKind::RegisterHost,
             Self::Connect(_) => CommandKind::Connect,
             Self::ConnectRelay(_) => CommandKind::ConnectRelay,
             Self::Echo(_) => CommandKind::Echo,
@@ -158,6 +159,8 @@ labels! {
         NoCommonFamily = "no-common-family",
         /// No unused OpenID was found.
         IdsExhausted = "ids-exhausted",
+        /// The host's connection broke a moment ago, and it may come back.
+        HostAway = "host-away",
         /// The server is draining and starts nothing new.
         Draining = "draining",
         /// A rate limit was reached: of commands, wrong OpenIDs, introductions, or `connect` of unconfirmed players.
@@ -178,6 +181,9 @@ impl ErrorCode {
             }
             Self::HostNoAddress => {
                 "the host has not registered its UDP address yet, ask again in a moment"
+            }
+            Self::HostAway => {
+                "the host has lost its connection and may come back, ask again in a moment"
             }
             Self::OwnOid => "this OpenID is your own",
             Self::RelaysExhausted => "too many relays are in use, try again later",
@@ -307,8 +313,9 @@ mod tests {
     fn commands() {
         let oid = |text| Some(OpenId::new(text));
         let cases = [
-            ("register-host", Some(Command::RegisterHost)),
-            ("register-host now", Some(Command::RegisterHost)),
+            ("register-host", Some(Command::RegisterHost(None))),
+            ("register-host ", Some(Command::RegisterHost(None))),
+            ("register-host  secret ", Some(Command::RegisterHost(Some(PrivateId::new("secret"))))),
             ("connect abc", Some(Command::Connect(oid("abc")))),
             ("connect  abc ", Some(Command::Connect(oid("abc")))),
             ("connect", Some(Command::Connect(None))),

@@ -110,8 +110,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::config::Config;
     use crate::core::id::testing::Seeded;
     use crate::core::id::{Alphabet, ConnectionId, IdScheme, OpenIdScheme};
+    use crate::core::players::PlayersSettings;
 
     const HERE: &str = "192.0.2.1:1000";
 
@@ -122,11 +124,13 @@ mod tests {
             private_alphabet: alphabet,
             private_length: 40,
         };
-        let mut players = Players::new(scheme);
+        let settings =
+            PlayersSettings { id_scheme: scheme, ..Config::default().settings().players };
+        let mut players = Players::new(settings);
         let home = std::net::IpAddr::from([192, 0, 2, 1]);
         players.add_connection(ConnectionId(1), home);
         let host = players.register(ConnectionId(1), &mut Seeded::new(1)).unwrap();
-        let secret = host.private_id.reveal().to_owned();
+        let secret = host.ids().private_id.reveal().to_owned();
         let own = OwnAddresses::new(["192.0.2.9".parse().unwrap()], [8809]);
         (Registrar::new(own), players, secret)
     }

@@ -65,7 +65,7 @@ impl Core {
         if snapshot.version != VERSION {
             return Err(format!("version {} is not {VERSION}", snapshot.version));
         }
-        let players = Players::restore(snapshot.players, settings.id_scheme.clone())?;
+        let players = Players::restore(snapshot.players, settings.players.clone())?;
         let relays = RelayTable::restore(snapshot.relays, settings.relay, own.clone(), ports)?;
         let mut registrar = Registrar::new(own);
         registrar.restore(snapshot.unknown_answers);
@@ -74,6 +74,7 @@ impl Core {
         if let Some(end) = snapshot.end_of_drain {
             core.deadlines.set(CoreTask::EndOfDrain, end);
         }
+        core.set_end_of_absence();
         core.drain = snapshot.drain;
         core.elsewhere = snapshot.elsewhere;
         core.unconfirmed = snapshot.unconfirmed;

@@ -6,9 +6,11 @@ use crate::config::Config;
 use crate::core::effect::CloseMode;
 use crate::core::id::testing::Seeded;
 use crate::core::id::{OpenId, PrivateId};
+use crate::core::players::Departure;
 use crate::core::protocol::{Command, CommandKind};
 use crate::core::relay::DropReason;
 use crate::core::snapshot::Snapshot;
+use crate::limits::share::HardCap;
 
 const ALICE: ConnectionId = ConnectionId(1);
 const BOB: ConnectionId = ConnectionId(2);
@@ -74,7 +76,7 @@ impl Play {
         self.handle(Input::Connected(connection, ip(connection)));
         self.command(connection, "register-host");
         let player = self.core.players().by_connection(connection).unwrap();
-        let ids = (player.open_id.clone(), player.private_id.clone());
+        let ids = (player.open_id().clone(), player.ids().private_id.clone());
         let payload = ids.1.reveal().as_bytes();
         self.handle(Input::RegistrarDatagram { source: address(connection), payload });
         ids
@@ -118,17 +120,114 @@ fn an_introduction_is_told_to_the_asker_first() {
 }
 
 #[test]
-fn a_player_that_leaves_loses_its_ids_and_keeps_its_pairs() {
+fn a_player_that_leaves_keeps_its_pairs_and_for_a_while_its_ids() {
     let (mut play, [alices, bobs]) = Play::introduced(Config::default());
-    let bob = play.core.players().by_connection(BOB).unwrap().open_id.clone();
+    let player = play.core.players().by_connection(BOB).unwrap().clone();
+    let bob = player.open_id().clone();
     let effects = play.handle(Input::Disconnected(BOB));
-    assert_eq!(effects, [Effect::PlayerLeft(bob.clone()), Effect::Close(BOB, CloseMode::AtOnce)]);
+    let departure = Departure { player: player.id, open_id: bob.clone() };
+    assert_eq!(effects, [Effect::PlayerLeft(departure), Effect::Close(BOB, CloseMode::AtOnce)]);
     assert_eq!(play.handle(Input::Disconnected(BOB)), []);
-    let effects = play.command(ALICE, &format!("connect {bob}"));
-    let failed = Reply::Failed(CommandKind::Connect, ErrorCode::UnknownOid);
-    assert_eq!(effects.last(), Some(&Effect::Tell(ALICE, failed)));
+    let ask = |play: &mut Play| play.command(ALICE, &format!("connect {bob}")).pop();
+    let failed = |code| Some(Effect::Tell(ALICE, Reply::Failed(CommandKind::Connect, code)));
+    assert_eq!(ask(&mut play), failed(ErrorCode::HostAway));
     let (action, _) = play.datagram(bobs, address(ALICE));
     assert_eq!(action, Action::Forward { via: alices, to: address(BOB) });
+    play.pass(Duration::from_secs(60));
+    assert!(play.core.next_deadline() <= play.now);
+    assert!(play.handle(Input::Deadline).contains(&Effect::PlayerForgotten(bob.clone())));
+    assert_eq!(ask(&mut play), failed(ErrorCode::UnknownOid));
+}
+
+#[test]
+fn a_player_resumes_with_its_ids_address_and_relays() {
+    let (mut play, [alices, bobs]) = Play::introduced(Config::default());
+    let (bob, secret) = ids_of(&play, BOB);
+    let again = ConnectionId(3);
+    play.handle(Input::Disconnected(BOB));
+    play.handle(Input::Connected(again, ip(again)));
+    let effects = play.command(again, &format!("register-host {}", secret.reveal()));
+    let ids = Reply::SetIds(bob.clone(), secret);
+    let expected = [Effect::PlayerResumed(again, bob.clone()), Effect::Tell(again, ids)];
+    assert_eq!(effects, expected);
+    let effects = play.command(ALICE, &format!("connect {bob}"));
+    let [Effect::Tell(ALICE, to_alice), Effect::Tell(connection, _)] = &effects[..] else {
+        panic!("{effects:?}")
+    };
+    assert_eq!((to_alice, *connection), (&Reply::Connect(address(BOB)), again));
+    let effects = play.command(ALICE, &format!("connect-relay {bob}"));
+    assert_eq!(effects[0], Effect::Tell(ALICE, Reply::ConnectRelay(bobs)), "the same pair");
+    assert_eq!(effects[1], Effect::Tell(again, Reply::ConnectRelay(alices)));
+}
+
+#[test]
+fn the_newer_connection_wins_and_what_was_on_it_is_given_up() {
+    let mut play = Play::new(Config::default());
+    play.join(ALICE);
+    play.join(BOB);
+    let ((alice, alices_secret), (bob, secret)) = (ids_of(&play, ALICE), ids_of(&play, BOB));
+    let alices_player = play.core.players().by_connection(ALICE).unwrap().id;
+    let resume = format!("register-host {}", secret.reveal());
+    // Alice's connection becomes Bob's.
+    let reason = DisconnectReason::Replaced;
+    let resumed = [
+        Effect::PlayerLeft(Departure { player: alices_player, open_id: alice.clone() }),
+        Effect::Disconnect(BOB, reason),
+        Effect::Tell(BOB, Reply::Disconnect(reason)),
+        Effect::Close(BOB, CloseMode::AfterReplies),
+        Effect::PlayerResumed(ALICE, bob.clone()),
+        Effect::Tell(ALICE, Reply::SetIds(bob.clone(), secret.clone())),
+    ];
+    assert_eq!(play.command(ALICE, &resume), resumed);
+    // The end of the replaced connection is nobody's end.
+    assert_eq!(play.handle(Input::Disconnected(BOB)), []);
+    assert!(play.core.players().by_connection(ALICE).is_some());
+    // Once more is no change, and an unknown PrivateID gives new ids to the same player.
+    assert_eq!(play.command(ALICE, &resume), resumed[5..]);
+    let effects = play.command(ALICE, &format!("register-host {}", alices_secret.reveal()));
+    let [Effect::Tell(ALICE, Reply::SetIds(new, _))] = &effects[..] else { panic!("{effects:?}") };
+    assert!(*new != alice && *new != bob, "Alice's ids are not valid any more");
+    // Two that fight over one id: each time the newer one has it.
+    for connection in 5..9 {
+        let [before, after] = [connection - 1, connection].map(ConnectionId);
+        play.handle(Input::Connected(after, ip(after)));
+        let effects = play.command(after, &resume);
+        let before = if connection == 5 { ALICE } else { before };
+        assert!(effects.contains(&Effect::Disconnect(before, reason)), "{effects:?}");
+    }
+}
+
+#[test]
+fn the_pairs_of_a_player_that_resumes_from_another_network_stay_charged_to_the_first() {
+    let config = Config { relay_max_per_ip: HardCap(Some(1)), ..Config::default() };
+    let (mut play, [alices, bobs]) = Play::introduced(config);
+    let (_, secret) = ids_of(&play, ALICE);
+    let elsewhere = ConnectionId(9);
+    play.handle(Input::Connected(elsewhere, ip(elsewhere)));
+    play.command(elsewhere, &format!("register-host {}", secret.reveal()));
+    let source = address(elsewhere);
+    play.handle(Input::RegistrarDatagram { source, payload: secret.reveal().as_bytes() });
+    let (action, _) = play.datagram(bobs, source);
+    assert_eq!(action, Action::Forward { via: alices, to: address(BOB) });
+    let carol = ConnectionId(4);
+    let (carols, _) = play.join(carol);
+    let effects = play.command(elsewhere, &format!("connect-relay {carols}"));
+    assert!(matches!(effects[0], Effect::PairOpened { .. }), "its own: {effects:?}");
+    let effects = {
+        play.handle(Input::Connected(ConnectionId(5), ip(ALICE)));
+        play.command(ConnectionId(5), "register-host");
+        let (_, secret) = ids_of(&play, ConnectionId(5));
+        let payload = secret.reveal().as_bytes();
+        play.handle(Input::RegistrarDatagram { source: SocketAddr::new(ip(ALICE), 4001), payload });
+        play.command(ConnectionId(5), &format!("connect-relay {carols}"))
+    };
+    let failed = Reply::Failed(CommandKind::ConnectRelay, ErrorCode::RelaysExhausted);
+    assert_eq!(effects.last(), Some(&Effect::Tell(ConnectionId(5), failed)), "the first network's");
+}
+
+fn ids_of(play: &Play, connection: ConnectionId) -> (OpenId, PrivateId) {
+    let ids = play.core.players().by_connection(connection).unwrap().ids();
+    (ids.open_id.clone(), ids.private_id.clone())
 }
 
 #[test]
@@ -200,8 +299,14 @@ fn pairs_of_unconfirmed_players_have_an_effect_if_they_are_several() {
     let elsewhere =
         |player: u64| SocketAddr::from(([203, 0, 113, u8::try_from(player).unwrap()], 4000));
     for player in 1..=6 {
-        let private_id =
-            play.core.players().by_connection(ConnectionId(player)).unwrap().private_id.clone();
+        let private_id = play
+            .core
+            .players()
+            .by_connection(ConnectionId(player))
+            .unwrap()
+            .ids()
+            .private_id
+            .clone();
         let payload = private_id.reveal().as_bytes();
         play.handle(Input::RegistrarDatagram { source: elsewhere(player), payload });
     }
@@ -285,7 +390,7 @@ impl Play {
         self.handle(Input::Connected(connection, from));
         self.command(connection, "register-host");
         let player = self.core.players().by_connection(connection).unwrap();
-        let (open_id, private_id) = (player.open_id.clone(), player.private_id.clone());
+        let (open_id, private_id) = (player.open_id().clone(), player.ids().private_id.clone());
         let source = SocketAddr::new(from, 4000);
         self.handle(Input::RegistrarDatagram { source, payload: private_id.reveal().as_bytes() });
         open_id

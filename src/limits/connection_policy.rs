@@ -39,6 +39,8 @@ labels! {
         TooManyCommands = "too-many-commands",
         /// The player did not read its replies.
         SlowReader = "slow-reader",
+        /// The player goes on on another connection.
+        Replaced = "replaced",
         /// The player's machine or network did not answer for too long.
         Vanished = "vanished",
     }
@@ -53,6 +55,7 @@ impl DisconnectReason {
             Self::LineTooLong => "lines have at most 4096 bytes",
             Self::TooManyCommands => "send at most 20 commands a second",
             Self::SlowReader => "read what is sent",
+            Self::Replaced => "you go on on another connection",
             Self::Vanished => "nothing was heard of you",
         }
     }

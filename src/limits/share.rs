@@ -116,9 +116,16 @@ impl HeldShares {
         Self { capacity, held: 0, by_prefix: HashMap::new() }
     }
 
-    /// Whether the network may hold one more, if there is one.
+    /// Changes how many things there are. What is held stays.
+    pub fn set_capacity(&mut self, capacity: usize) {
+        self.capacity = capacity;
+    }
+
+    /// Whether there is one more, and the network may hold it.
     pub fn has_room(&self, network: Network, cap: HardCap) -> bool {
-        let free = self.capacity.saturating_sub(self.held);
+        let Some(free) = self.capacity.checked_sub(self.held).filter(|free| *free > 0) else {
+            return false;
+        };
         let held = |prefix| self.by_prefix.get(&prefix).copied().unwrap_or(0);
         cap.is_share_of_all(self.capacity)
             || (cap.allows(held(smallest_prefix(network)))

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use noray::config::Config;
 use noray::core::effect::{Effect, Effects};
-use noray::core::id::{ConnectionId, OpenId};
+use noray::core::id::{ConnectionId, OpenId, PrivateId};
 use noray::core::protocol::{Command, LineReader, LineTooLong, MAX_ECHOED_NAME, MAX_LINE, Reply};
 use noray::core::relay::{OwnAddresses, RelayPort};
 use noray::core::snapshot::Snapshot;
@@ -85,7 +85,7 @@ impl Server {
             this.handle(Input::Connected(ConnectionId(player), from));
         }
         for player in [1, 2] {
-            this.handle(Input::Command(ConnectionId(player), &Command::RegisterHost));
+            this.handle(Input::Command(ConnectionId(player), &Command::RegisterHost(None)));
             let pid = this.private_id(player).expect("it has registered");
             let source = format!("192.0.2.{player}:4000").parse().expect("an address");
             this.handle(Input::RegistrarDatagram { source, payload: pid.as_bytes() });
@@ -95,7 +95,7 @@ impl Server {
 
     fn private_id(&self, player: u64) -> Option<String> {
         let player = self.core.players().by_connection(ConnectionId(player))?;
-        Some(player.private_id.reveal().to_owned())
+        Some(player.ids().private_id.reveal().to_owned())
     }
 
     fn handle(&mut self, input: Input<'_>) -> Effects {
@@ -109,6 +109,11 @@ impl Server {
     fn take(&mut self, line: &[u8], command: &Command) {
         self.asker = self.asker % 3 + 1;
         self.now = self.now + Duration::from_millis(50);
+        // Another player may have taken its place.
+        if self.core.players().connection(ConnectionId(self.asker)).is_none() {
+            let from = IpAddr::from([192, 0, 2, 1]);
+            self.handle(Input::Connected(ConnectionId(self.asker), from));
+        }
         for command in [Some(command.clone()), self.named(command)].into_iter().flatten() {
             let effects = self.handle(Input::Command(ConnectionId(self.asker), &command));
             self.check(line, &command, &effects);
@@ -129,18 +134,23 @@ impl Server {
         assert_eq!(self.core.snapshot(self.now), snapshot);
     }
 
-    /// The same command with an OpenID in place of `{1}` or `{2}`.
+    /// The same command with that player's id in place of `{1}` or `{2}`.
     fn named(&self, command: &Command) -> Option<Command> {
+        let player = |text: &str| text.strip_prefix('{')?.strip_suffix('}')?.parse().ok();
         let of = |id: &OpenId| {
-            let player = id.as_str().strip_prefix('{')?.strip_suffix('}')?.parse().ok()?;
-            Some(self.core.players().by_connection(ConnectionId(player))?.open_id.clone())
+            let player = player(id.as_str())?;
+            Some(self.core.players().by_connection(ConnectionId(player))?.open_id().clone())
         };
         match command {
             Command::Connect(Some(id)) => Some(Command::Connect(Some(of(id)?))),
             Command::ConnectRelay(Some(id)) => Some(Command::ConnectRelay(Some(of(id)?))),
+            Command::RegisterHost(Some(id)) => {
+                let id = self.private_id(player(id.reveal())?)?;
+                Some(Command::RegisterHost(Some(PrivateId::new(&id))))
+            }
             Command::Connect(None)
             | Command::ConnectRelay(None)
-            | Command::RegisterHost
+            | Command::RegisterHost(None)
             | Command::Echo(_)
             | Command::Unknown(_)
             | Command::NotUtf8 => None,
@@ -167,7 +177,8 @@ impl Server {
                 assert!(text.starts_with(&format!("{}-error ", kind.label())));
             }
             for player in 1..=3 {
-                let is_owner = to == ConnectionId(player) && *command == Command::RegisterHost;
+                let is_owner =
+                    to == ConnectionId(player) && matches!(command, Command::RegisterHost(_));
                 let pid = self.private_id(player).filter(|_| !is_owner);
                 assert!(pid.is_none_or(|pid| !text.contains(&pid)), "another's PrivateID");
             }

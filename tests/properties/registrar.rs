@@ -37,14 +37,14 @@ pub(crate) fn check(data: &[u8]) {
 }
 
 fn play(input: &mut Unstructured<'_>) -> Result<()> {
-    let mut players = Players::new(Config::default().id_scheme());
+    let mut players = Players::new(Config::default().settings().players);
     let mut random = Repeatable::new();
     let pids: Vec<String> = (0..2)
         .map(|player| {
             let home = std::net::IpAddr::from([198, 51, 100, 1]);
             players.add_connection(ConnectionId(player), home);
             let player = players.register(ConnectionId(player), &mut random).expect("ids are long");
-            player.private_id.reveal().to_owned()
+            player.ids().private_id.reveal().to_owned()
         })
         .collect();
     let own: Vec<SocketAddr> = OWN.iter().map(|text| text.parse().expect("one")).collect();

@@ -1,32 +1,46 @@
 //! The table of connections and registered players. It finds a player by connection, OpenID or PrivateID.
 
+mod absences;
+mod codes;
+mod player;
 mod snapshot;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::core::id::{ConnectionId, IdScheme, OpenId, PlayerId, PrivateId, Random};
-use crate::core::relay::Party;
 use crate::limits::bounds::Bound;
 use crate::limits::network::Network;
 use crate::limits::network_rate::NetworkRateLimiter;
 use crate::limits::rates::{
-    ADDRESS_CHANGES, INTRODUCTIONS, REPETITION_INTERVAL, UNCONFIRMED_CONNECTS, WRONG_OPEN_IDS,
+    ADDRESS_CHANGES, REPETITION_INTERVAL, UNCONFIRMED_CONNECTS, WRONG_OPEN_IDS,
 };
-use crate::limits::share::RateShares;
-use crate::limits::token_bucket::TokenBucket;
+use crate::limits::share::{HardCap, HeldShares};
 use crate::time::Timestamp;
+use absences::Absences;
+use codes::Codes;
 
+pub use player::{Ids, MAX_IDS, Player, Presence};
 pub use snapshot::PlayersSnapshot;
 
 /// How many random ids are tried at most until one is unused.
 pub const MAX_DRAWS: usize = 100;
 
-/// The lowest external port that a player can have. Lower ports belong to services; routers do not use them for
-/// players.
-const FIRST_PLAYERS_PORT: u16 = 1024;
+/// The settings of the table.
+#[derive(Clone, Debug)]
+pub struct PlayersSettings {
+    /// How the ids look of players that register from now on.
+    pub id_scheme: IdScheme,
+    /// How long the ids of a player are kept for it whose connection has ended.
+    pub resume_window: Duration,
+    /// How many connections there may be: so many players may be away, and so many further ids may be in use.
+    pub max_connections: usize,
+    /// How many of these may be of one network, beside its share.
+    pub max_per_network: HardCap,
+}
 
 /// A TCP connection that the core was told of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,53 +51,10 @@ pub struct ConnectionInfo {
     pub player: Option<PlayerId>,
 }
 
-/// One registered player. The protocol calls every player a host, clients too.
-#[derive(Clone, Debug)]
-pub struct Player {
-    /// Its id, apart from its connection.
-    pub id: PlayerId,
-    /// The connection on which it gets its replies.
-    pub connection: ConnectionId,
-    /// The IP that this connection comes from.
-    pub connected_from: IpAddr,
-    /// The join code.
-    pub open_id: OpenId,
-    /// The secret with which it registers its address.
-    pub private_id: PrivateId,
-    /// Its external address, once it is registered.
-    pub address: Option<SocketAddr>,
-    /// How many players were introduced to it lately, in all and by network.
-    introductions: RateShares,
-    /// How often its address has changed lately.
-    address_changes: TokenBucket,
-    /// How often it has registered the same address lately.
-    /// When its relays last heard that it had repeated its PrivateID.
-    last_repetition: Option<Timestamp>,
-}
-
-impl Player {
-    /// The player as a party of an introduction, if its address is registered.
-    pub fn as_party(&self) -> Option<Party> {
-        let address = self.address?;
-        Some(Party { player: self.id, address, connected_from: self.connected_from })
-    }
-
-    /// Whether the player's UDP can come from `source`.
-    ///
-    /// It can come from the network of its connection. From another network, it can come if a player on the internet
-    /// could have that address. So a forged source does not make the server send to services, or to machines that only
-    /// the server can reach.
-    fn can_be_at(&self, source: SocketAddr) -> bool {
-        let [own, other] = [self.connected_from, source.ip()].map(Network::from);
-        let is_reachable = other.is_public() || !own.is_public();
-        own == other || (is_reachable && source.port() >= FIRST_PLAYERS_PORT)
-    }
-}
-
 /// Why a host was not found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotFound {
-    /// No connected host has that OpenID.
+    /// No player has that OpenID.
     Unknown,
     /// The network has named too many wrong OpenIDs. It is not told whether this one exists.
     TooManyGuesses,
@@ -92,6 +63,24 @@ pub enum NotFound {
 /// No unused id was found in [`MAX_DRAWS`] draws.
 #[derive(Debug, PartialEq, Eq)]
 pub struct IdsExhausted;
+
+/// A player that goes on on another connection.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Resumption {
+    /// The ids by which it was found.
+    pub ids: Ids,
+    /// The connection that it was on until now, if that had not ended. The table has forgotten it.
+    pub replaced: Option<ConnectionId>,
+}
+
+/// A player whose connection has ended.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Departure {
+    /// The player.
+    pub player: PlayerId,
+    /// Its join code.
+    pub open_id: OpenId,
+}
 
 /// What a datagram at the registrar changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,7 +100,8 @@ pub enum AddressRegistration {
     Unknown,
 }
 
-/// All connections, and the players that have registered on them.
+/// All connections, and the players that have registered on them. A player whose connection has ended is away: its ids
+/// are kept for it for a while.
 ///
 /// Invariant: all maps name the same players, and each OpenID belongs to one player.
 ///
@@ -119,34 +109,41 @@ pub enum AddressRegistration {
 /// random key and compares it only with ids that have a similar hash. An attacker cannot choose such a guess.
 #[derive(Debug)]
 pub struct Players {
-    scheme: IdScheme,
+    settings: PlayersSettings,
     next_id: PlayerId,
     connections: HashMap<ConnectionId, ConnectionInfo>,
     players: HashMap<PlayerId, Player>,
-    by_open_id: HashMap<OpenId, PlayerId>,
+    codes: Codes,
     by_private_id: HashMap<PrivateId, PlayerId>,
+    absences: Absences,
+    /// The ids that players have beside their newest.
+    further_ids: HeldShares,
     wrong_open_ids: NetworkRateLimiter,
     unconfirmed_connects: NetworkRateLimiter,
 }
 
 impl Players {
     /// A table without connections and players.
-    pub fn new(scheme: IdScheme) -> Self {
+    pub fn new(settings: PlayersSettings) -> Self {
         Self {
-            scheme,
             next_id: PlayerId::MIN,
             connections: HashMap::new(),
             players: HashMap::new(),
-            by_open_id: HashMap::new(),
+            codes: Codes::default(),
             by_private_id: HashMap::new(),
+            absences: Absences::new(settings.max_connections),
+            further_ids: HeldShares::new(settings.max_connections),
             wrong_open_ids: NetworkRateLimiter::new(WRONG_OPEN_IDS),
             unconfirmed_connects: NetworkRateLimiter::new(UNCONFIRMED_CONNECTS),
+            settings,
         }
     }
 
-    /// Sets how the ids look of players that register from now on.
-    pub fn set_scheme(&mut self, scheme: IdScheme) {
-        self.scheme = scheme;
+    /// Replaces the settings. Ids that are in use stay.
+    pub fn set_settings(&mut self, settings: PlayersSettings) {
+        self.absences.set_capacity(settings.max_connections);
+        self.further_ids.set_capacity(settings.max_connections);
+        self.settings = settings;
     }
 
     /// Adds a connection that was accepted.
@@ -154,15 +151,57 @@ impl Players {
         self.connections.insert(connection, ConnectionInfo { from, player: None });
     }
 
-    /// Removes a connection that has ended. Returns the player that was on it, whose ids are not in use any more.
-    pub fn remove_connection(&mut self, connection: ConnectionId) -> Option<Player> {
-        let player = self.players.remove(&self.connections.remove(&connection)?.player?)?;
-        self.by_open_id.remove(&player.open_id);
-        self.by_private_id.remove(&player.private_id);
+    /// Removes a connection that has ended. Returns the player that was on it. Its ids are kept for it, if there is room.
+    pub fn remove_connection(
+        &mut self,
+        connection: ConnectionId,
+        now: Timestamp,
+    ) -> Option<Departure> {
+        let id = self.connections.remove(&connection)?.player?;
+        let player = self.players.get_mut(&id).expect("a connection names a player");
+        let (open_id, network) = (player.open_id().clone(), player.connected_from.into());
+        let has_room = self.absences.has_room(network, self.settings.max_per_network);
+        if has_room && !self.settings.resume_window.is_zero() {
+            player.presence = Presence::Away(now);
+            self.absences.begin(id, network, now);
+        } else {
+            self.remove(id);
+        }
+        Some(Departure { player: id, open_id })
+    }
+
+    /// When the next player that is away is forgotten; `None` if all are connected.
+    pub fn next_end_of_absence(&self) -> Option<Timestamp> {
+        self.absences.first().map(|(since, _)| since + self.settings.resume_window)
+    }
+
+    /// Forgets the players that have been away for the resume window. Returns their join codes.
+    pub fn forget_absent(&mut self, now: Timestamp) -> Vec<OpenId> {
+        let mut forgotten = Vec::new();
+        while let Some((since, id)) = self.absences.first()
+            && now.since(since) >= self.settings.resume_window
+        {
+            forgotten.extend(self.remove(id).map(|player| player.open_id().clone()));
+        }
+        forgotten
+    }
+
+    /// Removes a player, whose ids are not valid any more.
+    fn remove(&mut self, id: PlayerId) -> Option<Player> {
+        let player = self.players.remove(&id)?;
+        for ids in &player.ids {
+            self.codes.remove(&ids.open_id);
+            self.by_private_id.remove(&ids.private_id);
+        }
+        (0..player.further_ids()).for_each(|_| self.further_ids.give_back(player.network));
+        if let Presence::Away(since) = player.presence {
+            self.absences.end(id, player.connected_from.into(), since);
+        }
         Some(player)
     }
 
-    /// Gives the player on a connection its ids. On a second call it gets the same ids.
+    /// Gives the player on a connection new ids. Earlier ones stay valid, at most [`MAX_IDS`] and as many as are its
+    /// network's share.
     ///
     /// # Errors
     /// [`IdsExhausted`] if [`MAX_DRAWS`] random ids were all in use, because ids are too short.
@@ -174,53 +213,112 @@ impl Players {
         connection: ConnectionId,
         random: &mut impl Random,
     ) -> Result<&Player, IdsExhausted> {
-        let known = self.connections[&connection];
-        let id = match known.player {
-            Some(id) => id,
+        let ids = self.draw(random)?;
+        let ConnectionInfo { from, player } = self.connections[&connection];
+        let id = match player {
+            Some(id) => {
+                self.add_ids(id, ids);
+                id
+            }
             None => {
-                let player = self.new_player(connection, known.from, random)?;
+                let player = Player::new(self.next_id, connection, from, ids);
                 self.insert(player)
             }
         };
         Ok(&self.players[&id])
     }
 
-    fn new_player(
-        &self,
-        connection: ConnectionId,
-        connected_from: IpAddr,
-        random: &mut impl Random,
-    ) -> Result<Player, IdsExhausted> {
+    fn draw(&self, random: &mut impl Random) -> Result<Ids, IdsExhausted> {
+        let IdScheme { open, private_alphabet, private_length } = &self.settings.id_scheme;
+        let spelling = open.spelling();
         let open_id = (0..MAX_DRAWS)
-            .map(|_| self.scheme.open.sample(random))
-            .find(|id| !self.by_open_id.contains_key(id))
+            .map(|_| open.sample(random))
+            .find(|id| open.allows(id) && self.codes.is_free(id, spelling))
             .ok_or(IdsExhausted)?;
         let private_id = (0..MAX_DRAWS)
-            .map(|_| self.scheme.private_alphabet.sample(self.scheme.private_length, random))
+            .map(|_| private_alphabet.sample(*private_length, random))
             .find(|text| !self.by_private_id.contains_key(text.as_str()))
             .ok_or(IdsExhausted)?;
-        Ok(Player {
-            id: self.next_id,
-            connection,
-            connected_from,
-            open_id,
-            private_id: PrivateId::new(&private_id),
-            address: None,
-            introductions: RateShares::new(INTRODUCTIONS),
-            address_changes: TokenBucket::default(),
-            last_repetition: None,
-        })
+        Ok(Ids { open_id, spelling, private_id: PrivateId::new(&private_id) })
+    }
+
+    /// Gives a player further ids. If it may not have more, its oldest are not valid any more.
+    fn add_ids(&mut self, id: PlayerId, ids: Ids) {
+        self.index(id, &ids);
+        let player = self.players.get_mut(&id).expect("a connection names a player");
+        player.ids.push(ids);
+        let network = player.network;
+        if player.ids.len() <= MAX_IDS
+            && self.further_ids.has_room(network, self.settings.max_per_network)
+        {
+            self.further_ids.take(network);
+        } else {
+            let Ids { open_id, private_id, .. } = player.ids.remove(0);
+            self.codes.remove(&open_id);
+            self.by_private_id.remove(&private_id);
+        }
+    }
+
+    /// Lets a player be found by its ids.
+    fn index(&mut self, id: PlayerId, ids: &Ids) {
+        self.codes.insert(ids.open_id.clone(), ids.spelling, id);
+        self.by_private_id.insert(ids.private_id.clone(), id);
     }
 
     fn insert(&mut self, player: Player) -> PlayerId {
         let id = player.id;
         self.next_id = self.next_id.max(PlayerId(id.0 + 1));
-        let connection = ConnectionInfo { from: player.connected_from, player: Some(id) };
-        self.connections.insert(player.connection, connection);
-        self.by_open_id.insert(player.open_id.clone(), id);
-        self.by_private_id.insert(player.private_id.clone(), id);
+        player.ids.iter().for_each(|ids| self.index(id, ids));
+        (0..player.further_ids()).for_each(|_| self.further_ids.take(player.network));
+        match player.presence {
+            Presence::Connected(connection) => {
+                let connection = self.connections.get_mut(&connection);
+                connection.expect("a player's connection was added").player = Some(id);
+            }
+            Presence::Away(since) => {
+                self.absences.begin(id, player.connected_from.into(), since);
+            }
+        }
         self.players.insert(id, player);
         id
+    }
+
+    /// Lets the player with that PrivateID go on on a connection. Nobody can know whether its earlier connection still
+    /// works, so the newer one always wins. `None` if no player has that PrivateID.
+    ///
+    /// # Panics
+    /// If there is no such connection. If another player is on it, that one must have given it up before.
+    pub fn resume(&mut self, connection: ConnectionId, private_id: &str) -> Option<Resumption> {
+        let id = *self.by_private_id.get(private_id)?;
+        let from = self.connections[&connection].from;
+        let player = self.players.get_mut(&id).expect("the maps name the same players");
+        let ids = player.ids.iter().find(|ids| ids.private_id.reveal() == private_id).cloned();
+        let ids = ids.expect("the maps name the same ids");
+        let earlier = std::mem::replace(&mut player.presence, Presence::Connected(connection));
+        let left = std::mem::replace(&mut player.connected_from, from);
+        let mut replaced = None;
+        match earlier {
+            Presence::Connected(earlier) if earlier == connection => {}
+            Presence::Connected(earlier) => {
+                self.connections.remove(&earlier);
+                replaced = Some(earlier);
+            }
+            Presence::Away(since) => self.absences.end(id, left.into(), since),
+        }
+        self.connections.insert(connection, ConnectionInfo { from, player: Some(id) });
+        Some(Resumption { ids, replaced })
+    }
+
+    /// Removes the player on a connection, which goes on with another one. Its ids are not kept: nobody has lost it.
+    pub fn give_up(&mut self, connection: ConnectionId) -> Option<Departure> {
+        let id = self.connections.get_mut(&connection)?.player.take()?;
+        let open_id = self.remove(id)?.open_id().clone();
+        Some(Departure { player: id, open_id })
+    }
+
+    /// The player with that PrivateID.
+    pub fn by_private_id(&self, private_id: &str) -> Option<&Player> {
+        self.players.get(self.by_private_id.get(private_id)?)
     }
 
     /// Sets `source` as the external address of the player with that PrivateID, if it can be there.
@@ -235,7 +333,10 @@ impl Players {
         };
         let player = self.players.get_mut(id).expect("the maps name the same players");
         if !player.can_be_at(source) {
-            return AddressRegistration::Implausible(player.open_id.clone(), player.connected_from);
+            return AddressRegistration::Implausible(
+                player.open_id().clone(),
+                player.connected_from,
+            );
         }
         let is_first = player.address.is_none();
         if player.address == Some(source) {
@@ -250,7 +351,7 @@ impl Players {
             return AddressRegistration::TooManyChanges;
         }
         player.address = Some(source);
-        let open_id = player.open_id.clone();
+        let open_id = player.open_id().clone();
         if is_first {
             AddressRegistration::First(*id, open_id)
         } else {
@@ -273,7 +374,7 @@ impl Players {
         self.players.get(&player)
     }
 
-    /// Finds the player with that OpenID, for a player in `network` who names it.
+    /// Finds the player with that OpenID, however it is written, for a player in `network` who names it.
     ///
     /// # Errors
     /// If there is no such player, or if the network has named too many wrong OpenIDs.
@@ -286,11 +387,11 @@ impl Players {
         if !self.wrong_open_ids.has_tokens(network, now) {
             return Err(NotFound::TooManyGuesses);
         }
-        let Some(player) = self.by_open_id.get(open_id) else {
+        let Some(player) = self.codes.find(open_id) else {
             self.wrong_open_ids.charge(network, now);
             return Err(NotFound::Unknown);
         };
-        Ok(&self.players[player])
+        Ok(&self.players[&player])
     }
 
     /// Checks that a player of `network` may be introduced to the host.
@@ -345,7 +446,7 @@ impl Players {
 
     /// How many OpenIDs are in use.
     pub fn open_ids(&self) -> usize {
-        self.by_open_id.len()
+        self.codes.len()
     }
 
     /// How many PrivateIDs are in use.
@@ -353,14 +454,14 @@ impl Players {
         self.by_private_id.len()
     }
 
-    /// How many players are registered.
-    pub fn len(&self) -> usize {
-        self.players.len()
+    /// How many players are registered and connected.
+    pub fn connected(&self) -> usize {
+        self.players.len() - self.absences.len()
     }
 
-    /// Whether no player is registered.
-    pub fn is_empty(&self) -> bool {
-        self.players.is_empty()
+    /// How many players are away.
+    pub fn absent(&self) -> usize {
+        self.absences.len()
     }
 
     /// Checks what must always hold, for tests and simulations.
@@ -368,194 +469,29 @@ impl Players {
     /// # Panics
     /// If it does not.
     pub fn check_invariants(&self) {
-        assert_eq!(self.by_open_id.len(), self.players.len(), "an OpenID for each player");
-        assert_eq!(self.by_private_id.len(), self.players.len(), "a PrivateID for each player");
+        self.codes.check_invariants();
+        let (mut ids, mut further) = (0, 0);
         for (id, player) in &self.players {
             assert!(*id == player.id && *id < self.next_id);
-            assert_eq!(self.by_open_id.get(&player.open_id), Some(id));
-            assert_eq!(self.by_private_id.get(&player.private_id), Some(id));
-            assert_eq!(self.connections[&player.connection].player, Some(*id));
+            assert!((1..=MAX_IDS).contains(&player.ids.len()));
+            for ids in &player.ids {
+                assert_eq!(self.codes.find(&ids.open_id), Some(*id));
+                assert_eq!(self.by_private_id.get(&ids.private_id), Some(id));
+            }
+            ids += player.ids.len();
+            further += player.further_ids();
+            if let Some(connection) = player.connection() {
+                let ConnectionInfo { from, player: on } = self.connections[&connection];
+                assert_eq!((from, on), (player.connected_from, Some(*id)));
+            }
         }
+        assert_eq!((self.codes.len(), self.by_private_id.len()), (ids, ids));
+        assert_eq!(self.further_ids.held(), further);
         let on_connections = self.connections.values().filter(|c| c.player.is_some()).count();
-        assert_eq!(on_connections, self.players.len(), "a connection for each player");
+        assert_eq!(on_connections, self.connected(), "a connection for each player");
+        self.absences.check_invariants(&self.players);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    use crate::core::id::testing::Seeded;
-    use crate::core::id::{Alphabet, OpenIdScheme};
-
-    fn players(open_id_length: usize) -> (Players, Seeded) {
-        let alphabet: Alphabet = "abcd".parse().unwrap();
-        let scheme = IdScheme {
-            open: OpenIdScheme::characters(String::new(), alphabet.clone(), open_id_length),
-            private_alphabet: alphabet,
-            private_length: 20,
-        };
-        (Players::new(scheme), Seeded::new(1))
-    }
-
-    fn home() -> IpAddr {
-        IpAddr::from([192, 0, 2, 1])
-    }
-
-    fn register(
-        players: &mut Players,
-        connection: u64,
-        random: &mut Seeded,
-    ) -> Result<Player, IdsExhausted> {
-        players.add_connection(ConnectionId(connection), home());
-        players.register(ConnectionId(connection), random).cloned()
-    }
-
-    #[test]
-    fn a_second_registration_gives_the_same_ids() {
-        let (mut players, mut random) = players(8);
-        let first = register(&mut players, 1, &mut random).unwrap();
-        let again = players.register(ConnectionId(1), &mut random).unwrap();
-        assert_eq!((&first.open_id, &first.private_id), (&again.open_id, &again.private_id));
-        assert_eq!(players.len(), 1);
-    }
-
-    #[test]
-    fn open_ids_are_unique_until_there_are_no_more() {
-        let (mut players, mut random) = players(1);
-        for player in 0..4 {
-            register(&mut players, player, &mut random).unwrap();
-        }
-        assert_eq!(register(&mut players, 4, &mut random).unwrap_err(), IdsExhausted);
-        players.remove_connection(ConnectionId(2)).unwrap();
-        register(&mut players, 5, &mut random).unwrap();
-    }
-
-    #[test]
-    fn an_address_is_first_then_repeated_then_changed() {
-        let (mut players, mut random) = players(8);
-        let host = register(&mut players, 1, &mut random).unwrap();
-        let (here, there) = ("192.0.2.1:1000".parse().unwrap(), "192.0.2.1:1001".parse().unwrap());
-        let secret = host.private_id.reveal();
-        let id = host.open_id.clone();
-        assert_eq!(
-            players.register_address(secret, here, Timestamp::START),
-            AddressRegistration::First(host.id, id.clone())
-        );
-        assert_eq!(
-            players.register_address(secret, here, Timestamp::START),
-            AddressRegistration::Repeated(Some(host.id))
-        );
-        assert_eq!(
-            players.register_address(secret, here, Timestamp::START),
-            AddressRegistration::Repeated(None),
-            "too soon after the last"
-        );
-        for (millis, is_told) in [(1999, false), (2000, true), (2100, false)] {
-            let now = Timestamp::START + Duration::from_millis(millis);
-            assert_eq!(
-                players.register_address(secret, here, now),
-                AddressRegistration::Repeated(is_told.then_some(host.id)),
-                "after {millis} ms"
-            );
-        }
-        assert_eq!(
-            players.register_address(secret, there, Timestamp::START),
-            AddressRegistration::Changed(host.id, id)
-        );
-        assert_eq!(
-            players.register_address("abcd", here, Timestamp::START),
-            AddressRegistration::Unknown
-        );
-        assert_eq!(players.by_connection(ConnectionId(1)).unwrap().address, Some(there));
-    }
-
-    #[test]
-    fn address_changes_have_a_rate_limit() {
-        let (mut players, mut random) = players(8);
-        let host = register(&mut players, 1, &mut random).unwrap();
-        let mut register_from = |port: u16, millis: u64| {
-            let now = Timestamp::START + Duration::from_millis(millis);
-            let source = SocketAddr::new([192, 0, 2, 1].into(), port);
-            players.register_address(host.private_id.reveal(), source, now)
-        };
-        register_from(1000, 0);
-        let moved = (0..100)
-            .filter(|n| matches!(register_from(2000 + n, 0), AddressRegistration::Changed(..)));
-        assert_eq!(moved.count(), 20, "a burst");
-        assert_eq!(register_from(9999, 0), AddressRegistration::TooManyChanges);
-        assert_eq!(
-            register_from(2019, 0),
-            AddressRegistration::Repeated(Some(host.id)),
-            "the last address that was accepted"
-        );
-        assert!(matches!(register_from(9999, 500), AddressRegistration::Changed(..)));
-    }
-
-    #[test]
-    fn a_forged_source_does_not_reach_services_or_the_servers_own_network() {
-        let (mut players, mut random) = players(8);
-        let inside = IpAddr::from([10, 0, 0, 7]);
-        let connected_from = [home(), inside];
-        for (player, sources) in [
-            (0, ["192.0.2.1:53 +", "192.0.2.9:53 -", "192.0.2.9:1024 +", "10.0.0.2:5353 -"]),
-            (1, ["10.0.0.7:53 +", "10.0.0.2:53 -", "10.0.0.2:5353 +", "192.0.2.9:5353 +"]),
-        ] {
-            let from = connected_from[player];
-            let player = ConnectionId(player as u64);
-            players.add_connection(player, from);
-            let host = players.register(player, &mut random).unwrap().clone();
-            for (second, source) in (0..).zip(sources) {
-                let now = Timestamp::START + Duration::from_secs(second);
-                let (source, sign) = source.split_once(' ').unwrap();
-                let secret = host.private_id.reveal();
-                let registration = players.register_address(secret, source.parse().unwrap(), now);
-                let is_refused = matches!(registration, AddressRegistration::Implausible(..));
-                assert_eq!(is_refused, sign == "-", "{source}");
-            }
-        }
-    }
-
-    #[test]
-    fn one_network_cannot_use_up_a_hosts_introductions() {
-        let (mut players, mut random) = players(8);
-        let [stranger, other] = [[192, 0, 2, 1], [192, 0, 2, 2]].map(|ip| IpAddr::from(ip).into());
-        let host = register(&mut players, 1, &mut random).unwrap().id;
-        let mut introduce = |network, now| {
-            let is_allowed = players.check_introduction(host, network, now).is_ok();
-            if is_allowed {
-                players.record_introduction(host, network, now);
-            }
-            u32::from(is_allowed)
-        };
-        let (mut of_stranger, mut of_other) = (0, 0);
-        for tenth in 0..600 {
-            let now = Timestamp::START + Duration::from_millis(100 * tenth);
-            for _ in 0..10 {
-                of_stranger += introduce(stranger, now);
-            }
-            // One a second, after all those of the stranger.
-            if tenth % 10 == 9 {
-                of_other += introduce(other, now);
-            }
-        }
-        assert_eq!(of_other, 60, "none is refused");
-        assert!((370..=430).contains(&of_stranger), "{of_stranger}: most of what all may have");
-    }
-
-    #[test]
-    fn a_player_that_leaves_loses_both_ids_at_once() {
-        let (mut players, mut random) = players(8);
-        let host = register(&mut players, 1, &mut random).unwrap();
-        players.remove_connection(ConnectionId(1)).unwrap();
-        let found = players.find(&host.open_id, home().into(), Timestamp::START);
-        assert_eq!(found.err(), Some(NotFound::Unknown));
-        let here = "192.0.2.1:1000".parse().unwrap();
-        assert_eq!(
-            players.register_address(host.private_id.reveal(), here, Timestamp::START),
-            AddressRegistration::Unknown
-        );
-        assert!(players.is_empty());
-    }
-}
+mod tests;

@@ -4,8 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConnectionInfo, Player, Players};
-use crate::core::id::{ConnectionId, IdScheme, OpenId, PlayerId, PrivateId};
+use super::{Ids, Player, Players, PlayersSettings, Presence};
+use crate::core::id::{ConnectionId, PlayerId};
+use crate::limits::network::Network;
 use crate::limits::network_rate::NetworkRateSnapshot;
 use crate::limits::rates::INTRODUCTIONS;
 use crate::limits::share::{RateShares, RateSharesSnapshot};
@@ -16,8 +17,9 @@ use crate::time::Timestamp;
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlayersSnapshot {
     next_id: PlayerId,
-    /// In ascending order. The players are in the order of their connections.
-    connections: Vec<(ConnectionId, ConnectionInfo)>,
+    /// In ascending order, with where they come from.
+    connections: Vec<(ConnectionId, IpAddr)>,
+    /// In ascending order of their ids.
     players: Vec<PlayerSnapshot>,
     wrong_open_ids: NetworkRateSnapshot,
     unconfirmed_connects: NetworkRateSnapshot,
@@ -26,9 +28,10 @@ pub struct PlayersSnapshot {
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct PlayerSnapshot {
     id: PlayerId,
-    connection: ConnectionId,
-    open_id: OpenId,
-    private_id: PrivateId,
+    presence: Presence,
+    connected_from: IpAddr,
+    ids: Vec<Ids>,
+    network: Network,
     address: Option<SocketAddr>,
     introductions: RateSharesSnapshot,
     address_changes: TokenBucket,
@@ -38,15 +41,15 @@ struct PlayerSnapshot {
 impl Players {
     /// A snapshot of these players.
     pub fn snapshot(&self) -> PlayersSnapshot {
-        let mut connections: Vec<_> = self.connections.iter().map(|(id, c)| (*id, *c)).collect();
+        let mut connections: Vec<_> =
+            self.connections.iter().map(|(id, connection)| (*id, connection.from)).collect();
         connections.sort_unstable_by_key(|(id, _)| *id);
-        let on = |(_, connection): &(ConnectionId, ConnectionInfo)| connection.player;
-        let players =
-            connections.iter().filter_map(on).map(|id| PlayerSnapshot::of(&self.players[&id]));
+        let mut players: Vec<_> = self.players.values().map(PlayerSnapshot::of).collect();
+        players.sort_unstable_by_key(|player| player.id);
         PlayersSnapshot {
             next_id: self.next_id,
-            players: players.collect(),
             connections,
+            players,
             wrong_open_ids: self.wrong_open_ids.snapshot(),
             unconfirmed_connects: self.unconfirmed_connects.snapshot(),
         }
@@ -55,28 +58,41 @@ impl Players {
     /// Restores the players of a snapshot.
     ///
     /// # Errors
-    /// If two players share an id or a connection, or a player's connection is missing.
-    pub fn restore(snapshot: PlayersSnapshot, scheme: IdScheme) -> Result<Self, String> {
-        let mut players = Self::new(scheme);
-        for (id, connection) in snapshot.connections {
-            players.add_connection(id, connection.from);
+    /// If two players share an id or a connection, or a player has no ids or a connection that is missing.
+    pub fn restore(snapshot: PlayersSnapshot, settings: PlayersSettings) -> Result<Self, String> {
+        let mut players = Self::new(settings);
+        for (id, from) in snapshot.connections {
+            players.add_connection(id, from);
         }
         for player in snapshot.players {
-            let (id, connection) = (player.id, player.connection);
-            let is_free = players.connections.get(&connection).is_some_and(|c| c.player.is_none());
-            let is_taken = players.players.contains_key(&id)
-                || players.by_open_id.contains_key(&player.open_id)
-                || players.by_private_id.contains_key(&player.private_id);
-            if is_taken || !is_free {
-                return Err(format!("player {id:?} has an id or a connection that it cannot have"));
+            if !players.can_have(&player) {
+                return Err(format!(
+                    "player {:?} has an id or a connection that it cannot have",
+                    player.id
+                ));
             }
-            let connected_from = players.connections[&connection].from;
-            players.insert(player.into_player(connected_from));
+            players.insert(player.into_player());
         }
         players.next_id = players.next_id.max(snapshot.next_id);
         players.wrong_open_ids.restore(snapshot.wrong_open_ids);
         players.unconfirmed_connects.restore(snapshot.unconfirmed_connects);
         Ok(players)
+    }
+
+    /// Whether nobody has an id or the connection of that player.
+    fn can_have(&self, player: &PlayerSnapshot) -> bool {
+        let is_connection_free = match player.presence {
+            Presence::Connected(connection) => {
+                self.connections.get(&connection).is_some_and(|c| c.player.is_none())
+            }
+            Presence::Away(_) => true,
+        };
+        let are_free = player.ids.iter().all(|ids| {
+            self.codes.is_free(&ids.open_id, ids.spelling)
+                && !self.by_private_id.contains_key(&ids.private_id)
+        });
+        let is_new = !self.players.contains_key(&player.id);
+        is_connection_free && are_free && is_new && !player.ids.is_empty()
     }
 }
 
@@ -84,9 +100,10 @@ impl PlayerSnapshot {
     fn of(player: &Player) -> Self {
         Self {
             id: player.id,
-            connection: player.connection,
-            open_id: player.open_id.clone(),
-            private_id: player.private_id.clone(),
+            presence: player.presence,
+            connected_from: player.connected_from,
+            ids: player.ids.clone(),
+            network: player.network,
             address: player.address,
             introductions: player.introductions.snapshot(),
             address_changes: player.address_changes,
@@ -94,15 +111,15 @@ impl PlayerSnapshot {
         }
     }
 
-    fn into_player(self, connected_from: IpAddr) -> Player {
+    fn into_player(self) -> Player {
         let mut introductions = RateShares::new(INTRODUCTIONS);
         introductions.restore(self.introductions);
         Player {
             id: self.id,
-            connection: self.connection,
-            connected_from,
-            open_id: self.open_id,
-            private_id: self.private_id,
+            presence: self.presence,
+            connected_from: self.connected_from,
+            ids: self.ids,
+            network: self.network,
             address: self.address,
             introductions,
             address_changes: self.address_changes,

@@ -152,6 +152,11 @@ impl Latch {
         self.current
     }
 
+    /// The address that the player registered.
+    pub fn registered(&self) -> SocketAddr {
+        self.history.registered
+    }
+
     /// When [`Self::address`] was last heard at the port, if ever.
     pub fn heard(&self) -> Option<Timestamp> {
         self.heard

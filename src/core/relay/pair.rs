@@ -90,6 +90,8 @@ pub(super) struct Side {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Member {
     pub(super) player: PlayerId,
+    /// The network of its connection when the pair was opened.
+    first_network: Network,
     /// The IP that its connection comes from.
     connected_from: IpAddr,
     /// Whether its registered address has that IP too.
@@ -139,9 +141,10 @@ impl Pair {
         self.sides.each_ref().map(|side| side.port)
     }
 
-    /// The asker's network. The pair counts as one of that network's pairs.
+    /// The network from which the asker asked. The pair counts as one of that network's pairs, also after the asker has
+    /// resumed from another one.
     pub(super) fn network(&self) -> Network {
-        self.network_of(Role::Asker)
+        self.members[Role::Asker as usize].first_network
     }
 
     /// The network of a player's connection.
@@ -155,6 +158,17 @@ impl Pair {
             if member.player == player {
                 side.latch.reset(address);
                 member.is_confirmed = member.connected_from == address.ip();
+            }
+        }
+        self.update_confirmation();
+    }
+
+    /// Handles that a player goes on on another connection, which comes from that IP.
+    pub(super) fn handle_resumption(&mut self, player: PlayerId, connected_from: IpAddr) {
+        for (side, member) in self.sides.iter().zip(&mut *self.members) {
+            if member.player == player {
+                member.connected_from = connected_from;
+                member.is_confirmed = connected_from == side.latch.registered().ip();
             }
         }
         self.update_confirmation();
@@ -340,7 +354,13 @@ impl Side {
 impl Member {
     fn new(party: Party) -> Self {
         let Party { player, connected_from, .. } = party;
-        Self { player, connected_from, is_confirmed: party.is_confirmed(), told: [None; 3] }
+        Self {
+            player,
+            first_network: party.network(),
+            connected_from,
+            is_confirmed: party.is_confirmed(),
+            told: [None; 3],
+        }
     }
 
     /// Returns the player if it must be told of that limit, and counts it as told. `None` if it was told within

@@ -291,6 +291,11 @@ impl RelayTable {
         self.pairs.for_each_of(player, |pair| pair.handle_address_change(player, address));
     }
 
+    /// Handles that a player goes on on another connection, which comes from that IP.
+    pub fn handle_resumption(&mut self, player: PlayerId, connected_from: IpAddr) {
+        self.pairs.for_each_of(player, |pair| pair.handle_resumption(player, connected_from));
+    }
+
     /// Handles that a player has repeated its PrivateID from its registered address, as it does when its game does not
     /// hear the other. Each of its addresses that somebody else may have taken must settle again.
     pub fn handle_repetition(&mut self, player: PlayerId, now: Timestamp) {

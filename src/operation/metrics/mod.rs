@@ -39,6 +39,8 @@ labels! {
     pub enum Table {
         /// Connections that the event loop knows.
         Players = "players",
+        /// Players whose connection has ended and whose ids are kept.
+        AwayPlayers = "away-players",
         /// Players by OpenID.
         OpenIds = "oids",
         /// Players by PrivateID.

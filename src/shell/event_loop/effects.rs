@@ -8,7 +8,7 @@ use super::{COUNTDOWN, EventLoop, LoopTask};
 use crate::config::units::TimeSpan;
 use crate::core::effect::{CloseMode, Effect};
 use crate::core::id::{ConnectionId, OpenId};
-use crate::core::players::AddressRegistration;
+use crate::core::players::{AddressRegistration, Departure};
 use crate::core::protocol::Reply;
 use crate::core::relay::{ClosedPair, DropReason, RelayPort};
 use crate::core::{Input, drain};
@@ -54,10 +54,16 @@ impl EventLoop {
             Effect::Close(connection, mode) => self.close(connection, mode),
             Effect::Answer { to, answer } => self.answer(to, answer),
             Effect::PlayerRegistered(connection, open_id) => {
-                self.mark_registered(connection, &open_id);
+                self.mark_registered(connection, &open_id, "registered");
             }
-            Effect::PlayerLeft(open_id) => {
+            Effect::PlayerResumed(connection, open_id) => {
+                self.mark_registered(connection, &open_id, "goes on");
+            }
+            Effect::PlayerLeft(Departure { open_id, .. }) => {
                 log::info!(target: STEP, "player {open_id}: disconnected");
+            }
+            Effect::PlayerForgotten(open_id) => {
+                log::debug!("player {open_id}: did not come back, its ids are free");
             }
             Effect::AddressRegistration { source, registration } => {
                 self.record_registration(source, &registration);
@@ -124,10 +130,10 @@ impl EventLoop {
         }
     }
 
-    fn mark_registered(&self, connection: ConnectionId, open_id: &OpenId) {
+    fn mark_registered(&self, connection: ConnectionId, open_id: &OpenId, what: &str) {
         if let Some(connection) = self.connections.get(&connection) {
             connection.mark_registered();
-            log::info!(target: STEP, "player {open_id}: registered from {}", connection.peer);
+            log::info!(target: STEP, "player {open_id}: {what} from {}", connection.peer);
         }
     }
 
@@ -193,6 +199,7 @@ impl EventLoop {
         self.metrics.relay_ports.of(PortState::Reserved).set(sizes.reserved_ports);
         for (table, entries) in [
             (Table::Players, sizes.connections),
+            (Table::AwayPlayers, sizes.absent),
             (Table::OpenIds, sizes.open_ids),
             (Table::PrivateIds, sizes.private_ids),
             (Table::GuessingNetworks, sizes.limited_networks),
