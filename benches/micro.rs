@@ -8,8 +8,9 @@ use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use noray::config::Config;
 use noray::core::id::{Alphabet, ConnectionId, IdScheme, OpenIdScheme, PlayerId, Random};
-use noray::core::players::Players;
+use noray::core::players::{Players, PlayersSettings};
 use noray::core::protocol::{Command, LineReader};
 use noray::core::registrar::Registrar;
 use noray::core::relay::{
@@ -171,19 +172,20 @@ impl Random for Bytes {
 
 fn report_registrar() {
     let alphabet: Alphabet = "abcdefghijklmnopqrstuvwxyz012345".parse().expect("an alphabet");
-    let scheme = IdScheme {
+    let id_scheme = IdScheme {
         open: OpenIdScheme::characters(String::new(), alphabet.clone(), 21),
         private_alphabet: alphabet,
         private_length: 128,
     };
-    let mut players = Players::new(scheme);
+    let settings = Config::default().settings().players;
+    let mut players = Players::new(PlayersSettings { id_scheme, ..settings });
     let mut random = Bytes(fastrand::Rng::with_seed(1));
     let secrets: Vec<String> = (0..10_000)
         .map(|id| {
             let home = address(id).ip();
             players.add_connection(ConnectionId(id), home);
             let player = players.register(ConnectionId(id), &mut random).expect("enough ids");
-            player.private_id.reveal().to_owned()
+            player.ids().private_id.reveal().to_owned()
         })
         .collect();
     let mut registrar = Registrar::new(OwnAddresses::default());

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::config::{Config, KEYS, Key, TakesEffect};
+use crate::label::counted;
 
 /// What a reload changes.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,7 +43,17 @@ impl ConfigChanges {
                 changes.note(key, Change { key: key.name, from, to });
             }
         }
+        changes.note_blocked_words(in_force);
         changes
+    }
+
+    /// The same file may have other words.
+    fn note_blocked_words(&mut self, in_force: &Config) {
+        let [before, after] = [in_force, &self.config].map(|config| &config.oid_blocked);
+        if before.path == after.path && before.words != after.words {
+            let [from, to] = [before, after].map(|list| counted(list.words.len(), "word"));
+            self.changed.push(Change { key: "NORAY_OID_BLOCKED", from, to });
+        }
     }
 
     fn note(&mut self, key: &Key, change: Change) {

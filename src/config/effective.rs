@@ -8,7 +8,7 @@ use crate::config::{Config, KEYS, file, names};
 use crate::label::counted;
 
 /// The texts that can set keys.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Sources {
     /// The configuration file's name and content.
     pub file: Option<(String, Vec<u8>)>,
@@ -16,7 +16,20 @@ pub struct Sources {
     pub environment: Vec<(String, String)>,
     /// `KEY=value` of each `--set`.
     pub command_line: Vec<String>,
+    /// Reads a file that a key names, or says why it cannot be read.
+    pub read_file: fn(&str) -> Result<Vec<u8>, String>,
 }
+
+impl Default for Sources {
+    /// They set nothing, and no file can be read.
+    fn default() -> Self {
+        let read_file = |_: &str| Err("there are no files".to_owned());
+        Self { file: None, environment: Vec::new(), command_line: Vec::new(), read_file }
+    }
+}
+
+/// The key that names a file.
+const OID_BLOCKED: &str = "NORAY_OID_BLOCKED";
 
 impl Sources {
     fn statements(&self) -> Statements {
@@ -83,6 +96,10 @@ impl Effective {
             if let Err(mistake) = effective.apply(assignment) {
                 mistakes.add(|| mistake);
             }
+        }
+        if let Err(what) = effective.config.read_blocked_words(sources.read_file) {
+            let (origin, key) = (effective.origin(OID_BLOCKED).clone(), OID_BLOCKED.to_owned());
+            mistakes.add(|| Mistake { origin, key, what });
         }
         for (keys, what) in effective.config.contradictions() {
             // If a key has a mistake, its right value is not known. So it contradicts nothing.

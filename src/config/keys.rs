@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::config::LogLevel;
 use crate::config::units::{ByteSize, PortList, TimeSpan, parse_digits};
+use crate::config::{BlockedList, LogLevel};
 use crate::core::id::{Alphabet, MAX_PRIVATE_ID};
 use crate::core::relay::Latching;
 use crate::label::Label;
@@ -182,6 +182,10 @@ keys! {
         #[key("NORAY_OID_PREFIX", default = "", read = prefix, takes_effect = AtOnce)]
         pub oid_prefix: String,
 
+        /// A file with words, one a line, that no OpenID may contain, in any case, also with digits for letters.
+        #[key("NORAY_OID_BLOCKED", default = "", read = blocked_list, takes_effect = AtOnce)]
+        pub oid_blocked: BlockedList,
+
         /// Length of the PrivateIDs, the players' secrets.
         #[key("NORAY_PID_LENGTH", default = "128", read = count::<MAX_PRIVATE_ID>, takes_effect = AtOnce)]
         pub pid_length: usize,
@@ -305,6 +309,13 @@ fn prefix(text: &str) -> Result<String, String> {
         }
         None => Ok(text.to_owned()),
     }
+}
+
+fn blocked_list(path: &str) -> Result<BlockedList, String> {
+    if path.contains(char::is_control) {
+        return Err("a file's name cannot have control characters here".to_owned());
+    }
+    Ok(BlockedList { path: path.to_owned(), ..BlockedList::default() })
 }
 
 fn choice<T: Label>(text: &str) -> Result<T, String> {

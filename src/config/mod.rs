@@ -8,8 +8,10 @@
 //! ```
 //!
 //! [`KEYS`] is the table of all keys. A new key is a new field there, and a line in the README and in the example
-//! file. This room reads no file and no environment: it gets the texts as arguments.
+//! file. This room reads no file and no environment: it gets the texts as arguments, and a function that reads the file
+//! of blocked words.
 
+mod blocked;
 mod changes;
 mod checks;
 mod effective;
@@ -30,6 +32,7 @@ use crate::core::relay::RelaySettings;
 use crate::label::labels;
 use crate::limits::relay::{CROWD, RelayLimits};
 
+pub use blocked::BlockedList;
 pub use changes::{Change, ConfigChanges};
 pub use effective::{Effective, Sources};
 pub use keys::{Config, KEYS, Key, MAX_CONNECTIONS, TakesEffect};
@@ -110,7 +113,7 @@ impl Config {
             OpenIdScheme::characters(prefix, self.oid_charset.clone(), self.oid_length)
         };
         IdScheme {
-            open,
+            open: open.without(self.oid_blocked.words.clone()),
             private_alphabet: self.pid_charset.clone(),
             private_length: self.pid_length,
         }

@@ -333,3 +333,46 @@ fn a_file_that_is_not_utf8_is_a_mistake_on_its_line() {
         }
     }
 }
+
+/// Reads the configuration with this file of blocked words.
+fn with_blocked(
+    file: &str,
+    text: &str,
+    read_file: fn(&str) -> Result<Vec<u8>, String>,
+) -> Result<Effective, String> {
+    let sources = Sources { read_file, ..from_file(&format!("NORAY_OID_BLOCKED={file}\n{text}")) };
+    Effective::read(&sources).map_err(|mistakes| mistakes.lines().collect())
+}
+
+#[test]
+fn a_list_of_blocked_words() {
+    let read = |path: &str| match path {
+        "words" => Ok(b"# rude\nBad\n".to_vec()),
+        "vowels" => Ok(b"a\ne\ni\no\nu\n".to_vec()),
+        "phrases" => Ok(b"very bad\n".to_vec()),
+        _ => Err("No such file".to_owned()),
+    };
+    let found = with_blocked("words", "", read).unwrap();
+    assert!(found.config.oid_blocked.words.are_in("xB4Dx"));
+    assert!(found.to_string().contains("NORAY_OID_BLOCKED=words # noray.conf:1\n"));
+    for (file, text, error) in [
+        ("none", "", "noray.conf:1: NORAY_OID_BLOCKED: `none` cannot be read: No such file"),
+        ("phrases", "", "`phrases`, line 1: `very bad` is not one word; write one a line"),
+        ("vowels", "", "`vowels` leaves too few OpenIDs: only 0 of 1000"),
+        ("words", "NORAY_OID_PREFIX=b-a-d", "has a word that NORAY_OID_PREFIX=b-a-d contains"),
+    ] {
+        let found = with_blocked(file, text, read).unwrap_err();
+        assert!(found.contains(error), "{found}");
+    }
+    let consonants = "NORAY_OID_CHARSET=BCDFG\nNORAY_OID_LENGTH=6";
+    assert!(with_blocked("vowels", consonants, read).is_ok());
+}
+
+#[test]
+fn other_words_in_the_same_file_are_a_change() {
+    let before = with_blocked("words", "", |_| Ok(b"bad".to_vec())).unwrap().config;
+    let after = with_blocked("words", "", |_| Ok(b"bad\nworse".to_vec())).unwrap().config;
+    let changes = ConfigChanges::new(&before, after);
+    assert_eq!(changes.changed[0].to_string(), "NORAY_OID_BLOCKED: 1 word -> 2 words");
+    assert_eq!(changes.config.oid_blocked.words.len(), 2);
+}

@@ -45,9 +45,19 @@ impl FromStr for BlockedWords {
 }
 
 impl BlockedWords {
+    /// How many words there are.
+    pub fn len(&self) -> usize {
+        self.words.len()
+    }
+
+    /// Whether there are no words.
+    pub fn is_empty(&self) -> bool {
+        self.words.is_empty()
+    }
+
     /// Whether one of the words is in `code`.
     pub fn are_in(&self, code: &str) -> bool {
-        if self.words.is_empty() {
+        if self.is_empty() {
             return false;
         }
         let code = look(code);

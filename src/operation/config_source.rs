@@ -1,7 +1,7 @@
 //! Where the configuration comes from: a file, the environment and the command line, read at start and at every reload.
 
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::config::{Effective, Sources};
 use crate::operation::{config_file, os};
@@ -28,7 +28,12 @@ impl ConfigSource {
             .map(|(key, value)| (key.to_string_lossy().into(), value.to_string_lossy().into()))
             .collect();
         let file = self.read_file()?;
-        let sources = Sources { file, environment, command_line: self.set.clone() };
+        let sources = Sources {
+            file,
+            environment,
+            command_line: self.set.clone(),
+            read_file: read_named_file,
+        };
         Effective::read(&sources)
             .map_err(|mistakes| mistakes.lines().collect::<Vec<_>>().join("\n"))
     }
@@ -53,6 +58,14 @@ impl ConfigSource {
             }
         }
     }
+}
+
+/// Reads a file that a key of the configuration names.
+fn read_named_file(path: &str) -> Result<Vec<u8>, String> {
+    config_file::read(Path::new(path)).map_err(|error| {
+        let is_denied = error.kind() == ErrorKind::PermissionDenied;
+        format!("{error}{}", if is_denied { remedy() } else { String::new() })
+    })
 }
 
 /// Whom the file, and the folders above it, must let read.

@@ -13,6 +13,7 @@ pub(crate) fn check(data: &[u8]) {
         file: Some(("f".to_owned(), parts[0].to_vec())),
         environment: environment.into_iter().collect(),
         command_line: text(2).map(|line| line.into_owned()).into_iter().collect(),
+        read_file,
     };
     match Effective::read(&sources) {
         Ok(effective) => {
@@ -33,10 +34,15 @@ pub(crate) fn check(data: &[u8]) {
     }
 }
 
+/// A file has its path as its only word.
+fn read_file(path: &str) -> Result<Vec<u8>, String> {
+    if path == "none" { Err("there is none".to_owned()) } else { Ok(path.into()) }
+}
+
 /// What is shown is a configuration file that means the same.
 fn reads_back(effective: &Effective) {
     let file = Some(("shown".to_owned(), effective.to_string().into_bytes()));
-    let again = Effective::read(&Sources { file, ..Sources::default() });
+    let again = Effective::read(&Sources { file, read_file, ..Sources::default() });
     let again = again.unwrap_or_else(|mistakes| panic!("{mistakes:?} in\n{effective}"));
     assert_eq!(again.config, effective.config, "\n{effective}");
 }
