@@ -12,7 +12,7 @@ use noray::config::Config;
 use noray::core::id::{Alphabet, ConnectionId, IdScheme, OpenIdScheme, PlayerId, Random};
 use noray::core::players::{Players, PlayersSettings};
 use noray::core::protocol::{Command, LineReader};
-use noray::core::registrar::Registrar;
+use noray::core::registrar::{Registrar, Way};
 use noray::core::relay::{
     Action, ClosedPair, Latching, OwnAddresses, Party, RelayPort, RelaySettings, RelayTable,
 };
@@ -193,7 +193,7 @@ fn report_registrar() {
         for (id, secret) in (0..).zip(&secrets) {
             black_box(registrar.handle_datagram(
                 &mut players,
-                address(id),
+                Way { source: address(id), arrived_at: None },
                 secret.as_bytes(),
                 Timestamp::START,
             ));

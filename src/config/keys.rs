@@ -2,12 +2,14 @@
 //!
 //! Tests compare the example file and the README's table with it.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 use std::time::Duration;
 
 use crate::config::units::{ByteSize, PortList, TimeSpan, parse_digits};
 use crate::config::{BlockedList, LogLevel};
+use crate::core::host::Host;
 use crate::core::id::{Alphabet, MAX_PRIVATE_ID};
 use crate::core::relay::Latching;
 use crate::label::Label;
@@ -194,6 +196,15 @@ keys! {
         #[key("NORAY_PID_CHARSET", default = ID_CHARACTERS, read = alphabet, takes_effect = AtOnce)]
         pub pid_charset: Alphabet,
 
+        /// With `true`, players never learn each other's IP: all meet through the relay, also those who ask for `connect`.
+        #[key("NORAY_RELAY_ONLY", default = "false", read = boolean, takes_effect = AtOnce)]
+        pub relay_only: bool,
+
+        /// The address or name at which players reach this server, for `NORAY_RELAY_ONLY`. By default, the address at
+        /// which they registered. Set it if the machine has no public address of its own.
+        #[key("NORAY_PUBLIC_HOST", default = "", read = public_host, takes_effect = AtOnce)]
+        pub public_host: PublicHost,
+
         /// How long the ids of a player whose connection broke are kept for it. `0` keeps none.
         #[key("NORAY_RESUME_WINDOW", default = "1m", read = TimeSpan::from_str, takes_effect = AtOnce)]
         pub resume_window: TimeSpan,
@@ -309,6 +320,20 @@ fn prefix(text: &str) -> Result<String, String> {
         }
         None => Ok(text.to_owned()),
     }
+}
+
+/// The server's own host; `None` for where players find it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PublicHost(pub Option<Host>);
+
+impl fmt::Display for PublicHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |host| host.fmt(f))
+    }
+}
+
+fn public_host(text: &str) -> Result<PublicHost, String> {
+    if text.is_empty() { Ok(PublicHost(None)) } else { Ok(PublicHost(Some(text.parse()?))) }
 }
 
 fn blocked_list(path: &str) -> Result<BlockedList, String> {

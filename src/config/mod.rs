@@ -25,17 +25,17 @@ use std::net::SocketAddr;
 
 use log::LevelFilter;
 
-use crate::core::Settings;
 use crate::core::id::{IdScheme, OpenIdScheme};
 use crate::core::players::PlayersSettings;
 use crate::core::relay::RelaySettings;
+use crate::core::{IntroductionSettings, Settings};
 use crate::label::labels;
 use crate::limits::relay::{CROWD, RelayLimits};
 
 pub use blocked::BlockedList;
 pub use changes::{Change, ConfigChanges};
 pub use effective::{Effective, Sources};
-pub use keys::{Config, KEYS, Key, MAX_CONNECTIONS, TakesEffect};
+pub use keys::{Config, KEYS, Key, MAX_CONNECTIONS, PublicHost, TakesEffect};
 pub use origin::{MAX_MISTAKES, Mistake, Mistakes, Origin};
 
 labels! {
@@ -82,6 +82,10 @@ impl Config {
                 resume_window: self.resume_window.0,
                 max_connections: self.max_connections,
                 max_per_network: self.max_connections_per_ip,
+            },
+            introductions: IntroductionSettings {
+                relay_only: self.relay_only,
+                public_host: self.public_host.0.clone(),
             },
             relay: self.relay_settings(),
             sweep_interval: self.relay_cleanup_interval.0,

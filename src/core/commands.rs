@@ -2,6 +2,7 @@
 
 use crate::core::Core;
 use crate::core::effect::{CloseMode, Effect, Effects};
+use crate::core::host::Host;
 use crate::core::id::{ConnectionId, OpenId, PrivateId, Random};
 use crate::core::players::{ConnectionInfo, IdsExhausted, NotFound, Player, Resumption};
 use crate::core::protocol::{Command, CommandKind, ErrorCode, Reply};
@@ -53,6 +54,15 @@ fn tell_error(
     effects.push_back(Effect::Tell(connection, reply));
 }
 
+/// What the players of a pair are told.
+#[derive(Clone, Copy)]
+enum Told {
+    /// `connect-relay PORT`.
+    Port,
+    /// `connect SERVER:PORT`, which every client takes for its partner's own address.
+    ServerAndPort,
+}
+
 /// The two players of an introduction, with what is needed to tell them and to log it. In pairs, the asker is first.
 struct Introduction {
     asker: Party,
@@ -79,8 +89,13 @@ impl Core {
             Command::RegisterHost(private_id) => {
                 self.register(from, connection, private_id.as_ref(), random, effects)
             }
-            Command::Connect(host) => self.connect(from, host.as_ref(), now, effects),
-            Command::ConnectRelay(host) => self.connect_relay(from, host.as_ref(), now, effects),
+            Command::Connect(host) => match self.settings.introductions.relay_only {
+                true => self.relay(from, host.as_ref(), Told::ServerAndPort, now, effects),
+                false => self.connect(from, host.as_ref(), now, effects),
+            },
+            Command::ConnectRelay(host) => {
+                self.relay(from, host.as_ref(), Told::Port, now, effects)
+            }
             Command::Echo(data) => {
                 effects.push_back(Effect::Tell(from, Reply::Echo(data.clone())));
                 Ok(())
@@ -192,15 +207,24 @@ impl Core {
         Ok(())
     }
 
-    fn connect_relay(
+    /// Opens a pair, or finds it, and tells both players how they reach each other.
+    fn relay(
         &mut self,
         from: ConnectionId,
         host: Option<&OpenId>,
+        told: Told,
         now: Timestamp,
         effects: &mut Effects,
     ) -> Result<(), CommandFailure> {
         let Introduction { asker, host, connections: [to_asker, to_host], open_ids } =
             self.introduction(from, host, now)?;
+        let servers = match told {
+            Told::Port => None,
+            Told::ServerAndPort => Some([
+                self.server_for(&asker).ok_or(ErrorCode::NoAddress)?,
+                self.server_for(&host).ok_or(ErrorCode::HostNoAddress)?,
+            ]),
+        };
         self.players
             .check_introduction(host.player, asker.network(), now)
             .map_err(|bound| CommandFailure::at(bound, ErrorCode::RateLimited))?;
@@ -219,9 +243,28 @@ impl Core {
             let ports = [asker_port, host_port];
             effects.push_back(Effect::PairOpened { ports, players: open_ids });
         }
-        effects.push_back(Effect::Tell(to_asker, Reply::ConnectRelay(host_port)));
-        effects.push_back(Effect::Tell(to_host, Reply::ConnectRelay(asker_port)));
+        let [for_asker, for_host] = match servers {
+            None => [Reply::ConnectRelay(host_port), Reply::ConnectRelay(asker_port)],
+            Some([of_asker, of_host]) => [
+                Reply::ConnectServer(of_asker, host_port),
+                Reply::ConnectServer(of_host, asker_port),
+            ],
+        };
+        effects.push_back(Effect::Tell(to_asker, for_asker));
+        effects.push_back(Effect::Tell(to_host, for_host));
         Ok(())
+    }
+
+    /// How a player reaches the server by UDP: by the configured name, by the configured address if that is of the player's
+    /// family, or where its PrivateID arrived. `None` if the system did not tell that.
+    fn server_for(&self, party: &Party) -> Option<Host> {
+        let is_ipv4 = party.address.is_ipv4();
+        match &self.settings.introductions.public_host {
+            Some(Host::Ip(ip)) if ip.is_ipv4() != is_ipv4 => {}
+            Some(host) => return Some(host.clone()),
+            None => {}
+        }
+        self.players.by_id(party.player)?.server_ip.map(Host::Ip)
     }
 
     /// Finds the asker, who is on the connection `from`, and the host that it names. Both must have a registered

@@ -1,13 +1,24 @@
 //! Inputs: what the shell tells the core, and the core's settings.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::core::host::Host;
 use crate::core::id::ConnectionId;
 use crate::core::players::PlayersSettings;
 use crate::core::protocol::{Command, CommandKind};
+use crate::core::registrar::Way;
 use crate::core::relay::{OwnAddresses, RelaySettings};
 use crate::limits::connection_policy::DisconnectReason;
+
+/// What players are told of each other.
+#[derive(Clone, Debug)]
+pub struct IntroductionSettings {
+    /// Whether all players meet through the relay, so that none learns another's IP.
+    pub relay_only: bool,
+    /// How players reach the server, if its own address is not the right one.
+    pub public_host: Option<Host>,
+}
 
 /// The core's settings. All of them can change while the server runs.
 #[derive(Clone, Debug)]
@@ -16,6 +27,8 @@ pub struct Settings {
     pub players: PlayersSettings,
     /// What relays may carry, and who may send there.
     pub relay: RelaySettings,
+    /// What players are told of each other.
+    pub introductions: IntroductionSettings,
     /// How often the core looks for pairs to close.
     pub sweep_interval: Duration,
     /// How long live pairs may go on after a drain starts.
@@ -39,15 +52,15 @@ pub enum Input<'a> {
     Disconnected(ConnectionId),
     /// A datagram arrived at the registrar.
     RegistrarDatagram {
-        /// Where it came from.
-        source: SocketAddr,
+        /// Between which addresses it came.
+        way: Way,
         /// The datagram's content.
         payload: &'a [u8],
     },
     /// The server's own addresses have changed to these.
     OwnAddresses(OwnAddresses),
     /// Use other settings from now on.
-    Reload(Settings),
+    Reload(Box<Settings>),
     /// Start nothing new, and end when the relays are quiet.
     Drain,
     /// The time of [`Core::next_deadline`](crate::core::Core::next_deadline) has come.

@@ -26,6 +26,7 @@
 //! | [`protocol`] | how lines become commands, and replies become lines |
 //! | [`id`] | what ids look like, and how random bytes become one |
 //! | [`blocked_words`] | which words no join code contains |
+//! | [`host`] | how the server itself is named to players |
 //! | [`deadlines`] | which task is due when |
 //! | [`drain`] | when a draining server may end |
 //! | `drops` | who hears of a dropped datagram |
@@ -38,6 +39,7 @@ pub mod deadlines;
 pub mod drain;
 mod drops;
 pub mod effect;
+pub mod host;
 pub mod id;
 pub mod input;
 pub mod players;
@@ -58,11 +60,11 @@ use effect::{CloseMode, Effect, Effects};
 use id::{ConnectionId, Random};
 use players::{AddressRegistration, Departure, Players};
 use protocol::{ErrorCode, Reply};
-use registrar::{Registrar, Response};
+use registrar::{Registrar, Response, Way};
 use relay::{Action, ClosedPair, OwnAddresses, RelayPort, RelayTable};
 use unheard::UnheardPlayers;
 
-pub use input::{Input, Settings};
+pub use input::{Input, IntroductionSettings, Settings};
 
 /// What the core does at a set time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,14 +188,14 @@ impl Core {
             Input::Disconnected(connection) => {
                 self.disconnect(connection, CloseMode::AtOnce, now, effects);
             }
-            Input::RegistrarDatagram { source, payload } => {
-                self.handle_registrar_datagram(source, payload, now, effects);
+            Input::RegistrarDatagram { way, payload } => {
+                self.handle_registrar_datagram(way, payload, now, effects);
             }
             Input::OwnAddresses(own) => {
                 self.registrar.set_own_addresses(own.clone());
                 self.relays.set_own_addresses(own);
             }
-            Input::Reload(settings) => self.reload(settings, now),
+            Input::Reload(settings) => self.reload(*settings, now),
             Input::Drain => self.start_to_drain(now, effects),
             Input::Deadline => self.handle_deadlines(now, effects),
         }
@@ -236,6 +238,11 @@ impl Core {
             free_ports: self.relays.ports().free(),
             reserved_ports: self.relays.ports().reserved(),
         }
+    }
+
+    /// Whether players must not learn each other's IP.
+    pub fn hides_players(&self) -> bool {
+        self.settings.introductions.relay_only
     }
 
     /// Whether a drain has started.
@@ -315,12 +322,13 @@ impl Core {
 
     fn handle_registrar_datagram(
         &mut self,
-        source: SocketAddr,
+        way: Way,
         payload: &[u8],
         now: Timestamp,
         effects: &mut Effects,
     ) {
-        let response = self.registrar.handle_datagram(&mut self.players, source, payload, now);
+        let source = way.source;
+        let response = self.registrar.handle_datagram(&mut self.players, way, payload, now);
         let Response { registration, answer, bound } = response;
         match &registration {
             AddressRegistration::First(player, _) => {

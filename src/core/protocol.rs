@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 
+use crate::core::host::Host;
 use crate::core::id::{OpenId, PrivateId};
 use crate::core::relay::{RelayLimit, RelayPort};
 use crate::label::{Label, labels};
@@ -206,6 +207,9 @@ pub enum Reply {
     SetIds(OpenId, PrivateId),
     /// `connect IP:PORT`: the partner's external address.
     Connect(SocketAddr),
+    /// `connect SERVER:PORT`: the server's port at which the partner is reached, where players do not learn each other's
+    /// IP.
+    ConnectServer(Host, RelayPort),
     /// `connect-relay PORT`: the server's port at which the partner is reached.
     ConnectRelay(RelayPort),
     /// `echo DATA`.
@@ -233,6 +237,7 @@ impl Reply {
             Self::SetIds(oid, pid) => format!("set-oid {oid}\nset-pid {}\n", pid.reveal()),
             // A link-local address has a scope number, which has a meaning only on this machine.
             Self::Connect(to) => format!("connect {}\n", SocketAddr::new(to.ip(), to.port())),
+            Self::ConnectServer(server, port) => format!("connect {server}:{port}\n"),
             Self::ConnectRelay(port) => format!("connect-relay {port}\n"),
             Self::Echo(data) if data.is_empty() => "echo\n".to_owned(),
             Self::Echo(data) => format!("echo {data}\n"),

@@ -1,6 +1,6 @@
 //! The UDP registrar: a player sends its PrivateID there, and so registers its external address.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::core::id::MAX_PRIVATE_ID;
 use crate::core::players::{AddressRegistration, Players};
@@ -22,6 +22,15 @@ pub const UNKNOWN: &[u8] = b"Unknown host pid!";
 /// How many networks of strangers have a share of the answers. Sources can be forged, so there may be any number; those
 /// beyond this have none of their own, and only what is free.
 const MAX_STRANGERS: usize = 1024;
+
+/// Between which addresses a datagram came to the registrar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// The sender's address.
+    pub source: SocketAddr,
+    /// The server's address that it was sent to, if the system tells.
+    pub arrived_at: Option<IpAddr>,
+}
 
 /// What a datagram at the registrar leads to.
 #[derive(Debug, PartialEq, Eq)]
@@ -68,14 +77,15 @@ impl Registrar {
         self.unknown_answers.forget_idle(now);
     }
 
-    /// Handles a datagram. If it is a PrivateID, `source` becomes its player's external address.
+    /// Handles a datagram. If it is a PrivateID, its source becomes that player's external address.
     pub fn handle_datagram(
         &mut self,
         players: &mut Players,
-        source: SocketAddr,
+        way: Way,
         payload: &[u8],
         now: Timestamp,
     ) -> Response {
+        let source = way.source;
         if !self.own.allows(source) {
             let registration = AddressRegistration::Unknown;
             return Response { registration, answer: None, bound: None };
@@ -83,7 +93,7 @@ impl Registrar {
         let private_id = payload.trim_ascii_end();
         let registration = match std::str::from_utf8(private_id) {
             Ok(private_id) if private_id.len() <= MAX_PRIVATE_ID => {
-                players.register_address(private_id, source, now)
+                players.register_address(private_id, way, now)
             }
             Ok(_) | Err(_) => AddressRegistration::Unknown,
         };
@@ -135,13 +145,16 @@ mod tests {
         (Registrar::new(own), players, secret)
     }
 
+    fn way(source: &str) -> Way {
+        Way { source: source.parse().unwrap(), arrived_at: None }
+    }
+
     fn answer(
         setup: &mut (Registrar, Players, String),
         payload: &[u8],
         source: &str,
     ) -> Option<&'static [u8]> {
-        let source = source.parse().unwrap();
-        setup.0.handle_datagram(&mut setup.1, source, payload, Timestamp::START).answer
+        setup.0.handle_datagram(&mut setup.1, way(source), payload, Timestamp::START).answer
     }
 
     #[test]
@@ -172,8 +185,7 @@ mod tests {
         let mut answered = 0;
         for millis in 0..10_000 {
             let now = Timestamp::START + Duration::from_millis(millis);
-            let source = HERE.parse().unwrap();
-            let response = s.0.handle_datagram(&mut s.1, source, &[b'x'; 100], now);
+            let response = s.0.handle_datagram(&mut s.1, way(HERE), &[b'x'; 100], now);
             answered += u64::from(response.answer.is_some());
             assert_ne!(response.answer.is_some(), response.bound == Some(Bound::UnknownAnswers));
         }

@@ -2,12 +2,13 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::*;
-use crate::config::Config;
+use crate::config::{Config, PublicHost};
 use crate::core::effect::CloseMode;
 use crate::core::id::testing::Seeded;
 use crate::core::id::{OpenId, PrivateId};
 use crate::core::players::Departure;
 use crate::core::protocol::{Command, CommandKind};
+use crate::core::registrar::Way;
 use crate::core::relay::DropReason;
 use crate::core::snapshot::Snapshot;
 use crate::limits::share::HardCap;
@@ -35,6 +36,10 @@ fn own() -> OwnAddresses {
 
 fn ip(connection: ConnectionId) -> IpAddr {
     IpAddr::from([192, 0, 2, u8::try_from(connection.0).unwrap()])
+}
+
+fn way(source: SocketAddr) -> Way {
+    Way { source, arrived_at: Some("192.0.2.200".parse().unwrap()) }
 }
 
 fn address(connection: ConnectionId) -> SocketAddr {
@@ -78,7 +83,7 @@ impl Play {
         let player = self.core.players().by_connection(connection).unwrap();
         let ids = (player.open_id().clone(), player.ids().private_id.clone());
         let payload = ids.1.reveal().as_bytes();
-        self.handle(Input::RegistrarDatagram { source: address(connection), payload });
+        self.handle(Input::RegistrarDatagram { way: way(address(connection)), payload });
         ids
     }
 
@@ -206,7 +211,7 @@ fn the_pairs_of_a_player_that_resumes_from_another_network_stay_charged_to_the_f
     play.handle(Input::Connected(elsewhere, ip(elsewhere)));
     play.command(elsewhere, &format!("register-host {}", secret.reveal()));
     let source = address(elsewhere);
-    play.handle(Input::RegistrarDatagram { source, payload: secret.reveal().as_bytes() });
+    play.handle(Input::RegistrarDatagram { way: way(source), payload: secret.reveal().as_bytes() });
     let (action, _) = play.datagram(bobs, source);
     assert_eq!(action, Action::Forward { via: alices, to: address(BOB) });
     let carol = ConnectionId(4);
@@ -218,7 +223,10 @@ fn the_pairs_of_a_player_that_resumes_from_another_network_stay_charged_to_the_f
         play.command(ConnectionId(5), "register-host");
         let (_, secret) = ids_of(&play, ConnectionId(5));
         let payload = secret.reveal().as_bytes();
-        play.handle(Input::RegistrarDatagram { source: SocketAddr::new(ip(ALICE), 4001), payload });
+        play.handle(Input::RegistrarDatagram {
+            way: way(SocketAddr::new(ip(ALICE), 4001)),
+            payload,
+        });
         play.command(ConnectionId(5), &format!("connect-relay {carols}"))
     };
     let failed = Reply::Failed(CommandKind::ConnectRelay, ErrorCode::RelaysExhausted);
@@ -308,7 +316,7 @@ fn pairs_of_unconfirmed_players_have_an_effect_if_they_are_several() {
             .private_id
             .clone();
         let payload = private_id.reveal().as_bytes();
-        play.handle(Input::RegistrarDatagram { source: elsewhere(player), payload });
+        play.handle(Input::RegistrarDatagram { way: way(elsewhere(player)), payload });
     }
     let mut effects = Vec::new();
     for _ in 0..2 {
@@ -392,7 +400,10 @@ impl Play {
         let player = self.core.players().by_connection(connection).unwrap();
         let (open_id, private_id) = (player.open_id().clone(), player.ids().private_id.clone());
         let source = SocketAddr::new(from, 4000);
-        self.handle(Input::RegistrarDatagram { source, payload: private_id.reveal().as_bytes() });
+        self.handle(Input::RegistrarDatagram {
+            way: way(source),
+            payload: private_id.reveal().as_bytes(),
+        });
         open_id
     }
 }
@@ -425,12 +436,69 @@ fn a_stale_id_is_answered_beside_a_flood_of_garbage() {
     let mut answered = 0;
     for millis in (0..10_000).step_by(5) {
         let garbage = &[b'x'; 100];
-        play.handle(Input::RegistrarDatagram { source: flooder, payload: garbage });
+        play.handle(Input::RegistrarDatagram { way: way(flooder), payload: garbage });
         if millis >= 5000 && millis % 100 == 0 {
-            let effects = play.handle(Input::RegistrarDatagram { source: stale, payload: garbage });
+            let effects =
+                play.handle(Input::RegistrarDatagram { way: way(stale), payload: garbage });
             answered += u32::from(effects.iter().any(|e| matches!(e, Effect::Answer { .. })));
         }
         play.pass(Duration::from_millis(5));
     }
     assert_eq!(answered, 50);
+}
+
+/// A server on which players never learn each other's IP.
+fn relay_only(public_host: &str) -> Config {
+    let public_host = PublicHost((!public_host.is_empty()).then(|| public_host.parse().unwrap()));
+    Config { relay_only: true, public_host, ..Config::default() }
+}
+
+#[test]
+fn with_relay_only_both_players_are_told_the_servers_address() {
+    for (public_host, server) in [
+        ("", "192.0.2.200"),
+        ("203.0.113.5", "203.0.113.5"),
+        ("relay.example", "relay.example"),
+        // Of another family than the players' addresses.
+        ("2001:db8::5", "192.0.2.200"),
+    ] {
+        let mut play = Play::new(relay_only(public_host));
+        play.join(ALICE);
+        let (bob, _) = play.join(BOB);
+        let effects = play.command(ALICE, &format!("connect {bob}"));
+        let [Effect::PairOpened { ports: [alices, bobs], .. }, told @ ..] = &effects[..] else {
+            panic!("{effects:?}");
+        };
+        let [Effect::Tell(ALICE, to_alice), Effect::Tell(BOB, to_bob)] = told else {
+            panic!("{told:?}");
+        };
+        assert_eq!(to_alice.encode(), format!("connect {server}:{bobs}\n"));
+        assert_eq!(to_bob.encode(), format!("connect {server}:{alices}\n"));
+        let again = play.command(ALICE, &format!("connect-relay {bob}"));
+        let same = [
+            Effect::Tell(ALICE, Reply::ConnectRelay(*bobs)),
+            Effect::Tell(BOB, Reply::ConnectRelay(*alices)),
+        ];
+        assert_eq!(again, same, "the same pair");
+    }
+}
+
+#[test]
+fn with_relay_only_players_of_different_families_meet() {
+    let mut play = Play::new(relay_only(""));
+    let (bob, _) = play.join(BOB);
+    let six: IpAddr = "2001:db8::1".parse().unwrap();
+    play.handle(Input::Connected(ALICE, six));
+    play.command(ALICE, "register-host");
+    let (_, secret) = ids_of(&play, ALICE);
+    let way = Way {
+        source: SocketAddr::new(six, 4000),
+        arrived_at: Some("2001:db8::99".parse().unwrap()),
+    };
+    play.handle(Input::RegistrarDatagram { way, payload: secret.reveal().as_bytes() });
+    let effects = play.command(ALICE, &format!("connect {bob}"));
+    let Some(Effect::Tell(ALICE, to_alice)) = effects.get(1) else { panic!("{effects:?}") };
+    assert!(to_alice.encode().starts_with("connect [2001:db8::99]:"), "{to_alice:?}");
+    let Some(Effect::Tell(BOB, to_bob)) = effects.get(2) else { panic!("{effects:?}") };
+    assert!(to_bob.encode().starts_with("connect 192.0.2.200:"), "{to_bob:?}");
 }

@@ -2,8 +2,7 @@
 //!
 //! No bytes make these functions panic. Text that they return for people has no control characters.
 
-use std::net::SocketAddr;
-
+use noray::core::host::Host;
 use noray::core::id::{OpenId, PrivateId};
 
 /// How many characters of a stranger's text are shown.
@@ -16,8 +15,8 @@ pub(crate) enum Answer {
     SetOid(OpenId),
     /// `set-pid PRIVATEID`
     SetPid(PrivateId),
-    /// `connect IP:PORT`
-    Connect(SocketAddr),
+    /// `connect IP:PORT`, or `connect NAME:PORT` if players meet through the relay only.
+    Connect(Host, u16),
     /// `connect-relay PORT`
     ConnectRelay(u16),
     /// `echo DATA`
@@ -57,7 +56,10 @@ impl Answer {
             "relay-limit" => Some(Self::RelayLimit(shown(data.as_bytes()))),
             "set-oid" => id.map(|id| Self::SetOid(OpenId::new(id))),
             "set-pid" => id.map(|id| Self::SetPid(PrivateId::new(id))),
-            "connect" => data.parse().ok().map(Self::Connect),
+            "connect" => {
+                let (host, port) = data.rsplit_once(':')?;
+                Some(Self::Connect(host.parse().ok()?, port.parse().ok()?))
+            }
             "connect-relay" => data.parse().ok().filter(|port| *port != 0).map(Self::ConnectRelay),
             "echo" => Some(Self::Echo),
             _ if name == "error" || name.ends_with("-error") => {
@@ -108,8 +110,9 @@ mod tests {
             ("set-oid abc", Answer::SetOid(OpenId::new("abc"))),
             ("set-pid xyz", Answer::SetPid(PrivateId::new("xyz"))),
             ("set-pid", foreign("set-pid")),
-            ("connect 1.2.3.4:5", Answer::Connect("1.2.3.4:5".parse().unwrap())),
-            ("connect [2001:db8::1]:5", Answer::Connect("[2001:db8::1]:5".parse().unwrap())),
+            ("connect 1.2.3.4:5", Answer::Connect("1.2.3.4".parse().unwrap(), 5)),
+            ("connect [2001:db8::1]:5", Answer::Connect("2001:db8::1".parse().unwrap(), 5)),
+            ("connect relay.example:5", Answer::Connect("relay.example".parse().unwrap(), 5)),
             ("connect undefined", foreign("connect undefined")),
             ("connect-relay 50000", Answer::ConnectRelay(50_000)),
             ("connect-relay 0", foreign("connect-relay 0")),

@@ -54,7 +54,7 @@ impl Bot {
             }
             Answer::SetPid(pid) => oid.take().map(|oid| Ok((oid, pid))),
             Answer::Foreign(text) => Some(Err(NoAnswer::Foreign(text))),
-            Answer::Connect(_)
+            Answer::Connect(..)
             | Answer::ConnectRelay(_)
             | Answer::Echo
             | Answer::Refused(_)

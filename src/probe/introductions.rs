@@ -1,12 +1,13 @@
 //! The hops over TCP: two bots get their ids, each other's addresses, and two relay ports. A crowd of further bots gets
 //! ids and relay ports.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::ops::Range;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use noray::config::units::PortList;
+use noray::core::host::Host;
 use noray::limits::network::is_public;
 use noray::operation::clock;
 use serde_json::json;
@@ -16,7 +17,7 @@ use super::bots::{Bot, Bots, CLIENT, HOST};
 use super::control::{ControlConnection, NoAnswer};
 use super::exchange::Link;
 use super::registrar::register;
-use super::report::{Finding, Hop};
+use super::report::{Finding, Hop, Mark};
 use super::{ANSWER_TIME, HopResult};
 
 /// How long a bot of the crowd may take to connect, and then to get its ids.
@@ -160,10 +161,57 @@ fn introduce_both<T>(
     })
 }
 
-/// `connect`: how the server sees the host and the client.
-pub(super) fn tell_addresses(bots: &mut Bots) -> HopResult<[Seen; 2]> {
-    let pick = |answer| if let Answer::Connect(address) = answer { Some(address) } else { None };
-    let [host, client] = introduce_both(bots, Hop::Addresses, "connect", pick)?;
+/// `connect`: how the server sees the host and the client. `None` if it hides them from each other.
+pub(super) fn tell_addresses(bots: &mut Bots) -> HopResult<Option<[Seen; 2]>> {
+    let pick = |answer| {
+        if let Answer::Connect(host, port) = answer { Some((host, port)) } else { None }
+    };
+    let told = introduce_both(bots, Hop::Addresses, "connect", pick)?;
+    let ports = [told[0].1, told[1].1];
+    // Under NORAY_RELAY_ONLY both commands lead to the same pair of ports. An old server does not know that.
+    if told[0].0 == told[1].0 && bots.answers_errors {
+        let relayed = introduce_both(bots, Hop::Addresses, "connect-relay", relay_port);
+        if relayed.is_ok_and(|relayed| relayed == ports) {
+            return relay_only(bots, &told[0].0).map(|finding| (finding, None));
+        }
+    }
+    let (finding, seen) = judge_addresses(bots, told)?;
+    Ok((finding, Some(seen)))
+}
+
+/// The server leads both players to its own address, which must be the one that was probed.
+fn relay_only(bots: &Bots, told: &Host) -> Result<Finding, Finding> {
+    let server = bots.server.ip();
+    let ips = match told {
+        Host::Ip(ip) => vec![*ip],
+        Host::Name(name) => (name.as_ref(), 0)
+            .to_socket_addrs()
+            .map(|found| found.map(|address| address.ip()).collect())
+            .unwrap_or_default(),
+    };
+    let text = format!("players are hidden from each other and led to {told}");
+    let facts = json!({ "relay_only": true, "server": told.to_string() });
+    if ips.contains(&server) {
+        return Ok(Finding::ok(Hop::Addresses, text).with_facts(facts));
+    }
+    let remedy = format!(
+        "You reach the server at {server}. If players do too, set NORAY_PUBLIC_HOST={server} on it, or to a name that \
+         leads there."
+    );
+    let is_reachable = ips.into_iter().any(is_public);
+    let finding = Finding::fail(Hop::Addresses, text, remedy).with_facts(facts);
+    if is_reachable || !is_public(server) { Ok(finding.marked(Mark::Warn)) } else { Err(finding) }
+}
+
+fn judge_addresses(bots: &Bots, told: [(Host, u16); 2]) -> HopResult<[Seen; 2]> {
+    let [host, client] = told.map(|(host, port)| match host {
+        Host::Ip(ip) => Ok(SocketAddr::new(ip, port)),
+        Host::Name(name) => Err(name),
+    });
+    let (Ok(host), Ok(client)) = (host, client) else {
+        let remedy = "Is this noray? It tells addresses as IP:PORT.";
+        return Err(Finding::fail(Hop::Addresses, "`connect` leads to a name", remedy));
+    };
     let seen = [(HOST, host), (CLIENT, client)]
         .map(|(bot, external)| Seen { local: bots.all[bot].local, external });
     let text = if host.ip() == client.ip() {

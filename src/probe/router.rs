@@ -15,8 +15,12 @@ pub(super) struct Votes {
     pub(super) other: usize,
 }
 
-/// Says in plain words how the router maps (RFC 4787). This never fails.
-pub(super) fn judge(seen: [Seen; 2], votes: Votes) -> HopResult<()> {
+/// Says in plain words how the router maps (RFC 4787). This never fails. `None` is seen if players are not told.
+pub(super) fn judge(seen: Option<[Seen; 2]>, votes: Votes) -> HopResult<()> {
+    let Some(seen) = seen else {
+        let text = "does not matter: on this server all players meet through the relay";
+        return Ok((Finding::ok(Hop::Router, text), ()));
+    };
     let keeps_port = seen.iter().all(|seen| seen.local.port() == seen.external.port());
     let (mapping, mark, text) = if seen.iter().all(|seen| seen.local == seen.external) {
         ("none", Mark::Ok, "no NAT: the server sees this machine's own address")
@@ -56,7 +60,7 @@ mod tests {
             (home, 0, 0, "unknown"),
         ];
         for (seen, same, other, mapping) in cases {
-            let (finding, ()) = judge(seen, Votes { same, other }).unwrap();
+            let (finding, ()) = judge(Some(seen), Votes { same, other }).unwrap();
             assert_eq!(finding.facts["mapping"], mapping);
         }
     }

@@ -29,6 +29,7 @@ mod event_channel;
 mod event_loop;
 mod http;
 mod own_addresses;
+mod packet_info;
 mod player_thread;
 mod refused;
 pub mod server;

@@ -74,6 +74,7 @@ impl Server {
         capacity.warn_if_below(config.max_connections);
         let caps = caps(&capacity, config);
         startup::log_addresses(&addresses, wanted.len(), open_files, caps.connections);
+        startup::warn_of_private_host(config);
         startup::warn_of_shortcomings(&addresses, sockets.registrar_buffer(), caps.connections);
 
         metrics.relay_ports.of(PortState::Unbindable).set(wanted.len() - relay_ports);

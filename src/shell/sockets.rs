@@ -17,6 +17,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use crate::core::relay::{OwnAddresses, PortMap, RelayPort};
 use crate::operation::machine::BufferSize;
 use crate::shell::own_addresses;
+use crate::shell::packet_info::{self, Datagram};
 
 /// Bytes that may wait at the registrar: what a thousand players send at once after a restart. A relay port has only one
 /// sender, so it keeps the kernel's default, which holds more than a second's worth at the default rate.
@@ -49,8 +50,8 @@ impl SocketId {
 
 /// The outcome of reading one datagram.
 pub(crate) enum Received {
-    /// A datagram of `length` bytes is in the buffer.
-    Datagram { length: usize, source: SocketAddr },
+    /// A datagram is in the buffer.
+    Datagram(Datagram),
     /// There is none.
     Nothing,
     /// An error of this socket alone.
@@ -111,6 +112,9 @@ impl Sockets {
         let registrar = bind_udp(registrar)?;
         let registrar_address = registrar.socket.local_addr()?;
         let registrar_buffer = widen_receive_buffer(&registrar.socket)?;
+        if host.is_unspecified() {
+            packet_info::enable(&registrar.socket, host.is_ipv6())?;
+        }
         let mut relays = PortMap::new(relay_ports.iter().copied().map(RelayPort));
         let mut bound = Vec::new();
         let mut unbound = Unbound::default();
@@ -198,16 +202,43 @@ impl Sockets {
         own_addresses::read(self.registrar_address, self.relay_ports.iter().map(|port| port.0))
     }
 
-    /// Reads one datagram. The source is an IPv4 address if the sender's is one, whatever the socket's family.
+    /// Reads one datagram. The source is an IPv4 address if the sender's is one, whatever the socket's family. Where it
+    /// arrived is only told of a datagram at the registrar.
     pub(crate) fn receive(&self, id: SocketId, buffer: &mut [u8]) -> Received {
-        let Some(socket) = self.socket(id) else {
+        match id {
+            SocketId::Registrar => self.receive_registration(buffer),
+            SocketId::Relay(port) => self.receive_at_relay(port, buffer),
+        }
+    }
+
+    fn receive_registration(&self, buffer: &mut [u8]) -> Received {
+        match packet_info::receive(&self.registrar.socket, buffer) {
+            Ok(Datagram { length, source, arrived_at }) => Received::Datagram(Datagram {
+                length,
+                source: canonical(source),
+                arrived_at: arrived_at.or(self.bound_ip()),
+            }),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Received::Nothing,
+            Err(error) => Received::Failed(error),
+        }
+    }
+
+    /// The one address that these sockets are bound to.
+    fn bound_ip(&self) -> Option<IpAddr> {
+        let ip = self.registrar_address.ip();
+        (!ip.is_unspecified()).then_some(ip)
+    }
+
+    fn receive_at_relay(&self, port: RelayPort, buffer: &mut [u8]) -> Received {
+        let Some(BoundSocket { socket, .. }) = self.relays.get(port) else {
             return Received::Nothing;
         };
         match recvfrom(socket, buffer, RecvFlags::empty()) {
             Ok((length, _, source)) => {
                 let source = source.expect("a datagram has a source");
                 let source = SocketAddr::try_from(source).expect("of the socket's family");
-                Received::Datagram { length, source: canonical(source) }
+                let source = canonical(source);
+                Received::Datagram(Datagram { length, source, arrived_at: None })
             }
             Err(Errno::WOULDBLOCK) => Received::Nothing,
             Err(error) => Received::Failed(error.into()),
@@ -327,7 +358,7 @@ mod tests {
             assert_eq!(reported, [SocketId::Registrar.token()]);
             for _ in 0..3 {
                 let received = sockets.receive(SocketId::Registrar, &mut buffer);
-                assert!(matches!(received, Received::Datagram { length: 1, .. }));
+                assert!(matches!(received, Received::Datagram(Datagram { length: 1, .. })));
             }
             assert!(matches!(sockets.receive(SocketId::Registrar, &mut buffer), Received::Nothing));
             poll.poll(&mut events, Some(Duration::ZERO)).unwrap();

@@ -4,8 +4,11 @@ use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 
+use crate::config::Config;
 use crate::config::units::PortList;
+use crate::limits::network::is_public;
 use crate::operation::machine::{BufferSize, Machine, Needs};
+use crate::operation::os;
 use crate::shell::sockets::Unbound;
 
 /// Where a server listens.
@@ -121,6 +124,23 @@ pub(crate) fn warn_of_shortcomings(
     }
     for shortcoming in Machine::read().shortcomings(&needs) {
         log::warn!("{shortcoming}");
+    }
+}
+
+/// Warns if players will be told an address of this machine that they cannot reach.
+pub(crate) fn warn_of_private_host(config: &Config) {
+    if !config.relay_only || config.public_host.0.is_some() {
+        return;
+    }
+    let ips = match config.udp_host {
+        host if host.is_unspecified() => os::local_ips().unwrap_or_default(),
+        host => vec![host],
+    };
+    if !ips.into_iter().any(is_public) {
+        log::warn!(
+            "NORAY_RELAY_ONLY tells players this server's address, and this machine has no public one: set \
+             NORAY_PUBLIC_HOST to the address or name at which players reach it"
+        );
     }
 }
 

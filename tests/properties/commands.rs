@@ -7,6 +7,7 @@ use noray::config::Config;
 use noray::core::effect::{Effect, Effects};
 use noray::core::id::{ConnectionId, OpenId, PrivateId};
 use noray::core::protocol::{Command, LineReader, LineTooLong, MAX_ECHOED_NAME, MAX_LINE, Reply};
+use noray::core::registrar::Way;
 use noray::core::relay::{OwnAddresses, RelayPort};
 use noray::core::snapshot::Snapshot;
 use noray::core::{Core, Input};
@@ -88,7 +89,8 @@ impl Server {
             this.handle(Input::Command(ConnectionId(player), &Command::RegisterHost(None)));
             let pid = this.private_id(player).expect("it has registered");
             let source = format!("192.0.2.{player}:4000").parse().expect("an address");
-            this.handle(Input::RegistrarDatagram { source, payload: pid.as_bytes() });
+            let way = Way { source, arrived_at: None };
+            this.handle(Input::RegistrarDatagram { way, payload: pid.as_bytes() });
         }
         this
     }

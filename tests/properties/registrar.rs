@@ -7,7 +7,7 @@ use arbitrary::{Result, Unstructured};
 use noray::config::Config;
 use noray::core::id::ConnectionId;
 use noray::core::players::{AddressRegistration, Players};
-use noray::core::registrar::{OK, Registrar, UNKNOWN};
+use noray::core::registrar::{OK, Registrar, UNKNOWN, Way};
 use noray::core::relay::OwnAddresses;
 use noray::limits::rates::UNKNOWN_ANSWERS;
 use noray::time::Timestamp;
@@ -59,9 +59,10 @@ fn play(input: &mut Unstructured<'_>) -> Result<()> {
         let is_possible = input.ratio(3, 4)?;
         let sources = if is_possible { &SOURCES[..3] } else { &SOURCES[3..] };
         let source: SocketAddr = input.choose(sources)?.parse().expect("an address");
+        let way = Way { source, arrived_at: None };
         let (payload, owner) = payload(input, &pids)?;
         let before = owner.and_then(|player| players.by_connection(ConnectionId(player))?.address);
-        let response = registrar.handle_datagram(&mut players, source, &payload, now);
+        let response = registrar.handle_datagram(&mut players, way, &payload, now);
 
         let length = response.answer.map_or(0, <[u8]>::len);
         assert!(length <= payload.len(), "{length} bytes for {}", payload.len());

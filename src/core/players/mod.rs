@@ -6,12 +6,13 @@ mod player;
 mod snapshot;
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::core::id::{ConnectionId, IdScheme, OpenId, PlayerId, PrivateId, Random};
+use crate::core::registrar::Way;
 use crate::limits::bounds::Bound;
 use crate::limits::network::Network;
 use crate::limits::network_rate::NetworkRateLimiter;
@@ -321,13 +322,14 @@ impl Players {
         self.players.get(self.by_private_id.get(private_id)?)
     }
 
-    /// Sets `source` as the external address of the player with that PrivateID, if it can be there.
+    /// Sets the source of a datagram as the external address of the player with that PrivateID, if it can be there.
     pub fn register_address(
         &mut self,
         private_id: &str,
-        source: SocketAddr,
+        way: Way,
         now: Timestamp,
     ) -> AddressRegistration {
+        let Way { source, arrived_at } = way;
         let Some(id) = self.by_private_id.get(private_id) else {
             return AddressRegistration::Unknown;
         };
@@ -338,6 +340,7 @@ impl Players {
                 player.connected_from,
             );
         }
+        player.server_ip = arrived_at.or(player.server_ip);
         let is_first = player.address.is_none();
         if player.address == Some(source) {
             let last = player.last_repetition;

@@ -54,6 +54,8 @@ pub struct Player {
     pub(super) network: Network,
     /// Its external address, once it is registered.
     pub address: Option<SocketAddr>,
+    /// The server's address at which its PrivateID arrived last.
+    pub server_ip: Option<IpAddr>,
     /// How many players were introduced to it lately, in all and by network.
     pub(super) introductions: RateShares,
     /// How often its address has changed lately.
@@ -72,6 +74,7 @@ impl Player {
             ids: vec![ids],
             network: from.into(),
             address: None,
+            server_ip: None,
             introductions: RateShares::new(INTRODUCTIONS),
             address_changes: TokenBucket::default(),
             last_repetition: None,

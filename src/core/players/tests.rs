@@ -1,3 +1,5 @@
+use std::net::SocketAddr;
+
 use super::*;
 use std::time::Duration;
 
@@ -14,6 +16,10 @@ fn players(open_id_length: usize) -> (Players, Seeded) {
     };
     let settings = PlayersSettings { id_scheme: scheme, ..Config::default().settings().players };
     (Players::new(settings), Seeded::new(1))
+}
+
+fn way(source: SocketAddr) -> Way {
+    Way { source, arrived_at: None }
 }
 
 fn home() -> IpAddr {
@@ -89,32 +95,32 @@ fn an_address_is_first_then_repeated_then_changed() {
     let secret = host.ids().private_id.reveal();
     let id = host.open_id().clone();
     assert_eq!(
-        players.register_address(secret, here, Timestamp::START),
+        players.register_address(secret, way(here), Timestamp::START),
         AddressRegistration::First(host.id, id.clone())
     );
     assert_eq!(
-        players.register_address(secret, here, Timestamp::START),
+        players.register_address(secret, way(here), Timestamp::START),
         AddressRegistration::Repeated(Some(host.id))
     );
     assert_eq!(
-        players.register_address(secret, here, Timestamp::START),
+        players.register_address(secret, way(here), Timestamp::START),
         AddressRegistration::Repeated(None),
         "too soon after the last"
     );
     for (millis, is_told) in [(1999, false), (2000, true), (2100, false)] {
         let now = Timestamp::START + Duration::from_millis(millis);
         assert_eq!(
-            players.register_address(secret, here, now),
+            players.register_address(secret, way(here), now),
             AddressRegistration::Repeated(is_told.then_some(host.id)),
             "after {millis} ms"
         );
     }
     assert_eq!(
-        players.register_address(secret, there, Timestamp::START),
+        players.register_address(secret, way(there), Timestamp::START),
         AddressRegistration::Changed(host.id, id)
     );
     assert_eq!(
-        players.register_address("abcd", here, Timestamp::START),
+        players.register_address("abcd", way(here), Timestamp::START),
         AddressRegistration::Unknown
     );
     assert_eq!(players.by_connection(ConnectionId(1)).unwrap().address, Some(there));
@@ -127,7 +133,7 @@ fn address_changes_have_a_rate_limit() {
     let mut register_from = |port: u16, millis: u64| {
         let now = Timestamp::START + Duration::from_millis(millis);
         let source = SocketAddr::new([192, 0, 2, 1].into(), port);
-        players.register_address(host.ids().private_id.reveal(), source, now)
+        players.register_address(host.ids().private_id.reveal(), way(source), now)
     };
     register_from(1000, 0);
     let moved =
@@ -159,7 +165,7 @@ fn a_forged_source_does_not_reach_services_or_the_servers_own_network() {
             let now = Timestamp::START + Duration::from_secs(second);
             let (source, sign) = source.split_once(' ').unwrap();
             let secret = host.ids().private_id.reveal();
-            let registration = players.register_address(secret, source.parse().unwrap(), now);
+            let registration = players.register_address(secret, way(source.parse().unwrap()), now);
             let is_refused = matches!(registration, AddressRegistration::Implausible(..));
             assert_eq!(is_refused, sign == "-", "{source}");
         }
@@ -209,7 +215,7 @@ fn the_ids_of_a_player_that_leaves_are_kept_for_the_window() {
     assert_eq!(found.presence, Presence::Away(after(5)));
     let here = "192.0.2.1:1000".parse().unwrap();
     assert_eq!(
-        players.register_address(host.ids().private_id.reveal(), here, after(6)),
+        players.register_address(host.ids().private_id.reveal(), way(here), after(6)),
         AddressRegistration::First(host.id, host.open_id().clone())
     );
     assert_eq!(players.next_end_of_absence(), Some(after(65)));
@@ -234,7 +240,7 @@ fn without_a_window_a_player_that_leaves_loses_both_ids_at_once() {
     assert_eq!(found.err(), Some(NotFound::Unknown));
     let here = "192.0.2.1:1000".parse().unwrap();
     assert_eq!(
-        players.register_address(host.ids().private_id.reveal(), here, Timestamp::START),
+        players.register_address(host.ids().private_id.reveal(), way(here), Timestamp::START),
         AddressRegistration::Unknown
     );
 }

@@ -5,9 +5,11 @@ use std::net::SocketAddr;
 
 use super::{EventLoop, SOCKETS_PER_TURN};
 use crate::core::Input;
+use crate::core::registrar::Way;
 use crate::core::relay::{Action, DropReason, RelayPort};
 use crate::label::Label;
 use crate::operation::clock;
+use crate::shell::packet_info::Datagram;
 use crate::shell::sockets::{Received, Sent, SocketId};
 
 /// How many datagrams of one socket are read per turn.
@@ -24,8 +26,8 @@ impl EventLoop {
             let Some(id) = self.sockets.next_ready() else { return };
             match id {
                 SocketId::Registrar => self.read_socket(id, Self::handle_registration),
-                SocketId::Relay(port) => self.read_socket(id, |this, source, length| {
-                    this.handle_relay_datagram(port, source, length);
+                SocketId::Relay(port) => self.read_socket(id, |this, datagram| {
+                    this.handle_relay_datagram(port, datagram.source, datagram.length);
                 }),
             }
         }
@@ -33,10 +35,10 @@ impl EventLoop {
 
     /// Reads and handles datagrams of one socket until there is none. If there are more than one turn allows, the socket
     /// goes to the end of the queue.
-    fn read_socket(&mut self, id: SocketId, handle: impl Fn(&mut Self, SocketAddr, usize)) {
+    fn read_socket(&mut self, id: SocketId, handle: impl Fn(&mut Self, &Datagram)) {
         for _ in 0..DATAGRAMS_PER_SOCKET {
             match self.sockets.receive(id, &mut self.buffer) {
-                Received::Datagram { length, source } => handle(self, source, length),
+                Received::Datagram(datagram) => handle(self, &datagram),
                 Received::Nothing => return,
                 Received::Failed(error) => self.record_receive_error(id, &error),
             }
@@ -51,8 +53,10 @@ impl EventLoop {
         }
     }
 
-    fn handle_registration(&mut self, source: SocketAddr, length: usize) {
-        let input = Input::RegistrarDatagram { source, payload: &self.buffer[..length] };
+    fn handle_registration(&mut self, datagram: &Datagram) {
+        let Datagram { source, length, arrived_at } = *datagram;
+        let way = Way { source, arrived_at };
+        let input = Input::RegistrarDatagram { way, payload: &self.buffer[..length] };
         self.core.handle(input, &mut self.random, self.now, &mut self.effects);
         self.carry_out_effects();
         self.record_levels();

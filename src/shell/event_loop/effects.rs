@@ -1,8 +1,8 @@
 //! Carries out the effects that the core wants, counts them and logs them.
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
+use std::{fmt, io};
 
 use super::{COUNTDOWN, EventLoop, LoopTask};
 use crate::config::units::TimeSpan;
@@ -133,14 +133,16 @@ impl EventLoop {
     fn mark_registered(&self, connection: ConnectionId, open_id: &OpenId, what: &str) {
         if let Some(connection) = self.connections.get(&connection) {
             connection.mark_registered();
-            log::info!(target: STEP, "player {open_id}: {what} from {}", connection.peer);
+            let from = self.shown(connection.peer);
+            log::info!(target: STEP, "player {open_id}: {what} from {from}");
         }
     }
 
     fn record_registration(&mut self, source: SocketAddr, registration: &AddressRegistration) {
         let counter = match registration {
             AddressRegistration::First(_, open_id) => {
-                log::info!(target: STEP, "player {open_id}: external address {source}");
+                let address = self.shown(source);
+                log::info!(target: STEP, "player {open_id}: external address {address}");
                 &self.metrics.registrar_success
             }
             AddressRegistration::Changed(_, open_id) => {
@@ -151,6 +153,8 @@ impl EventLoop {
             AddressRegistration::Repeated(_) => &self.metrics.registrar_repeat,
             AddressRegistration::Implausible(open_id, connected_from) => {
                 if self.warnings.implausible.try_acquire(clock::now()) {
+                    let [connected_from, source] =
+                        [*connected_from, source.ip()].map(|ip| self.shown(ip));
                     log::warn!(
                         "player {open_id} is connected from {connected_from} and cannot register from {source}: that source \
                          is probably forged; honest players must use one address of this server for TCP and UDP, \
@@ -183,6 +187,16 @@ impl EventLoop {
             TimeSpan(drain::QUIET_TIME),
             TimeSpan(timeout)
         );
+    }
+
+    /// A player's address for the log, at the levels that most operators read. If players must not learn each other's IP,
+    /// those who show their log must not tell it either.
+    fn shown(&self, address: impl fmt::Display) -> String {
+        if self.core.hides_players() {
+            "(hidden)".to_owned()
+        } else {
+            address.to_string()
+        }
     }
 
     fn peer(&self, connection: ConnectionId) -> String {
@@ -235,6 +249,7 @@ impl EventLoop {
     /// Warns of partners that are heard only from another IP. Most likely their carriers have several IPs.
     fn warn_of_partner_elsewhere(&mut self, at: RelayPort, source: IpAddr, registered: IpAddr) {
         if self.warnings.partner_elsewhere.try_acquire(clock::now()) {
+            let [source, registered] = [source, registered].map(|ip| self.shown(ip));
             log::warn!(
                 "relay {at}: datagrams come from {source}, but the player registered from {registered} and has not \
                  been heard; the same happened to other players lately; if their carriers use several IPs, set \

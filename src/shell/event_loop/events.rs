@@ -43,7 +43,7 @@ impl EventLoop {
                 let _ = answer.try_send(());
             }
             Event::Reload(config, done) => {
-                self.handle(Input::Reload(config.settings()));
+                self.handle(Input::Reload(Box::new(config.settings())));
                 let _ = done.try_send(());
             }
             Event::OwnAddresses(own) => self.handle(Input::OwnAddresses(*own)),
