@@ -3,7 +3,8 @@
 mod support;
 
 use std::fs;
-use std::net::{IpAddr, SocketAddr};
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram};
@@ -282,10 +283,14 @@ fn a_draining_server_begins_nothing_and_ends_nothing() {
     let (status, reason) = http_get(server.http(), "/readyz");
     assert!(status.contains("503") && reason.contains("draining"), "{status} {reason}");
     assert!(http_get(server.http(), "/healthz").0.contains("200"));
-    for line in [&mut unregistered, &mut Line::connect(server.process.players)] {
-        line.send("register-host");
-        assert!(line.expect("register-host-error").starts_with("draining "));
-    }
+    unregistered.send("register-host");
+    assert!(unregistered.expect("register-host-error").starts_with("draining "));
+    // Whoever comes now learns it at once: a stock client waits for ever for ids that do not come.
+    let closed = || TcpStream::connect(server.process.players).map(drop);
+    let is_closed = try_until(PATIENCE, || {
+        closed().is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+    });
+    assert!(is_closed, "{:?}", closed());
     let [client, host] = &mut pair.players;
     for command in ["connect", "connect-relay"] {
         client.line.send(&format!("{command} {}", host.oid));
@@ -300,6 +305,26 @@ fn a_draining_server_begins_nothing_and_ends_nothing() {
     server.process.signal("TERM");
     assert_eq!(pair.players[0].line.receive(), None, "a second signal ends at once");
     assert_eq!(server.process.wait().0, Some(0));
+}
+
+#[test]
+fn nobody_who_comes_while_a_drain_starts_waits_in_vain() {
+    let server = Configured::start("NORAY_DRAIN_TIMEOUT=1h\n");
+    let _pair = Pair::join(&server.process);
+    server.process.signal("STOP");
+    let mut late: Vec<Line> = (0..50).map(|_| Line::connect(server.process.players)).collect();
+    late.iter_mut().for_each(|line| line.send("register-host"));
+    server.process.signal("TERM");
+    server.process.signal("CONT");
+    let answers: Vec<String> =
+        late.iter_mut().map(|line| line.receive().expect("an answer")).collect();
+    for answer in answers {
+        // Those that were accepted first may have got their ids.
+        let is_told = ["error draining ", "register-host-error draining ", "set-oid "]
+            .iter()
+            .any(|start| answer.starts_with(start));
+        assert!(is_told, "{answer}");
+    }
 }
 
 #[test]

@@ -90,7 +90,7 @@ fn obstacle(error: &io::Error, port: u16) -> (String, String) {
             "Is noray running there (systemctl status noray)? Is {port} its NORAY_SOCKET_PORT, and \
              NORAY_SOCKET_HOST not 127.0.0.1? A firewall that rejects looks the same."
         );
-        ("refused, nothing listens there".to_owned(), remedy)
+        ("refused: closed, not running, or draining".to_owned(), remedy)
     } else if kind == ErrorKind::TimedOut {
         let remedy = format!(
             "Open {port}/tcp in the server's firewall (with ufw: {}) and in the provider's (most have \

@@ -7,9 +7,10 @@ use std::thread::{self, Scope};
 use std::time::Duration;
 
 use crate::core::id::ConnectionId;
+use crate::core::protocol::{CommandKind, ErrorCode, Reply};
 use crate::operation::clock;
 use crate::operation::warning_limiter::WarningLimiter;
-use crate::shell::acceptor::{Acceptor, COOL_DOWN};
+use crate::shell::acceptor::{Accepted, Acceptor, COOL_DOWN};
 use crate::shell::connection::{FAREWELL_TIME, SharedConnection, TcpConnection};
 use crate::shell::connection_table::ConnectionTable;
 use crate::shell::event_channel::{Event, EventSender, LoopGone};
@@ -22,9 +23,12 @@ use crate::time::RunningTime;
 /// threads together take more memory, and a panic overflows the stack.
 const STACK_SIZE: usize = 64 * 1024;
 
+/// What those hear who wait to be accepted when the server starts to drain.
+const DRAINING: Reply = Reply::Failed(CommandKind::Other, ErrorCode::Draining);
+
 /// The accept loop's state.
 pub(crate) struct AcceptLoop {
-    acceptor: Arc<Acceptor>,
+    acceptor: Acceptor,
     table: Arc<ConnectionTable>,
     events: EventSender,
     refused: RefusedConnections,
@@ -35,7 +39,7 @@ pub(crate) struct AcceptLoop {
 
 impl AcceptLoop {
     pub(crate) fn new(
-        acceptor: Arc<Acceptor>,
+        acceptor: Acceptor,
         table: Arc<ConnectionTable>,
         events: EventSender,
     ) -> Self {
@@ -53,13 +57,25 @@ impl AcceptLoop {
     /// The body of the thread: accepts until the acceptor is closed, then waits for the players' threads.
     pub(crate) fn run(mut self) {
         thread::scope(|threads| {
-            while let Some(accepted) = self.accept() {
+            loop {
+                let patience = (!self.refused.is_empty()).then_some(FAREWELL_TIME);
+                let accepted = self.acceptor.accept(patience);
+                self.refused.close_overdue(clock::now());
                 let handled = match accepted {
-                    Ok((stream, peer)) => self.handle_connection(stream, peer, threads),
-                    Err(error) => {
+                    Accepted::Connection(stream, peer) => {
+                        self.handle_connection(stream, peer, threads)
+                    }
+                    Accepted::Late(stream) => {
+                        self.table.record_late();
+                        self.refused.refuse(stream, &DRAINING, clock::now());
+                        Ok(())
+                    }
+                    Accepted::Failed(error) => {
                         self.handle_error(&error);
                         Ok(())
                     }
+                    Accepted::Nobody => Ok(()),
+                    Accepted::End => break,
                 };
                 if let Err(LoopGone) = handled {
                     return;
@@ -68,19 +84,6 @@ impl AcceptLoop {
             // If the loop is gone, nobody waits for this.
             let _ = self.events.post(Event::AcceptorClosed);
         });
-    }
-
-    /// Waits for the next connection. While refused ones are open, it waits for [`FAREWELL_TIME`] at most.
-    fn accept(&mut self) -> Option<io::Result<(TcpStream, SocketAddr)>> {
-        self.refused.close_overdue(clock::now());
-        if self.refused.is_empty() {
-            return self.acceptor.accept();
-        }
-        let limited = self.acceptor.set_patience(Some(FAREWELL_TIME));
-        let accepted = self.acceptor.accept();
-        let unlimited = self.acceptor.set_patience(None);
-        debug_assert!(limited.and(unlimited).is_ok(), "the kernel takes any time");
-        accepted
     }
 
     fn handle_connection<'scope>(
@@ -92,7 +95,7 @@ impl AcceptLoop {
         let peer = canonical(peer);
         let now = self.time.advance(clock::now(), Duration::MAX);
         let Ok(permit) = self.table.admit(peer.ip(), now) else {
-            self.refused.refuse(stream, clock::now());
+            self.refused.refuse(stream, &Reply::ServerFull, clock::now());
             return Ok(());
         };
         let id = ConnectionId(self.next_id);
@@ -121,12 +124,8 @@ impl AcceptLoop {
     }
 
     fn handle_error(&mut self, error: &io::Error) {
-        // The player has left already, the process was stopped and continues, or the wait is over.
-        let is_passing = matches!(
-            error.kind(),
-            ErrorKind::ConnectionAborted | ErrorKind::Interrupted | ErrorKind::WouldBlock
-        );
-        if !is_passing {
+        // The player has left already.
+        if error.kind() != ErrorKind::ConnectionAborted {
             self.cool_down(error);
         }
     }

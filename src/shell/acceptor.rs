@@ -1,11 +1,15 @@
-//! A listening TCP socket that another thread can close while one waits for a connection.
+//! A listening TCP socket. One thread waits for its connections; another one can have it refuse them, or end the wait.
 
-use std::io;
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 /// How many connections may wait to be accepted. With the standard library's 128, ten thousand players that reconnect
 /// wait for a minute. The kernel cuts this to `net.core.somaxconn`.
@@ -24,18 +28,78 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 3;
 const USER_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// A listening socket.
+const LISTENER: Token = Token(0);
+const WAKER: Token = Token(1);
+
+/// What to do with connections. A later order replaces an earlier one, and none goes back.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Order {
+    Accept,
+    /// Refuse those that wait to be accepted, and then close the port.
+    Refuse,
+    /// End the wait.
+    End,
+}
+
+const ORDERS: [Order; 3] = [Order::Accept, Order::Refuse, Order::End];
+
+/// A listening socket, for the thread that accepts.
 pub(crate) struct Acceptor {
-    listener: TcpListener,
-    is_closed: AtomicBool,
+    /// `None` once the port is closed.
+    listener: Option<TcpListener>,
+    local: SocketAddr,
+    poll: Poll,
+    events: Events,
+    control: AcceptorControl,
+}
+
+/// What an accepting thread has to do next.
+pub(crate) enum Accepted {
+    /// A connection to serve.
+    Connection(TcpStream, SocketAddr),
+    /// A connection to refuse: the port is about to be closed.
+    Late(TcpStream),
+    /// The system gave no connection.
+    Failed(io::Error),
+    /// The time is over.
+    Nobody,
+    /// The wait is over for good.
+    End,
+}
+
+/// Controls an [`Acceptor`] from other threads.
+#[derive(Clone)]
+pub(crate) struct AcceptorControl(Arc<Shared>);
+
+struct Shared {
+    order: AtomicU8,
+    waker: Waker,
 }
 
 impl Acceptor {
-    pub(crate) fn new(listener: TcpListener) -> Self {
-        Self { listener, is_closed: AtomicBool::new(false) }
+    /// # Errors
+    /// If the kernel has no epoll instance or descriptor left.
+    pub(crate) fn new(listener: TcpListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let poll = Poll::new()?;
+        let fd = listener.as_raw_fd();
+        poll.registry().register(&mut SourceFd(&fd), LISTENER, Interest::READABLE)?;
+        let waker = Waker::new(poll.registry(), WAKER)?;
+        let control = AcceptorControl(Arc::new(Shared { order: AtomicU8::new(0), waker }));
+        let local = listener.local_addr()?;
+        Ok(Self {
+            listener: Some(listener),
+            local,
+            poll,
+            events: Events::with_capacity(2),
+            control,
+        })
     }
 
     /// Opens the port for players. Accepted connections inherit its options.
+    ///
+    /// # Errors
+    /// If the port cannot be listened on.
     pub(crate) fn for_players(address: SocketAddr) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         if address.is_ipv6() {
@@ -53,29 +117,115 @@ impl Acceptor {
         socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
-        Ok(Self::new(socket.into()))
+        Self::new(socket.into())
     }
 
-    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+    /// Where it listens.
+    pub(crate) fn local_addr(&self) -> SocketAddr {
+        self.local
     }
 
-    /// Sets how long [`Self::accept`] waits; `None` is without a limit. Accepted connections inherit it as their read timeout.
-    pub(crate) fn set_patience(&self, patience: Option<Duration>) -> io::Result<()> {
-        SockRef::from(&self.listener).set_read_timeout(patience)
+    /// What other threads control it by.
+    pub(crate) fn control(&self) -> AcceptorControl {
+        self.control.clone()
     }
 
-    /// The next connection, or the error that kept one away (`WouldBlock` if the time is over); `None` once it is closed.
-    pub(crate) fn accept(&self) -> Option<io::Result<(TcpStream, SocketAddr)>> {
-        let accepted = self.listener.accept();
-        let is_closed = self.is_closed.load(Ordering::Relaxed);
-        if is_closed { None } else { Some(accepted) }
+    /// Waits for the next connection, at most for `patience`; `None` is without a limit.
+    pub(crate) fn accept(&mut self, patience: Option<Duration>) -> Accepted {
+        loop {
+            let order = self.control.order();
+            if order == Order::End {
+                return Accepted::End;
+            }
+            if let Some(accepted) = self.accept_now(order) {
+                return accepted;
+            }
+            match self.poll.poll(&mut self.events, patience) {
+                Ok(()) if self.events.is_empty() => return Accepted::Nobody,
+                Ok(()) => {}
+                // A signal interrupted the wait.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Accepted::Failed(error),
+            }
+        }
     }
 
-    /// Accepts nobody any more, and wakes the thread that waits in [`Self::accept`].
-    pub(crate) fn close(&self) {
-        self.is_closed.store(true, Ordering::Relaxed);
-        // This fails only if it is closed already.
-        let _ = SockRef::from(&self.listener).shutdown(Shutdown::Both);
+    /// A connection that waits to be accepted. If there is none and all are refused, the port is closed.
+    fn accept_now(&mut self, order: Order) -> Option<Accepted> {
+        match self.listener.as_ref()?.accept() {
+            Ok((stream, _)) if order == Order::Refuse => Some(Accepted::Late(stream)),
+            Ok((stream, peer)) => Some(Accepted::Connection(stream, peer)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                if order == Order::Refuse {
+                    self.listener = None;
+                }
+                None
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => None,
+            Err(error) => Some(Accepted::Failed(error)),
+        }
+    }
+}
+
+impl AcceptorControl {
+    /// Closes the port. Connections that wait to be accepted are refused before.
+    pub(crate) fn refuse(&self) {
+        self.set(Order::Refuse);
+    }
+
+    /// Ends the wait of the accepting thread for good.
+    pub(crate) fn end(&self) {
+        self.set(Order::End);
+    }
+
+    fn set(&self, order: Order) {
+        self.0.order.fetch_max(order as u8, Ordering::Relaxed);
+        if let Err(error) = self.0.waker.wake() {
+            log::error!("cannot wake the thread that accepts connections: {error}");
+        }
+    }
+
+    fn order(&self) -> Order {
+        ORDERS[usize::from(self.0.order.load(Ordering::Relaxed))]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    fn acceptor() -> Acceptor {
+        Acceptor::new(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap()
+    }
+
+    #[test]
+    fn who_waits_is_refused_and_then_the_port_is_closed() {
+        let mut acceptor = acceptor();
+        let local = acceptor.local_addr();
+        let _served = TcpStream::connect(local).unwrap();
+        assert!(matches!(acceptor.accept(None), Accepted::Connection(..)));
+        let _late = [TcpStream::connect(local).unwrap(), TcpStream::connect(local).unwrap()];
+        acceptor.control().refuse();
+        for _ in 0..2 {
+            assert!(matches!(acceptor.accept(None), Accepted::Late(_)));
+        }
+        assert!(matches!(acceptor.accept(Some(Duration::ZERO)), Accepted::Nobody));
+        let refused = TcpStream::connect(local).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+        acceptor.control().end();
+        acceptor.control().refuse();
+        assert!(matches!(acceptor.accept(None), Accepted::End));
+    }
+
+    #[test]
+    fn an_order_wakes_the_thread_that_waits() {
+        let mut acceptor = acceptor();
+        let control = acceptor.control();
+        let waiting = thread::spawn(move || matches!(acceptor.accept(None), Accepted::End));
+        control.refuse();
+        control.end();
+        assert!(waiting.join().unwrap());
     }
 }

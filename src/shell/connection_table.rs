@@ -43,6 +43,11 @@ impl ConnectionTable {
         admitted
     }
 
+    /// Counts a connection that was refused because the server drains. Call this from the same thread.
+    pub(crate) fn record_late(&self) {
+        self.metrics.connections_refused.add_as_only_writer(1);
+    }
+
     /// Writes the current levels to the metrics. Call this before the metrics are read.
     pub(crate) fn record_levels(&self) {
         let mut admission = self.admission.lock();

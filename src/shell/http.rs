@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use crate::limits::bounds::Bound;
 use crate::operation::clock;
 use crate::operation::metrics::Metrics;
-use crate::shell::acceptor::{Acceptor, COOL_DOWN};
+use crate::shell::acceptor::{Accepted, Acceptor, COOL_DOWN};
 use crate::shell::connection_table::ConnectionTable;
 use crate::shell::event_channel::{Event, EventSender};
 use crate::shell::sockets::canonical;
@@ -40,13 +40,13 @@ pub(crate) struct Endpoint {
     pub(crate) relay_ports: usize,
 }
 
-/// The body of the thread: answers until the socket is shut down.
-pub(crate) fn run(acceptor: &Acceptor, endpoint: &Endpoint) {
+/// The body of the thread: answers until the acceptor's end.
+pub(crate) fn run(mut acceptor: Acceptor, endpoint: &Endpoint) {
     let places = Places::new();
     thread::scope(|threads| {
-        while let Some(accepted) = acceptor.accept() {
-            match accepted {
-                Ok((stream, peer)) => {
+        loop {
+            match acceptor.accept(None) {
+                Accepted::Connection(stream, peer) => {
                     let (place, turned_away) = places.take(stream, canonical(peer).ip());
                     if turned_away.is_some() {
                         endpoint.metrics.bounds_reached.of(Bound::Requests).add(1);
@@ -55,10 +55,12 @@ pub(crate) fn run(acceptor: &Acceptor, endpoint: &Endpoint) {
                         endpoint.start_thread(place, threads);
                     }
                 }
-                Err(error) => {
+                Accepted::Failed(error) => {
                     log::debug!("http connection not accepted: {error}");
                     thread::park_timeout(COOL_DOWN);
                 }
+                Accepted::Late(_) | Accepted::Nobody => {}
+                Accepted::End => return,
             }
         }
     });

@@ -26,16 +26,16 @@ pub(crate) struct RefusedConnections {
 
 /// A refused connection.
 enum Kept {
-    /// A cap was reached.
+    /// A cap was reached, or the server drains.
     NotAdmitted(TcpStream),
     /// It was admitted, but no thread could be started. The event loop tells the player.
     NoThread(SharedConnection),
 }
 
 impl RefusedConnections {
-    /// Tells the player that the server is full.
-    pub(crate) fn refuse(&mut self, stream: TcpStream, now: Instant) {
-        match tell_full(&stream) {
+    /// Tells the player why it is refused.
+    pub(crate) fn refuse(&mut self, stream: TcpStream, why: &Reply, now: Instant) {
+        match tell(&stream, why) {
             Ok(()) => self.keep(Kept::NotAdmitted(stream), now),
             Err(error) => log::trace!("a refused connection was not told: {error}"),
         }
@@ -86,9 +86,9 @@ impl Drop for Kept {
     }
 }
 
-fn tell_full(mut stream: &TcpStream) -> io::Result<()> {
+fn tell(mut stream: &TcpStream, why: &Reply) -> io::Result<()> {
     stream.set_nonblocking(true)?;
-    stream.write_all(Reply::ServerFull.encode().as_bytes())?;
+    stream.write_all(why.encode().as_bytes())?;
     stream.shutdown(Shutdown::Write)
 }
 
@@ -115,7 +115,7 @@ mod tests {
         for number in 0..100 {
             let (mut player, stream) = connect(&listener);
             player.write_all(b"register-host\n").unwrap();
-            refused.refuse(stream, start + number * Duration::from_millis(10));
+            refused.refuse(stream, &Reply::ServerFull, start + number * Duration::from_millis(10));
             assert!(refused.kept.len() <= MAX_KEPT);
             players.push(player);
         }
@@ -134,7 +134,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut refused = RefusedConnections::default();
         let (mut player, stream) = connect(&listener);
-        refused.refuse(stream, clock::now());
+        refused.refuse(stream, &Reply::ServerFull, clock::now());
         for _ in 0..100 {
             player.write_all(b"register-host\n").expect("it is open");
         }

@@ -34,8 +34,8 @@ pub const RELOAD_PATIENCE: Duration = Duration::from_secs(5);
 pub struct Server {
     event_loop: EventLoop,
     handle: ServerHandle,
-    acceptor: Arc<Acceptor>,
-    http: Option<Arc<Acceptor>>,
+    acceptor: Acceptor,
+    http: Option<Acceptor>,
     addresses: Addresses,
     supervisor: Supervisor,
 }
@@ -52,7 +52,6 @@ impl Server {
         let socket = config.socket_address();
         let acceptor =
             Acceptor::for_players(socket).map_err(|error| StartError::Socket(socket, error))?;
-        let acceptor = Arc::new(acceptor);
 
         let registrar = config.registrar_address();
         let max_relay_ports = capacity::max_relay_ports(open_files, config.max_connections);
@@ -64,9 +63,9 @@ impl Server {
         let http = bind_http(config.http_address());
 
         let addresses = Addresses {
-            socket: acceptor.local_addr().map_err(StartError::System)?,
+            socket: acceptor.local_addr(),
             registrar: sockets.registrar_address(),
-            http: http.as_ref().and_then(|acceptor| acceptor.local_addr().ok()),
+            http: http.as_ref().map(Acceptor::local_addr),
             relay_ports: sockets.relay_ports().iter().map(|port| port.0).collect(),
         };
         let relay_ports = addresses.relay_ports.as_slice().len();
@@ -81,7 +80,7 @@ impl Server {
         let (event_loop, events) = EventLoop::new(
             config,
             sockets,
-            Arc::clone(&acceptor),
+            acceptor.control(),
             Arc::clone(&metrics),
             channel_size(&capacity, config),
         )
@@ -132,10 +131,11 @@ impl Server {
         let Addresses { registrar, relay_ports, .. } = addresses;
         let accept_loop = AcceptLoop::new(acceptor, Arc::clone(&table), events.clone());
         spawn("accept-loop", Box::new(move || accept_loop.run()))?;
-        if let Some(acceptor) = http.clone() {
+        let http_control = http.as_ref().map(Acceptor::control);
+        if let Some(acceptor) = http {
             let relay_ports = relay_ports.as_slice().len();
             let endpoint = Endpoint { metrics, events: events.clone(), table, relay_ports };
-            spawn("http", Box::new(move || http::run(&acceptor, &endpoint)))?;
+            spawn("http", Box::new(move || http::run(acceptor, &endpoint)))?;
         }
         let (stop, is_stopped) = bounded(0);
         if registrar.ip().is_unspecified() {
@@ -146,8 +146,8 @@ impl Server {
         supervisor.ready();
         // If the loop fails, these threads end with the process.
         event_loop.run().map_err(StartError::System)?;
-        if let Some(acceptor) = http {
-            acceptor.close();
+        if let Some(control) = http_control {
+            control.end();
         }
         drop(stop);
         for thread in threads {
@@ -241,11 +241,11 @@ fn channel_size(capacity: &Capacity, config: &Config) -> usize {
 }
 
 /// Opens the HTTP port. If that fails, the server runs without it: missing metrics are no reason for an outage.
-fn bind_http(address: SocketAddr) -> Option<Arc<Acceptor>> {
+fn bind_http(address: SocketAddr) -> Option<Acceptor> {
     TcpListener::bind(address)
+        .and_then(Acceptor::new)
         .inspect_err(|error| startup::warn_of_missing_http(address, error))
         .ok()
-        .map(|listener| Arc::new(Acceptor::new(listener)))
 }
 
 #[cfg(test)]

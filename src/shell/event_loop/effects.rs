@@ -94,7 +94,7 @@ impl EventLoop {
             }
             Effect::PlayersUnconfirmed { at } => self.warn_of_unconfirmed_players(at),
             Effect::DrainStarted { pairs, timeout } => self.announce_drain(pairs, timeout),
-            Effect::DrainEnded => self.acceptor.close(),
+            Effect::DrainEnded => self.acceptor.end(),
         }
     }
 
@@ -177,6 +177,7 @@ impl EventLoop {
             self.deadlines.set_earlier(LoopTask::Beat, self.now + COUNTDOWN);
         }
         self.metrics.is_draining.set(1);
+        self.acceptor.refuse();
         if pairs == 0 {
             log::info!("draining: there is no relay to wait for");
             return;
@@ -192,11 +193,7 @@ impl EventLoop {
     /// A player's address for the log, at the levels that most operators read. If players must not learn each other's IP,
     /// those who show their log must not tell it either.
     fn shown(&self, address: impl fmt::Display) -> String {
-        if self.core.hides_players() {
-            "(hidden)".to_owned()
-        } else {
-            address.to_string()
-        }
+        if self.core.hides_players() { "(hidden)".to_owned() } else { address.to_string() }
     }
 
     fn peer(&self, connection: ConnectionId) -> String {

@@ -50,7 +50,7 @@ impl EventLoop {
             Event::Drain => self.handle(Input::Drain),
             Event::Shutdown => {
                 self.supervisor.stopping(Duration::ZERO, "ending");
-                self.acceptor.close();
+                self.acceptor.end();
             }
             // By now `connections` has every connection that was accepted, so `run` wakes every player's thread.
             Event::AcceptorClosed => return Flow::Stop,

@@ -27,7 +27,7 @@ use crate::operation::clock;
 use crate::operation::metrics::Metrics;
 use crate::operation::os::KernelRandom;
 use crate::operation::supervisor::Supervisor;
-use crate::shell::acceptor::Acceptor;
+use crate::shell::acceptor::AcceptorControl;
 use crate::shell::alarm::Alarm;
 use crate::shell::connection::SharedConnection;
 use crate::shell::event_channel::{Event, EventSender, channel};
@@ -78,7 +78,7 @@ pub(crate) struct EventLoop {
     /// What the last `poll` reported.
     reported: Events,
     channel: Receiver<Event>,
-    acceptor: Arc<Acceptor>,
+    acceptor: AcceptorControl,
     sockets: Sockets,
     buffer: Vec<u8>,
     connections: HashMap<ConnectionId, SharedConnection>,
@@ -104,7 +104,7 @@ impl EventLoop {
     pub(crate) fn new(
         config: &Config,
         mut sockets: Sockets,
-        acceptor: Arc<Acceptor>,
+        acceptor: AcceptorControl,
         metrics: Arc<Metrics>,
         channel_size: usize,
     ) -> io::Result<(Self, EventSender)> {
