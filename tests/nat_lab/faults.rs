@@ -356,6 +356,6 @@ pub(crate) fn players_whose_router_vanishes_are_noticed_within_two_minutes() {
     assert_eq!(noray.metric("noray_connections_closed_total{reason=\"vanished\"}"), 4);
     for player in &vanishing {
         asker.line.send(&format!("connect {}", player.oid));
-        assert!(asker.line.expect("connect-error").starts_with("unknown-oid"));
+        assert!(asker.line.expect("connect-error").starts_with("host-away"));
     }
 }
