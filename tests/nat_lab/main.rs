@@ -17,6 +17,7 @@ mod lab;
 mod matrix;
 mod players;
 mod probe;
+mod resumption;
 mod routers;
 #[path = "../support/mod.rs"]
 mod support;
@@ -60,6 +61,8 @@ fn main() -> ExitCode {
         probe::blocked_relay_ports,
         probe::a_firewall_that_is_open_for_a_part_of_the_relay_ports,
         probe::a_server_that_does_not_latch_is_probed_all_the_same,
+        resumption::a_host_whose_router_fell_silent_comes_back_from_another_network_in_mid_game,
+        resumption::two_that_fight_over_one_id_have_it_in_turns_and_the_server_plays_on,
         routers::a_router_maps_as_its_kind_says,
         routers::a_router_filters_as_its_kind_says,
         routers::neighbours_at_the_same_port_do_not_disturb_each_others_mapping,
