@@ -176,7 +176,10 @@ fn the_package_installs_every_page_and_what_they_link_to() {
     });
     for target in links.chain(pages.keys().cloned()) {
         let (folder, source) = match target.rsplit_once('/') {
-            Some((folder, _)) => (format!("{folder}/"), format!("{folder}/*.md")),
+            Some((folder, file)) => {
+                let end = file.rsplit_once('.').expect("a kind of file").1;
+                (format!("{folder}/"), format!("{folder}/*.{end}"))
+            }
             None => (String::new(), target.clone()),
         };
         let asset = format!("[\"{source}\", \"usr/share/doc/noray/{folder}\", \"644\"]");
