@@ -4,10 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;
 use std::thread;
 
+use crate::games::{Client, DATAGRAMS, Outcome, SetAtEnd, client_game, host_game};
 use crate::lab::{Host, Lab, Router, lab};
-use crate::players::{
-    Client, DATAGRAMS, Noray, Player, SetAtEnd, client_game, connect_relay, host_game,
-};
+use crate::players::{Noray, Player, connect_relay};
 
 /// A host and its clients, each with the machine it plays on.
 struct Game {
@@ -72,14 +71,14 @@ fn play(game: &Game, noray: &Noray<'_>) {
             .enumerate()
             .map(|(index, (client, [to_host, _]))| {
                 let stream = format!("{}-{index}", game.name);
-                scope.spawn(move || client_game(client, *to_host, &stream, Client::Stock))
+                scope.spawn(move || client_game(client, *to_host, &stream, Client::AddOn))
             })
             .collect();
         let end = SetAtEnd(&is_over);
         let results: Vec<_> = playing.into_iter().map(|client| client.join()).collect();
         drop(end);
         for (index, result) in results.into_iter().enumerate() {
-            assert_eq!(result.unwrap(), Ok(()), "{} client {index}", game.name);
+            assert_eq!(result.unwrap(), Outcome::PLAYS, "{} client {index}", game.name);
         }
         hosting.join().unwrap()
     });

@@ -7,8 +7,9 @@ use std::thread;
 
 use socket2::{Domain, Socket, Type};
 
+use crate::games::{Client, Outcome, SetAtEnd, client_game, host_game};
 use crate::lab::{Host, Lan, Router, lab};
-use crate::players::{Client, Noray, Player, SetAtEnd, client_game, connect_relay, host_game};
+use crate::players::{Noray, Player, connect_relay};
 use crate::support::{Line, PATIENCE, register_address, try_until};
 
 const BOTH_FAMILIES: [&str; 2] = ["NORAY_SOCKET_HOST=::", "NORAY_UDP_HOST=::"];
@@ -31,9 +32,9 @@ pub(crate) fn an_ipv6_and_an_ipv4_player_play_by_relay() {
         thread::scope(|scope| {
             let hosting = scope.spawn(|| host_game(&host, &[to_client], &is_over));
             let end = SetAtEnd(&is_over);
-            let result = client_game(&client, to_host, "mixed", Client::Stock);
+            let result = client_game(&client, to_host, "mixed", Client::AddOn);
             drop(end);
-            assert_eq!(result, Ok(()));
+            assert_eq!(result, Outcome::PLAYS);
             assert_eq!(hosting.join().unwrap()["mixed"].0, to_client);
         });
     }
@@ -130,9 +131,9 @@ pub(crate) fn a_carrier_with_several_ips_is_served_if_any_ip_may_latch() {
         thread::scope(|scope| {
             scope.spawn(|| host_game(&host, &[to_client], &is_over));
             let end = SetAtEnd(&is_over);
-            let result = client_game(&client, to_host, "several", Client::Stock);
+            let result = client_game(&client, to_host, "several", Client::AddOn);
             drop(end);
-            assert_eq!(result, Ok(()));
+            assert_eq!(result, Outcome::PLAYS);
         });
     }
 }

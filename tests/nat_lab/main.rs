@@ -2,7 +2,7 @@
 //!
 //! Needs root, `ip` and `nft`, for the fleet `gdnsd`, and for one fault `strace`; a test that misses something
 //! shows as ignored, with the reason.
-//! `cargo test --test nat_lab -- --nocapture` prints the matrix and the times to recover.
+//! `cargo test --test nat_lab -- --nocapture` prints the matrices and the times to recover.
 
 mod changes;
 mod crowds;
@@ -10,6 +10,7 @@ mod dns;
 mod families;
 mod faults;
 mod fleet;
+mod games;
 #[path = "../support/harness.rs"]
 mod harness;
 mod hijacks;
@@ -53,7 +54,7 @@ fn main() -> ExitCode {
         hijacks::a_neighbour_that_tries_every_two_seconds_never_succeeds_while_the_stream_is_alive,
         hijacks::a_neighbour_that_inherits_the_victims_old_port_gets_nothing,
         hijacks::a_stream_that_paused_and_was_taken_is_taken_back_by_the_next_datagram,
-        matrix::every_pair_of_routers_plays_by_relay_and_punches_where_the_rules_allow_it,
+        matrix::every_pair_of_routers_plays_by_relay_and_punches_where_its_client_can,
         probe::it_knows_the_callers_router,
         probe::a_blocked_registrar,
         probe::a_registrar_whose_port_is_rejected,

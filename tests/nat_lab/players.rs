@@ -1,12 +1,10 @@
-//! noray on machines of the lab, and players that behave as the stock client does.
+//! noray on machines of the lab, and players that register as the stock client does. What they play is in [`crate::games`].
 
 #![allow(unreachable_pub, reason = "the other files of this test use it")]
 
-use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -14,15 +12,6 @@ use std::time::Duration;
 use crate::lab::{Host, Lab, REGISTRAR_PORT, Running, ends_with_this_thread};
 use crate::support::{Line, PATIENCE, REPEAT, http_get, register_address};
 pub use crate::support::{now, try_until};
-
-/// How many datagrams go each way when two play.
-pub const DATAGRAMS: usize = 50;
-
-/// How often a handshake is repeated before it is given up. The stock client takes 80, but here the ways are short.
-const HANDSHAKE_ATTEMPTS: usize = 20;
-
-/// How long a player waits for an answer in the game before it is lost.
-const ANSWER_TIME: Duration = Duration::from_secs(2);
 
 /// The real binary on a machine with a public address, at the default ports.
 pub struct Noray<'a> {
@@ -262,96 +251,4 @@ impl Stream {
             assert_eq!(self.client.receive_within(Duration::from_millis(50)), None);
         }
     }
-}
-
-/// What a host saw of a stream: where it came from, and how many datagrams.
-pub type Seen = BTreeMap<String, (SocketAddr, usize)>;
-
-/// Sets a flag when it goes out of scope, also by a panic: or a failed client would leave its host playing.
-pub struct SetAtEnd<'a>(pub &'a AtomicBool);
-
-impl Drop for SetAtEnd<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-/// The host's side: blasts a finished handshake at every address that it was told, as the stock one does, and answers
-/// whatever address it sees. Datagrams are `STREAM:NUMBER`; each is answered once, and must come in order.
-pub fn host_game(host: &Player, told: &[SocketAddr], is_over: &AtomicBool) -> Seen {
-    let mut seen = Seen::new();
-    let mut next_blast = now();
-    while !is_over.load(Ordering::Relaxed) {
-        if now() >= next_blast {
-            told.iter().for_each(|address| host.send("$rwx", *address));
-            next_blast += REPEAT;
-        }
-        let Some((text, from)) = host.receive_within(REPEAT / 10) else { continue };
-        let Some((stream, number)) = text.split_once(':') else {
-            host.send("$rwx", from);
-            continue;
-        };
-        let (source, count) = seen.entry(stream.to_owned()).or_insert((from, 0));
-        assert_eq!(*source, from, "{stream} is seen at one address");
-        assert_eq!(number, count.to_string(), "{stream} comes in order");
-        *count += 1;
-        host.send(&format!("{stream}!{number}"), from);
-    }
-    seen
-}
-
-/// Where a client sends to once it hears the host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Client {
-    /// Where it was told to, as the stock client.
-    Stock,
-    /// Where it hears the host: what RFC 4787's rules would allow.
-    Answering,
-}
-
-/// The client's side: shakes hands, then sends [`DATAGRAMS`] and gets an answer to each.
-///
-/// # Errors
-/// What did not come.
-pub fn client_game(
-    client: &Player,
-    told: SocketAddr,
-    stream: &str,
-    kind: Client,
-) -> Result<(), String> {
-    let to = shake_hands(client, told, kind).ok_or("no handshake")?;
-    for number in 0..DATAGRAMS {
-        client.send(&format!("{stream}:{number}"), to);
-        let deadline = now() + ANSWER_TIME;
-        let answer = std::iter::from_fn(|| client.receive_within(ANSWER_TIME))
-            .take_while(|_| now() < deadline)
-            .find(|(text, _)| !text.starts_with('$'));
-        let (text, from) = answer.ok_or_else(|| format!("no answer to {number}"))?;
-        assert_eq!((text.as_str(), from), (format!("{stream}!{number}").as_str(), to));
-    }
-    Ok(())
-}
-
-/// The stock client's handshake; the address to play with, if it succeeds.
-fn shake_hands(client: &Player, told: SocketAddr, kind: Client) -> Option<SocketAddr> {
-    let (mut to, mut has_read, mut is_shaken) = (told, false, false);
-    for _ in 0..HANDSHAKE_ATTEMPTS {
-        let mark = |is_set, mark| if is_set { mark } else { '-' };
-        client.send(&format!("${}w{}", mark(has_read, 'r'), mark(is_shaken, 'x')), to);
-        let repeat = now() + REPEAT;
-        while let Some((text, from)) = client.receive_within(REPEAT) {
-            if kind == Client::Answering {
-                to = from;
-            }
-            has_read = true;
-            is_shaken |= text.contains('r');
-            if is_shaken && text.contains('x') {
-                return Some(to);
-            }
-            if now() >= repeat {
-                break;
-            }
-        }
-    }
-    None
 }
