@@ -23,10 +23,11 @@ const AGAIN_SECONDS := 5.0
 const AGAIN_TIMES := 12
 
 ## After these codes the same can succeed a moment later.
-const AGAIN := ["draining", "host-no-address", "server-full"]
+const AGAIN := ["draining", "host-away", "host-no-address", "server-full"]
 
 const WORDS := {
 	"draining": "The server restarts. Please try again in a minute.",
+	"host-away": "The host has lost its connection. Please try again.",
 	"host-no-address": "The host is not ready. Please try again.",
 	"ids-exhausted": "The server has no join codes left.",
 	"missing-oid": "Please enter a join code.",
