@@ -1,12 +1,12 @@
 //! Honest players: a host and its clients, who punch and relay, check every datagram, and leave in some way or other.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use fastrand::Rng;
 use socket2::SockRef;
 
-use crate::support::{Player, REGISTRAR, connect_relay, register_address, udp_socket_at};
+use crate::support::{Line, Player, REGISTRAR, connect_relay, register_address, udp_socket_at};
 use crate::tally::Tally;
 
 /// Nothing is lost on the way but what is dropped on purpose: who waits that long waits in vain.
@@ -46,8 +46,27 @@ pub(crate) fn play(random: &mut Rng, tally: &Tally) {
             relay(&mut client, &mut host, random, tally);
         }
         leave(client, random);
+        if random.u8(..8) == 0 {
+            host = resume(host, random, tally);
+        }
     }
     leave(host, random);
+}
+
+/// Its connection breaks, or still seems to stand, and it goes on on another one with the same ids.
+fn resume(mut player: Player, random: &mut Rng, tally: &Tally) -> Player {
+    let mut line = Line::connect_from(player.ip());
+    if random.bool() {
+        player.line.stream().shutdown(Shutdown::Both).expect("a socket");
+    }
+    line.send(&format!("register-host {}", player.pid));
+    assert_eq!(
+        (line.expect("set-oid"), line.expect("set-pid")),
+        (player.oid.clone(), player.pid.clone())
+    );
+    tally.resumed.add(1);
+    player.line = line;
+    player
 }
 
 /// Each is told where the other is, and both reach each other there.
@@ -150,7 +169,7 @@ pub(crate) fn leave(mut player: Player, random: &mut Rng) {
         1 => {
             SockRef::from(player.line.stream()).set_linger(Some(Duration::ZERO)).expect("a socket")
         }
-        2 => player.line.stream().shutdown(std::net::Shutdown::Write).expect("a socket"),
+        2 => player.line.stream().shutdown(Shutdown::Write).expect("a socket"),
         _ => {}
     }
 }

@@ -17,7 +17,7 @@ const MEMORY_SLACK_KB: f64 = 2048.0;
 const FILES_SLACK: u64 = 3;
 
 /// What must be back where it was: gauges.
-const HELD: [&str; 13] = [
+const HELD: [&str; 14] = [
     "process_threads",
     "process_open_fds",
     "noray_tcp_connections",
@@ -25,6 +25,7 @@ const HELD: [&str; 13] = [
     "noray_relay_count",
     "noray_relay_ports{state=\"reserved\"}",
     "noray_table_entries{table=\"players\"}",
+    "noray_table_entries{table=\"away-players\"}",
     "noray_table_entries{table=\"oids\"}",
     "noray_table_entries{table=\"pids\"}",
     "noray_table_entries{table=\"guessing-networks\"}",

@@ -32,12 +32,13 @@ const ROUND: Duration = Duration::from_secs(60);
 const MIN_SESSIONS: u64 = 100_000;
 
 /// Relays end soon, so that many fit into a run. The rate lets a game pass and stops a flood.
-const SETTINGS: [&str; 6] = [
+const SETTINGS: [&str; 7] = [
     "NORAY_UDP_RELAY_TIMEOUT=2s",
     "NORAY_UDP_RELAY_CLEANUP_INTERVAL=1s",
     "NORAY_UDP_RELAY_MAX_INDIVIDUAL_TRAFFIC=1mb",
     "NORAY_UDP_RELAY_MAX_PER_IP=4096",
     "NORAY_UDP_RELAY_PORTS=49152-57343",
+    "NORAY_RESUME_WINDOW=5s",
     "NORAY_LOGLEVEL=debug",
 ];
 

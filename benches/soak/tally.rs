@@ -27,6 +27,7 @@ pub(crate) struct Tally {
     /// Datagrams that arrived through a relay, and were right.
     pub(crate) relayed: Count,
     pub(crate) moved: Count,
+    pub(crate) resumed: Count,
     /// Sent to relay ports, by whomever.
     pub(crate) sent: Count,
     /// Of them, by those who are nobody's partner.
@@ -73,6 +74,7 @@ impl fmt::Display for Tally {
             ("joined or only connected", &self.sessions),
             ("punched through", &self.punched),
             ("moved to another socket", &self.moved),
+            ("came back after a broken connection", &self.resumed),
             ("datagrams sent to relays", &self.sent),
             ("relayed datagrams checked", &self.relayed),
             ("strays", &self.strays),
