@@ -26,7 +26,8 @@ use namespace::Namespace;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use rules::{
-    FILTER, FIRST_HOST, GENERATIONS, Heir, firewall, host_ports, mapping_rules, public_ips,
+    FILTER, FIRST_HOST, GENERATIONS, Heir, firewall, host_ports, mapping_rules, one_to_one_rules,
+    public_ips,
 };
 use socket2::{Domain, Socket, Type};
 
@@ -140,6 +141,11 @@ impl Lab {
         Host { namespace, address: ipv6(number).into() }
     }
 
+    /// A machine with a public address of each family.
+    pub fn dual_stack_host(&self) -> Host {
+        self.internet.dual_stack_host()
+    }
+
     /// Sends a UDP datagram whose source is a lie, from a machine on the internet.
     pub fn spoof(&self, from: SocketAddr, to: SocketAddr, payload: &[u8]) {
         self.forger.enter(|| {
@@ -219,6 +225,14 @@ impl Lan {
         let is_simple = [Router::Home, Router::FullCone, Router::Symmetric].contains(&self.router);
         assert!(is_simple, "nobody can inherit behind {:?}", self.router);
         self.map_anew(Some(Heir { ip: thief.address, port }));
+    }
+
+    /// From now on the router's public address is that machine's, with all ports, as at providers whose machines have only
+    /// private addresses. Returns the public address.
+    pub fn map_one_to_one(&self, machine: &Host) -> IpAddr {
+        let public = self.public_ips()[0];
+        self.outermost().nft(&one_to_one_rules(public, machine.address)).unwrap();
+        public
     }
 
     /// The router's line to the internet breaks.

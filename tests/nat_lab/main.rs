@@ -18,6 +18,7 @@ mod lab;
 mod matrix;
 mod players;
 mod probe;
+mod relay_only;
 mod resumption;
 mod routers;
 #[path = "../support/mod.rs"]
@@ -62,6 +63,9 @@ fn main() -> ExitCode {
         probe::blocked_relay_ports,
         probe::a_firewall_that_is_open_for_a_part_of_the_relay_ports,
         probe::a_server_that_does_not_latch_is_probed_all_the_same,
+        relay_only::stock_players_behind_every_pair_of_routers_meet_and_no_ip_is_told,
+        relay_only::a_player_with_tcp_by_ipv6_and_udp_by_ipv4_meets_others,
+        relay_only::behind_a_providers_nat_the_key_names_the_public_address,
         resumption::a_host_whose_router_fell_silent_comes_back_from_another_network_in_mid_game,
         resumption::two_that_fight_over_one_id_have_it_in_turns_and_the_server_plays_on,
         routers::a_router_maps_as_its_kind_says,

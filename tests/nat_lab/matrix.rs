@@ -81,13 +81,19 @@ impl Cell {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
+pub(crate) enum Way {
     Punch,
     Relay,
 }
 
 /// A new host and a new client meet and play.
-fn play(noray: &Noray<'_>, host_lan: &Lan, client_lan: &Lan, way: Way, kind: Client) -> Outcome {
+pub(crate) fn play(
+    noray: &Noray<'_>,
+    host_lan: &Lan,
+    client_lan: &Lan,
+    way: Way,
+    kind: Client,
+) -> Outcome {
     let (host_machine, client_machine) = (host_lan.host(), client_lan.host());
     let mut host = Player::join(&host_machine, noray);
     let mut client = Player::join(&client_machine, noray);

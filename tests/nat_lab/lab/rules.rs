@@ -88,6 +88,24 @@ pub fn mapping_rules(router: Router, number: u8, generation: u16, heir: Option<H
     )
 }
 
+/// How a provider's router maps a machine without a public address of its own: `public` is `inside` and the reverse.
+pub fn one_to_one_rules(public: IpAddr, inside: IpAddr) -> String {
+    format!(
+        "table ip nat\n\
+         delete table ip nat\n\
+         table ip nat {{\n\
+         chain pre {{\n\
+         type nat hook prerouting priority dstnat; policy accept;\n\
+         iifname \"wan\" ip daddr {public} dnat to {inside}\n\
+         }}\n\
+         chain post {{\n\
+         type nat hook postrouting priority srcnat; policy accept;\n\
+         oifname \"wan\" ip saddr {inside} snat to {public}\n\
+         }}\n\
+         }}\n"
+    )
+}
+
 fn masquerade_one(ip: &str, ports: &RangeInclusive<u16>) -> String {
     let (first, last) = (ports.start(), ports.end());
     format!("ip saddr {ip} meta l4proto udp masquerade to :{first}-{last}\n")
