@@ -46,6 +46,8 @@ var _is_listed := false
 var _has_ids := false
 ## The code of the server's last error, if there is one.
 var _refusal := ""
+## The server takes no connections.
+var _is_down := false
 var _why := ""
 ## Where a client reaches the host: "address" and "port".
 var _partner := {}
@@ -99,14 +101,12 @@ func _play(role: Role, attempt: Callable) -> bool:
 
 
 func _try_again(attempt: Callable) -> bool:
-	var is_coming_back := false
 	for _time in AGAIN_TIMES:
 		_refusal = ""
+		_is_down = false
 		if await attempt.call() and _role != Role.NONE:
 			return true
-		# A server that drains does not answer at all before it is back.
-		is_coming_back = _refusal in AGAIN or (is_coming_back and _refusal == "")
-		if not is_coming_back or _role == Role.NONE:
+		if _role == Role.NONE or not (_is_down or _refusal in AGAIN):
 			return false
 		told.emit(_why)
 		await _until(func() -> bool: return _role == Role.NONE, AGAIN_SECONDS)
@@ -152,6 +152,8 @@ func _register(server: String) -> bool:
 	IP.clear_cache()
 	var error: Error = await Noray.connect_to_host(server)
 	if error != OK:
+		# Any other error means that there is no such server.
+		_is_down = error == ERR_CONNECTION_ERROR
 		return _fail("The server cannot be reached.")
 	_has_ids = false
 	Noray.register_host()
