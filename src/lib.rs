@@ -14,7 +14,7 @@
 //!     |  bounded channel + mio Waker
 //!     v
 //! main          the event loop: mio::Poll; it alone changes the core, uses UDP sockets and writes to players
-//! http          metrics and health
+//! http          metrics, health, and the status with its page
 //! request       one for each HTTP request
 //! addresses     reads the machine's addresses every 30 s, and posts them when they have changed
 //! signals       reads the configuration again; posts Reload, Drain, Shutdown
@@ -75,7 +75,8 @@
 //!
 //! Imports go one way: `shell` imports `operation`, and both import the others. No file imports one that imports it.
 //! `core`, `limits`, `config`, `time` and `label` use no socket, no thread and no clock; a lint refuses the clock. The
-//! binary adds the command line, `noray reload` and `noray probe`, which plays two players against a server elsewhere.
+//! binary adds the command line, `noray reload`, `noray status`, and `noray probe`, which plays two players against a
+//! server elsewhere.
 //!
 //! # Invariants
 //!

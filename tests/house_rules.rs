@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use noray::config::{Config, Effective, KEYS, Sources};
 use noray::label::Label;
+use noray::operation::status::Status;
+use serde_json::Value;
 
 const EXAMPLE: &str = include_str!("../noray.conf.example");
 const MANIFEST: &str = include_str!("../Cargo.toml");
@@ -68,10 +70,60 @@ fn the_protocols_page_lists_every_error_code() {
 }
 
 #[test]
-fn the_page_on_troubleshooting_lists_every_drop_reason() {
+fn the_page_on_troubleshooting_explains_every_drop_reason_as_the_server_does() {
     let (_, reasons) = TROUBLESHOOTING.split_once("## Why datagrams are dropped").expect("it");
-    for reason in noray::core::relay::DropReason::ALL {
-        assert!(reasons.contains(&format!("`{}`", reason.label())), "{reason:?}");
+    let rows: Vec<String> =
+        reasons.lines().filter(|line| line.starts_with("| `")).map(plain).collect();
+    let all = noray::core::relay::DropReason::ALL.iter();
+    let expected = all.map(|reason| {
+        let help = reason.help();
+        let remedy = help.remedy.unwrap_or("none is needed");
+        format!("| {reason} | {} | {remedy} |", help.meaning)
+    });
+    assert_eq!(rows, expected.collect::<Vec<_>>(), "the same words as in operation/help.rs");
+}
+
+/// A line without its marks for code and links.
+fn plain(line: &str) -> String {
+    let line = line.replace('`', "");
+    let mut links = line.split("](");
+    let first = links.next().unwrap_or_default().to_owned();
+    let text = links.fold(first, |text, rest| text + rest.split_once(')').expect("a target").1);
+    text.replace('[', "")
+}
+
+#[test]
+fn the_page_on_monitoring_lists_every_field_of_the_status() {
+    let (_, fields) = MONITORING.split_once("\n## The status as JSON\n").expect("the section");
+    let (fields, _) = fields.split_once("\n## ").expect("the next section");
+    let rows = fields.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+    let listed: Vec<&str> = rows.map(|(name, _)| name).collect();
+    let metrics = noray::operation::metrics::Metrics::default();
+    metrics.relay_drops.of(noray::core::relay::DropReason::NoPair).add(1);
+    metrics.bounds_reached.of(noray::limits::bounds::Bound::Commands).add(1);
+    let warnings = vec![noray::operation::status::Warning::default()];
+    let status = Status { warnings, ..Status::of(&metrics) };
+    let mut names = Vec::new();
+    add_names("", &serde_json::to_value(&status).expect("JSON"), &mut names);
+    assert_eq!(
+        listed.iter().collect::<BTreeSet<_>>(),
+        names.iter().map(String::as_str).collect::<Vec<_>>().iter().collect()
+    );
+}
+
+/// The names of all values in `value`: `players.connected`, `warnings[].text`.
+fn add_names(name: &str, value: &Value, names: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => {
+            let dot = if name.is_empty() { "" } else { "." };
+            fields
+                .iter()
+                .for_each(|(key, value)| add_names(&format!("{name}{dot}{key}"), value, names));
+        }
+        Value::Array(items) => add_names(&format!("{name}[]"), &items[0], names),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+            names.push(name.to_owned());
+        }
     }
 }
 

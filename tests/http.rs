@@ -12,6 +12,7 @@ use std::thread;
 
 use harness::tests;
 use noray::config::Config;
+use noray::operation::status::Status;
 use socket2::{Domain, Socket, Type};
 use support::{PATIENCE, Player, TestServer, config, connect_relay, http_get, http_send, own_ip};
 
@@ -95,8 +96,10 @@ fn health_and_readiness() {
 fn everything_else_is_refused() {
     let server = TestServer::start(&config());
     let http = server.addresses.http.unwrap();
-    let cases: [(&[u8], &str); 8] = [
-        (b"GET / HTTP/1.1\r\n\r\n", "404"),
+    let cases: [(&[u8], &str); 10] = [
+        (b"GET / HTTP/1.1\r\n\r\n", "403"),
+        (b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", "404"),
+        (b"GET /page.html HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", "404"),
         (b"GET /metricsx HTTP/1.1\r\n\r\n", "404"),
         (b"POST /metrics HTTP/1.1\r\n\r\n", "404"),
         (b"GET /metrics HTTP/1.0\n\n", "200"),
@@ -111,6 +114,67 @@ fn everything_else_is_refused() {
     }
     let (status, body) = http_send(http, b"HEAD /metrics HTTP/1.1\r\n\r\n");
     assert_eq!((status.as_str(), body.as_str()), (OK, ""));
+}
+
+fn the_status_says_how_the_server_does() {
+    let server = TestServer::start(&config());
+    let (mut host, mut client) = (Player::join(&server), Player::join(&server));
+    let (_, to_client) = connect_relay(&mut client, &mut host);
+    host.send(b"here", server.relay(to_client));
+    client.receive();
+    let status = Status::from_json(&state(&server, "/status", "127.0.0.1").1).unwrap();
+    assert_eq!(status.not_ready, None);
+    assert_eq!((status.players.connected, status.players.registered), (2, 2));
+    assert_eq!((status.pairs, status.relay_ports.in_use), (1, 2));
+    assert_eq!((status.relayed.datagrams, status.registrar.set), (1, 2));
+    assert_eq!(status.version, env!("CARGO_PKG_VERSION"));
+    assert!(status.started.is_some() && status.uptime_seconds > 0.0);
+    assert!(status.loop_turns.counts.iter().map(|count| count.turns).sum::<u64>() > 0);
+}
+
+/// As a web site does whose name points to this machine (DNS rebinding).
+fn the_status_and_the_page_are_not_for_other_names() {
+    let server = TestServer::start(&config());
+    let http = server.addresses.http.unwrap();
+    for path in ["/", "/status"] {
+        for host in ["127.0.0.1", "[::1]:8891", "localhost:9000", &http.to_string()] {
+            assert_eq!(state(&server, path, host).0, OK, "{host}");
+        }
+        for host in ["evil.example", "localhost.evil.example:8891", ""] {
+            let (status, body) = state(&server, path, host);
+            assert!(status.contains("403"), "{status} for {host}");
+            assert!(
+                body.contains("IP address or localhost") && !body.contains("players"),
+                "{body}"
+            );
+        }
+    }
+}
+
+fn the_page_needs_nothing_from_elsewhere() {
+    let server = TestServer::start(&config());
+    let page = state(&server, "/", "localhost").1;
+    for (before, _) in page.match_indices("//").map(|(at, _)| page.split_at(at)) {
+        let is_address = before.ends_with(':') || before.ends_with(['"', '\'', '(', '=']);
+        let is_known = page[before.len()..].starts_with("//www.w3.org/2000/svg");
+        assert!(!is_address || is_known, "{}", &page[before.len()..][..40]);
+    }
+    for way_to_make_html in
+        ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("]
+    {
+        assert!(!page.contains(way_to_make_html), "{way_to_make_html}");
+    }
+    let request = format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", server.addresses.http.unwrap());
+    let mut stream = TcpStream::connect(server.addresses.http.unwrap()).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let answer = std::io::read_to_string(stream).unwrap();
+    assert!(answer.contains("Content-Security-Policy: default-src 'none';"), "{answer}");
+}
+
+/// Status line and body of what a request reads that names the host so.
+fn state(server: &TestServer, path: &str, host: &str) -> (String, String) {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    http_send(server.addresses.http.unwrap(), request.as_bytes())
 }
 
 fn clients_that_say_nothing_delay_nobody() {
@@ -176,6 +240,9 @@ fn main() -> ExitCode {
         prometheus_reads_the_metrics,
         health_and_readiness,
         everything_else_is_refused,
+        the_status_says_how_the_server_does,
+        the_status_and_the_page_are_not_for_other_names,
+        the_page_needs_nothing_from_elsewhere,
         clients_that_say_nothing_delay_nobody,
         unfinished_requests_make_room_for_a_health_check_and_hear_503,
         without_a_relay_port_the_server_is_not_ready,

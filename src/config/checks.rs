@@ -51,7 +51,7 @@ impl Config {
         let http = self.http_address();
         if http.ip().is_unspecified() || is_public(http.ip()) {
             let what = format!(
-                "everybody who reaches {http} can read the metrics: use 127.0.0.1, or close port {} in the firewall \
+                "everybody who reaches {http} can read the metrics and the status, which has players' addresses: use 127.0.0.1, or close port {} in the firewall \
                  to all but your monitoring",
                 http.port()
             );

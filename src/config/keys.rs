@@ -109,11 +109,11 @@ keys! {
         #[key("NORAY_UDP_RELAY_PORTS", default = "49152-51200", read = PortList::from_str, takes_effect = AtRestart)]
         pub relay_ports: PortList,
 
-        /// IP address for metrics and health. Do not open it to the internet: anybody who reaches it can read it.
+        /// IP address for metrics, health and status. Do not open it to the internet: anybody who reaches it can read it.
         #[key("NORAY_HTTP_HOST", default = "127.0.0.1", read = ip, takes_effect = AtRestart)]
         pub http_host: IpAddr,
 
-        /// TCP port for metrics and health.
+        /// TCP port for metrics, health and status.
         #[key("NORAY_HTTP_PORT", default = "8891", read = port, takes_effect = AtRestart)]
         pub http_port: u16,
 

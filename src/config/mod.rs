@@ -64,7 +64,7 @@ impl Config {
         SocketAddr::new(self.socket_host, self.socket_port)
     }
 
-    /// The address at which metrics and health are served.
+    /// The address at which metrics, health and status are served.
     pub fn http_address(&self) -> SocketAddr {
         SocketAddr::new(self.http_host, self.http_port)
     }

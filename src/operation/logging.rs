@@ -2,7 +2,8 @@
 //!
 //! Lines go through a bounded queue to that thread. So a stopped terminal, a full disk or a pipe that nobody reads delays
 //! only that thread. A line that does not fit into the queue is lost and counted. Lines about steps of players and relays
-//! are left out if there are too many, because strangers who come and go must not fill a disk. They are counted apart.
+//! are left out if there are too many, because strangers who come and go must not fill a disk. They are counted apart. That
+//! thread also keeps warnings and errors for the status, so that no other thread waits for a reader of them.
 
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
@@ -16,6 +17,7 @@ use crate::limits::token_bucket::{RateLimit, TokenBucket};
 use crate::operation::clock;
 use crate::operation::metrics::{Counter, Metrics};
 use crate::operation::warning_limiter::WarningLimiter;
+use crate::operation::warnings::Warnings;
 use crate::operation::{os, threads};
 use crate::time::RunningTime;
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -62,6 +64,8 @@ impl LogFormat {
 /// What waits to be written.
 enum Queued {
     Line(Vec<u8>),
+    /// The text of a line before, to be kept.
+    Warning(Level, String),
     /// The sender gets word when every line before this is written.
     Mark(Sender<()>),
 }
@@ -71,6 +75,7 @@ enum Queued {
 pub struct Log {
     queue: Sender<Queued>,
     metrics: Arc<Metrics>,
+    warnings: Arc<Warnings>,
 }
 
 /// Starts the log on stderr. Panics are logged too.
@@ -79,18 +84,22 @@ pub struct Log {
 /// If the system gives no thread.
 pub fn start(format: LogFormat, level: LogLevel, metrics: &Arc<Metrics>) -> io::Result<Log> {
     let (queue, entries) = bounded(MAX_WAITING);
-    let log = Log { queue, metrics: Arc::clone(metrics) };
-    let counted = Arc::clone(metrics);
-    threads::spawn_vital(WRITER, move || write_all(&entries, &counted))?;
+    let log = Log { queue, metrics: Arc::clone(metrics), warnings: Arc::default() };
+    let (counted, warnings) = (Arc::clone(metrics), log.warnings());
+    threads::spawn_vital(WRITER, move || write_all(&entries, &counted, &warnings))?;
 
     let mut builder = Builder::new();
     // `set_level` decides which of these are written.
     builder.filter_module("noray", log::LevelFilter::Trace);
     builder.target(Target::Pipe(Box::new(log.clone())));
     let steps = StepLimit::new(Arc::clone(metrics));
+    let warned = log.clone();
     builder.format(move |out, record| {
         if record.target() == STEP && !steps.try_acquire() {
             return Ok(());
+        }
+        if record.level() <= Level::Warn {
+            warned.pass_warning(record.level(), record.args().to_string());
         }
         match format {
             LogFormat::Plain => {
@@ -145,7 +154,7 @@ impl StepLimit {
 }
 
 /// The body of the writing thread.
-fn write_all(entries: &Receiver<Queued>, metrics: &Metrics) {
+fn write_all(entries: &Receiver<Queued>, metrics: &Metrics, warnings: &Warnings) {
     let mut stderr = io::stderr();
     let (mut lost, mut left_out) = (Missing::default(), Missing::default());
     for entry in entries {
@@ -156,6 +165,7 @@ fn write_all(entries: &Receiver<Queued>, metrics: &Metrics) {
                     metrics.log_lines_lost.add(1);
                 }
             }
+            Queued::Warning(level, text) => warnings.keep(level, &text, clock::now()),
             Queued::Mark(reached) => drop(reached.try_send(())),
         }
         if !entries.is_empty() {
@@ -211,6 +221,16 @@ impl Write for Log {
 }
 
 impl Log {
+    /// The warnings and errors that the log had.
+    pub fn warnings(&self) -> Arc<Warnings> {
+        Arc::clone(&self.warnings)
+    }
+
+    /// Passes a warning to the writing thread, which keeps it. Its line is what counts as lost if there is no room.
+    fn pass_warning(&self, level: Level, text: String) {
+        let _ = self.queue.try_send(Queued::Warning(level, text));
+    }
+
     /// Waits until all lines before this are written, for a second or two at most.
     pub fn finish(&self) {
         let (reached, is_reached) = bounded(1);

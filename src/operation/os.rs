@@ -49,6 +49,12 @@ pub(crate) fn user() -> String {
     name.map_or(format!("user id {id}"), |name| format!("user {name} (id {id})"))
 }
 
+/// The machine's name, as hostname(1) shows it.
+pub(crate) fn host_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+}
+
 /// Lets the kernel grow the process's table of files to `count`, as far as the limit allows.
 ///
 /// This costs nothing while the process has one thread. Later, the kernel waits for all processors each time the table

@@ -1,8 +1,10 @@
-//! The HTTP endpoint: metrics and health for the operator.
+//! The HTTP endpoint: metrics, health and the server's state for the operator.
 //!
-//! It answers one request a connection, and few connections at a time: see [`places`]. Slow or hostile clients delay
-//! nobody but themselves.
+//! It answers one request a connection ([`answers`]), and few connections at a time ([`places`]). Slow or hostile clients
+//! delay nobody but themselves.
 
+mod answers;
+mod host;
 mod places;
 
 use std::io::{self, Read, Write};
@@ -14,14 +16,12 @@ use std::time::{Duration, Instant};
 use crate::limits::bounds::Bound;
 use crate::operation::clock;
 use crate::operation::metrics::Metrics;
+use crate::operation::warnings::Warnings;
 use crate::shell::acceptor::{Accepted, Acceptor, COOL_DOWN};
 use crate::shell::connection_table::ConnectionTable;
-use crate::shell::event_channel::{Event, EventSender};
+use crate::shell::event_channel::EventSender;
 use crate::shell::sockets::canonical;
 use places::{Phase, Place, Places, Request};
-
-const OK: &str = "200 OK";
-const UNAVAILABLE: &str = "503 Service Unavailable";
 
 /// How long a client may take to ask, and for how long it may leave an answer unread.
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -29,15 +29,15 @@ const DEADLINE: Duration = Duration::from_secs(2);
 /// How long a request may be, in bytes.
 const MAX_REQUEST: usize = 8 * 1024;
 
-/// How long the event loop may take to answer before it counts as stuck.
-const LOOP_ANSWER_TIME: Duration = Duration::from_secs(1);
-
 /// What the endpoint serves from.
 pub(crate) struct Endpoint {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) events: EventSender,
     pub(crate) table: Arc<ConnectionTable>,
+    pub(crate) warnings: Arc<Warnings>,
     pub(crate) relay_ports: usize,
+    /// When the server began to serve.
+    pub(crate) started: Instant,
 }
 
 /// The body of the thread: answers until the acceptor's end.
@@ -99,53 +99,9 @@ impl Endpoint {
             }
         }
         request.enter(Phase::Answering)?;
-        let line = head.split(|byte| b"\r\n".contains(byte)).next().unwrap_or_default();
-        let answer = self.answer(line);
+        let answer = self.answer(&head).bytes();
         request.enter(Phase::Writing)?;
         stream.write_all(&answer)
-    }
-
-    fn answer(&self, request_line: &[u8]) -> Vec<u8> {
-        let mut words = request_line.split(|byte| *byte == b' ');
-        let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-        let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
-        let is_get = [&b"GET"[..], b"HEAD"].contains(&method);
-        let (status, body) = match path {
-            b"/metrics" if is_get => {
-                self.table.record_levels();
-                (OK, self.metrics.text())
-            }
-            b"/healthz" if is_get && self.does_loop_turn() => (OK, "ok\n".to_owned()),
-            b"/healthz" if is_get => (UNAVAILABLE, "the event loop does not answer\n".to_owned()),
-            b"/readyz" if is_get => match self.unreadiness() {
-                None => (OK, "ready\n".to_owned()),
-                Some(reason) => (UNAVAILABLE, format!("{reason}\n")),
-            },
-            _ => ("404 Not Found", "there are GET /metrics, /healthz and /readyz\n".to_owned()),
-        };
-        let length = body.len();
-        let shown = if method == b"HEAD" { "" } else { body.as_str() };
-        format!(
-            "HTTP/1.1 {status}\r\n\
-             Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n\
-             Content-Length: {length}\r\n\
-             Connection: close\r\n\r\n{shown}"
-        )
-        .into_bytes()
-    }
-
-    /// Why no new player should be sent to this server; `None` if it is ready.
-    fn unreadiness(&self) -> Option<&'static str> {
-        if self.metrics.is_draining.value() != 0 {
-            return Some("draining, the server is about to end");
-        }
-        (self.relay_ports < 2).then_some("no relay port could be bound")
-    }
-
-    fn does_loop_turn(&self) -> bool {
-        let (answer, answered) = crossbeam_channel::bounded(1);
-        self.events.post_within(Event::Ping(answer), LOOP_ANSWER_TIME).is_ok()
-            && answered.recv_timeout(LOOP_ANSWER_TIME).is_ok()
     }
 }
 

@@ -9,7 +9,7 @@
 //! | `alarm` | how does the event loop wake at a deadline? |
 //! | `accept_loop` | which connections are accepted, and who gets a thread? |
 //! | `sockets` | how is UDP read and written, and which socket is next? |
-//! | `http` | what do metrics and health checks answer? |
+//! | `http` | what do metrics, health checks, the status and its page answer? |
 //! | `own_addresses` | which addresses are the server's own? |
 //! | `player_thread` | how are a player's lines read, and until when? |
 //! | `refused` | how does a refused player read why? |

@@ -14,6 +14,7 @@ use crate::limits::share::HardCap;
 use crate::operation::capacity::{self, Capacity};
 use crate::operation::metrics::{Metrics, PortState};
 use crate::operation::supervisor::Supervisor;
+use crate::operation::warnings::Warnings;
 use crate::operation::{clock, os, threads};
 use crate::shell::accept_loop::AcceptLoop;
 use crate::shell::acceptor::Acceptor;
@@ -38,6 +39,7 @@ pub struct Server {
     http: Option<Acceptor>,
     addresses: Addresses,
     supervisor: Supervisor,
+    warnings: Arc<Warnings>,
 }
 
 impl Server {
@@ -94,6 +96,7 @@ impl Server {
             http,
             addresses,
             supervisor: Supervisor::default(),
+            warnings: Arc::default(),
         })
     }
 
@@ -101,6 +104,11 @@ impl Server {
     pub fn set_supervisor(&mut self, supervisor: &Supervisor) {
         self.event_loop.set_supervisor(supervisor.clone());
         self.supervisor = supervisor.clone();
+    }
+
+    /// Sets the warnings that the status shows.
+    pub fn set_warnings(&mut self, warnings: Arc<Warnings>) {
+        self.warnings = warnings;
     }
 
     /// Where the server listens.
@@ -119,7 +127,7 @@ impl Server {
     /// # Errors
     /// [`StartError::System`] if a thread cannot be started or `poll` fails.
     pub fn run(self) -> Result<(), StartError> {
-        let Self { event_loop, handle, acceptor, http, addresses, supervisor } = self;
+        let Self { event_loop, handle, acceptor, http, addresses, supervisor, warnings } = self;
         let ServerHandle { events, table, metrics, .. } = handle;
         let mut threads = Vec::new();
         let mut spawn = |name, body: Box<dyn FnOnce() + Send>| {
@@ -134,7 +142,8 @@ impl Server {
         let http_control = http.as_ref().map(Acceptor::control);
         if let Some(acceptor) = http {
             let relay_ports = relay_ports.as_slice().len();
-            let endpoint = Endpoint { metrics, events: events.clone(), table, relay_ports };
+            let (events, started) = (events.clone(), clock::now());
+            let endpoint = Endpoint { metrics, events, table, warnings, relay_ports, started };
             spawn("http", Box::new(move || http::run(acceptor, &endpoint)))?;
         }
         let (stop, is_stopped) = bounded(0);

@@ -18,7 +18,7 @@ pub struct Addresses {
     pub socket: SocketAddr,
     /// The UDP port where players register their external addresses.
     pub registrar: SocketAddr,
-    /// The TCP port for metrics and health; `None` if it could not be bound.
+    /// The TCP port for metrics, health and status; `None` if it could not be bound.
     pub http: Option<SocketAddr>,
     /// The UDP ports for relays that were bound.
     pub relay_ports: PortList,
@@ -96,7 +96,7 @@ pub(crate) fn log_addresses(
     log::info!("relays: {bound} of {wanted_relays} ports, {relay_ports}/udp");
     log::info!("room: {players} players, {open_files} open files");
     if let Some(http) = http {
-        log::info!("metrics and health: http://{http}/metrics");
+        log::info!("metrics and health: http://{http}/metrics; a page for people: http://{http}/");
     }
 }
 

@@ -42,7 +42,7 @@ fn open_files() -> Option<u64> {
 }
 
 /// When the process started: the time of the boot, and the ticks from there to its start.
-fn start_time() -> Option<u64> {
+pub(super) fn start_time() -> Option<u64> {
     /// `sysconf(_SC_CLK_TCK)` on every Linux that Rust runs on.
     const TICKS_PER_SECOND: u64 = 100;
     let stat = fs::read_to_string("/proc/self/stat").ok()?;

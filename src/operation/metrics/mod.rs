@@ -136,6 +136,11 @@ metrics! {
 }
 
 impl Metrics {
+    /// When this process started, in seconds since 1970.
+    pub(crate) fn process_start() -> Option<u64> {
+        kernel::start_time()
+    }
+
     /// Everything in Prometheus's text format, with the kernel's numbers about the process and the machine.
     pub fn text(&self) -> String {
         let mut page = Page::default();

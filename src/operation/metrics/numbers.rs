@@ -72,8 +72,8 @@ impl<L, N: Debug> Debug for Family<L, N> {
 /// How often a measured value fell between two bounds. Written by one thread only.
 #[derive(Debug)]
 pub struct Histogram<S> {
-    pub(super) counts: Vec<Counter>,
-    pub(super) sum: Counter,
+    counts: Vec<Counter>,
+    sum: Counter,
     scale: PhantomData<S>,
 }
 
@@ -133,6 +133,19 @@ impl<S: Scale> Histogram<S> {
         let bucket = S::BOUNDS.iter().position(|bound| value <= *bound);
         self.counts[bucket.unwrap_or(S::BOUNDS.len())].add_as_only_writer(1);
         self.sum.add_as_only_writer(value);
+    }
+}
+
+impl<S: Scale> Histogram<S> {
+    /// How many values lie between the bound before and this one, in the shown unit; `None` stands for all above.
+    pub fn buckets(&self) -> impl Iterator<Item = (Option<f64>, u64)> {
+        let bounds = S::BOUNDS.iter().map(|bound| Some(*bound as f64 / S::PER_SHOWN));
+        bounds.chain([None]).zip(self.counts.iter().map(Counter::value))
+    }
+
+    /// The sum of all values, in the shown unit.
+    pub fn sum(&self) -> f64 {
+        self.sum.value() as f64 / S::PER_SHOWN
     }
 }
 

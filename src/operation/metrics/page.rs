@@ -82,13 +82,13 @@ impl<S: Scale> Metric for Histogram<S> {
 
     fn write(&self, page: &mut Page, name: &str, labels: &str) {
         let comma = if labels.is_empty() { "" } else { "," };
-        let bounds = S::BOUNDS.iter().map(|bound| (*bound as f64 / S::PER_SHOWN).to_string());
         let mut total = 0;
-        for (bound, count) in bounds.chain(["+Inf".to_owned()]).zip(&self.counts) {
-            total += count.value();
+        for (bound, count) in self.buckets() {
+            let bound = bound.map_or("+Inf".to_owned(), |bound| bound.to_string());
+            total += count;
             page.value(&format!("{name}_bucket"), &format!("{labels}{comma}le=\"{bound}\""), total);
         }
-        page.value(&format!("{name}_sum"), labels, self.sum.value() as f64 / S::PER_SHOWN);
+        page.value(&format!("{name}_sum"), labels, self.sum());
         page.value(&format!("{name}_count"), labels, total);
     }
 }
