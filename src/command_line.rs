@@ -4,11 +4,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use argh::FromArgs;
+use noray::operation::config_source::ConfigSource;
 use noray::operation::logging::LogFormat;
 
 use crate::exit::{self, fail, print};
 use crate::probe;
 use crate::reload::ReloadCommand;
+use crate::status::StatusCommand;
 
 /// Introduces players of online games to each other and relays their UDP traffic where routers forbid it.
 #[derive(FromArgs)]
@@ -39,13 +41,17 @@ pub(crate) enum Subcommand {
     Probe(probe::Request),
     /// Make a running server read its configuration again.
     Reload(ReloadCommand),
+    /// Show how a running server does.
+    Status(StatusCommand),
 }
 
 impl Subcommand {
-    pub(crate) fn run(&self) -> ExitCode {
+    /// `source` is the configuration that the options before the command name.
+    pub(crate) fn run(&self, source: ConfigSource) -> ExitCode {
         match self {
             Self::Probe(request) => probe::run(request),
             Self::Reload(command) => command.run(),
+            Self::Status(command) => command.run(source),
         }
     }
 }

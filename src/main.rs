@@ -4,6 +4,9 @@ mod command_line;
 mod exit;
 mod probe;
 mod reload;
+mod status;
+mod target;
+mod terminal;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -15,6 +18,7 @@ use noray::operation::logging::{self, LogFormat};
 use noray::operation::metrics::Metrics;
 use noray::operation::supervisor::Supervisor;
 use noray::operation::threads;
+use noray::operation::warnings::Warnings;
 use noray::shell::server::{Server, StartError};
 use noray::shell::signals::{self, SignalHandler};
 
@@ -27,10 +31,10 @@ fn main() -> ExitCode {
         Ok(args) => args,
         Err(status) => return status,
     };
-    if let Some(command) = &args.command {
-        return command.run();
-    }
     let mut source = ConfigSource { file: args.config, set: args.set };
+    if let Some(command) = &args.command {
+        return command.run(source);
+    }
     let effective = match source.read() {
         Ok(effective) => effective,
         Err(mistakes) => return fail(exit::CONFIG, format, &mistakes),
@@ -48,7 +52,7 @@ fn main() -> ExitCode {
         }
     };
     threads::make_vital();
-    let outcome = serve(effective, source, metrics);
+    let outcome = serve(effective, source, metrics, log.warnings());
     if let Err(error) = &outcome {
         log::error!("{error}");
     }
@@ -64,6 +68,7 @@ fn serve(
     effective: Effective,
     source: ConfigSource,
     metrics: Arc<Metrics>,
+    warnings: Arc<Warnings>,
 ) -> Result<(), StartError> {
     let signals = signals::catch().map_err(StartError::System)?;
     log::info!("noray {} starts, {}", env!("CARGO_PKG_VERSION"), effective.summary());
@@ -71,6 +76,7 @@ fn serve(
     let mut server = Server::bind(&effective.config, metrics)?;
     let supervisor = Supervisor::from_environment();
     server.set_supervisor(&supervisor);
+    server.set_warnings(warnings);
     let (handle, in_force) = (server.handle(), effective.config);
     let handler = SignalHandler { handle, supervisor, in_force, source };
     handler.start(signals).map_err(StartError::System)?;

@@ -35,7 +35,8 @@ use std::time::Duration;
 use noray::operation::clock;
 
 use crate::exit::print;
-use report::{Finding, Report, Screen};
+use crate::terminal::Screen;
+use report::{Finding, Report};
 pub(crate) use request::Request;
 use router::Votes;
 

@@ -7,8 +7,9 @@ use serde_json::json;
 
 use super::control::ControlConnection;
 use super::report::{Finding, Hop, command};
-use super::request::Target;
+use super::request::DEFAULT_PORT;
 use super::{ANSWER_TIME, HopResult};
+use crate::target::Target;
 
 /// How many of a name's addresses are tried.
 const MAX_ADDRESSES: usize = 4;
@@ -74,7 +75,7 @@ pub(super) fn connect(addresses: &[SocketAddr], target: &Target) -> HopResult<Co
     // The first address is the one that players use.
     let remedy = remedies.swap_remove(0);
     let finding = Finding::fail(Hop::Connection, seen.join("; "), remedy).with_facts(facts);
-    Err(match target.with_last_group_as_port() {
+    Err(match target.with_last_group_as_port(DEFAULT_PORT) {
         Some(meant) => {
             finding.and_remedy(format!("Is {} meant as the port? Then write {meant}", meant.port))
         }

@@ -153,7 +153,7 @@ fn limit_reached(bots: &mut Bots, link: Link) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::probe::report::NO_BREAK;
+    use crate::terminal::NO_BREAK;
 
     #[test]
     fn a_little_loss_is_shown_and_much_is_a_failure() {

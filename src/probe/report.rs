@@ -5,14 +5,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// How wide the text may be, in columns: what every terminal has.
-const WIDTH: usize = 80;
+use crate::terminal::{NO_BREAK, Screen, wrap};
 
 /// Where the text behind the marks and names begins.
 const INDENT: usize = 22;
-
-/// A space at which [`wrap`] does not break.
-pub(super) const NO_BREAK: char = '\u{a0}';
 
 /// A command as part of a remedy: it stays on one line, to be copied.
 pub(super) fn command(text: &str) -> String {
@@ -222,12 +218,6 @@ impl Report {
     }
 }
 
-/// A terminal or a file: lines of at most 80 columns, but for words that are longer.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Screen {
-    pub(super) has_colours: bool,
-}
-
 impl Screen {
     /// The lines of one hop.
     pub(super) fn finding(self, finding: &Finding) -> String {
@@ -257,33 +247,12 @@ impl Screen {
         let _ = writeln!(text, "\n{}", self.paint(&bold, verdict.trim_end()));
         text
     }
-
-    fn paint(self, colour: &str, text: &str) -> String {
-        if self.has_colours { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
-    }
-}
-
-/// Appends `words` behind `indent` columns that are there already, in lines that end before [`WIDTH`].
-fn wrap(text: &mut String, words: &str, indent: usize) {
-    let mut column = indent;
-    for (index, word) in words.split_ascii_whitespace().enumerate() {
-        let length = word.chars().count();
-        if index > 0 && column + 1 + length > WIDTH {
-            let _ = write!(text, "\n{:indent$}", "");
-            column = indent;
-        } else if index > 0 {
-            text.push(' ');
-            column += 1;
-        }
-        text.extend(word.chars().map(|c| if c == NO_BREAK { ' ' } else { c }));
-        column += length;
-    }
-    text.push('\n');
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::terminal::WIDTH;
 
     const PLAIN: Screen = Screen { has_colours: false };
     const COLOURED: Screen = Screen { has_colours: true };
