@@ -187,7 +187,7 @@ fn a_watch_goes_on_when_the_server_ends() {
     let is_ready = |line: &String| line.ends_with(": ready");
     assert_eq!(lines.by_ref().filter(is_ready).take(2).count(), 2);
     drop(server);
-    assert!(lines.any(|line| line.contains("does not answer, since ")));
+    assert!(lines.any(|line| line.contains("has not answered for ")));
 }
 
 /// What chromium says to a page: the document as its script has made it, and the console.

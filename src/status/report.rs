@@ -68,7 +68,7 @@ impl Screen {
     pub(super) fn silence(self, address: SocketAddr, seconds: u64, why: &str) -> String {
         let mut text = String::new();
         let since = long_time(seconds);
-        wrap(&mut text, &format!("noray at {address} does not answer, since {since}: {why}"), 0);
+        wrap(&mut text, &format!("noray at {address} has not answered for {since}: {why}"), 0);
         self.paint(RED, text.trim_end()) + "\n"
     }
 
@@ -337,7 +337,7 @@ mod tests {
         assert!(text.contains(": NOT READY: no port\n"), "{text}");
         assert!(text.contains("The last reload failed"), "{text}");
         let silence = PLAIN.silence(address(), 61, "why");
-        assert_eq!(silence, "noray at 127.0.0.1:8891 does not answer, since 1 min 1 s: why\n");
+        assert_eq!(silence, "noray at 127.0.0.1:8891 has not answered for 1 min 1 s: why\n");
     }
 
     #[test]
