@@ -73,7 +73,7 @@ impl Noray {
     }
 
     fn get(&mut self, target: &str) {
-        let request = format!("GET {target} HTTP/1.1\r\nX: {target}\r\n\r\n");
+        let request = format!("GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nX: {target}\r\n\r\n");
         let (status, body) = http_send(self.at(8891), request.as_bytes());
         let path = target.split('?').next().unwrap().chars().take(8).collect::<String>();
         self.served.push((path, status + &body));
@@ -145,13 +145,20 @@ fn misuse(noray: &mut Noray) {
     let mut broken = Line::connect(noray.at(8890));
     broken.send_bytes(&[pid.as_bytes(), b"\xff\n", pid.as_bytes()].concat());
     broken.receive();
-    for target in
-        ["/metrics", "/healthz", "/readyz", &format!("/{pid}"), &format!("/metrics?{pid}")]
-    {
+    for target in [
+        "/",
+        "/status",
+        "/metrics",
+        "/healthz",
+        "/readyz",
+        &format!("/{pid}"),
+        &format!("/status?{pid}"),
+    ] {
         noray.get(target);
     }
     noray.signal("HUP");
     noray.get("/metrics");
+    noray.get("/status");
 }
 
 #[test]

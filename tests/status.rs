@@ -71,7 +71,7 @@ fn a_running_game_is_shown() {
     assert_eq!(code, Some(0), "{text}");
     for words in [
         &format!("noray {} at {address}: ready\n", env!("CARGO_PKG_VERSION")),
-        "players       2 connected of 4096 possible, 2 registered\n",
+        "players       2 connected of 4096 possible, 2 registered, 0 away\n",
         "registrar     2 addresses set, ",
         "pairs         1\n",
         "relay ports   2 in use, 0 reserved, 61 free, 1 could not be bound\n",

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::label::Label;
-use crate::operation::metrics::{Family, Gauge, Metrics, PortState};
+use crate::operation::metrics::{Family, Gauge, Metrics, PortState, Table};
 
 /// Everything that is told. The page on monitoring explains each field.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -50,6 +50,8 @@ pub struct Players {
     pub connected: u64,
     /// Registered now.
     pub registered: u64,
+    /// Their connection has ended, and their ids are kept for them.
+    pub away: u64,
     /// As many may be connected.
     pub max_connected: u64,
 }
@@ -161,6 +163,7 @@ impl Status {
             players: Players {
                 connected: metrics.tcp_connections.value(),
                 registered: metrics.active_hosts.value(),
+                away: metrics.table_entries.of(Table::AwayPlayers).value(),
                 max_connected: metrics.max_connections.value(),
             },
             pairs: metrics.relay_count.value(),

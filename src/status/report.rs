@@ -170,8 +170,8 @@ fn figures(readings: &Readings) -> String {
         (
             "players",
             format!(
-                "{} connected of {} possible, {} registered",
-                players.connected, players.max_connected, players.registered
+                "{} connected of {} possible, {} registered, {} away",
+                players.connected, players.max_connected, players.registered, players.away
             ),
         ),
         (
@@ -278,7 +278,7 @@ mod tests {
         let now = Status {
             uptime_seconds: 102.0,
             started: Some(0),
-            players: Players { connected: 4, registered: 3, max_connected: 4096 },
+            players: Players { connected: 4, registered: 3, away: 1, max_connected: 4096 },
             relayed: Relayed { datagrams: 3000, bytes: 304_800 },
             dropped: vec![dropped(25)],
             bounds_reached: vec![BoundReached {
@@ -305,7 +305,7 @@ mod tests {
         let text = PLAIN.status(address(), &readings());
         for words in [
             "noray 1.2.3 at 127.0.0.1:8891: ready\nup 1 min 42 s, since 1970-01-01 00:00 UTC\n",
-            "players       4 connected of 4096 possible, 3 registered\n",
+            "players       4 connected of 4096 possible, 3 registered, 1 away\n",
             "relayed       1,000 datagrams a second, 100 kB a second;",
             "pair-bandwidth: 25 datagrams, 10 a second\n",
             "-> raise it\n",
