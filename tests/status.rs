@@ -173,7 +173,7 @@ fn what_hangs_is_named() {
     let (code, text) = status(&[&listener.local_addr().unwrap().to_string()]);
     assert_eq!(code, Some(1));
     assert!(
-        text.contains("has not answered for 5 s: noray hangs, or it is another program"),
+        text.contains("has not answered for 4 s: noray hangs, or it is another program"),
         "{text}"
     );
 }

@@ -13,8 +13,9 @@ use crate::terminal::printable;
 /// How long the connection may take.
 const CONNECT_TIME: Duration = Duration::from_secs(2);
 
-/// How long the answer may take. A server whose event loop is stuck says so after two seconds.
-const ANSWER_TIME: Duration = Duration::from_secs(5);
+/// How long the answer may take. A server whose event loop is stuck says so after two seconds. A
+/// health check may take five in all.
+const ANSWER_TIME: Duration = Duration::from_secs(4);
 
 /// How long an answer may be, in bytes. A server's has some ten thousand.
 const MAX_ANSWER: usize = 1 << 20;
