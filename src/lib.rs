@@ -10,14 +10,14 @@
 //!
 //! ```text
 //! accept-loop   accepts connections, up to the capacity; starts a thread for each player
-//! player        one for each player: blocking reads, bounded line reader, parse -> Command -> post
+//! player        one for each player: waits, reads behind the gate, bounded line reader, parse -> Command -> post
 //!     |  bounded channel + mio Waker
 //!     v
 //! main          the event loop: mio::Poll; it alone changes the core, uses UDP sockets and writes to players
 //! http          metrics, health, and the status with its page
 //! request       one for each HTTP request
 //! addresses     reads the machine's addresses every 30 s, and posts them when they have changed
-//! signals       reads the configuration again; posts Reload, Drain, Shutdown
+//! signals       reads the configuration again; posts Reload, HandOver, Drain, Shutdown
 //! log           writes the lines that all others put into a bounded queue
 //! ```
 //!
@@ -49,7 +49,7 @@
 //! ```text
 //! file, environment, --set --> Sources --> Effective: a Config and the origin of each value, or every mistake
 //! Config --> Settings --> Core::new; after SIGHUP: Event::Reload --> Core::handle(Input::Reload)
-//!        --> addresses, ports, caps --> Server::bind; after SIGHUP: caps --> ConnectionTable
+//!        --> addresses, ports, caps --> Server::bind; after SIGHUP: caps --> ConnectionTable, and ports --> a handover
 //! ```
 //!
 //! # The way of a snapshot
@@ -59,7 +59,7 @@
 //! ```
 //!
 //! It holds everything that the core must remember: players and their secrets, pairs, latches, buckets, deadlines.
-//! Only tests take snapshots so far.
+//! A handover passes it to the program, executed anew: see [`shell::handover`].
 //!
 //! # Rooms
 //!

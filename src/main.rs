@@ -11,14 +11,14 @@ mod terminal;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use noray::config::Effective;
+use noray::config::{Config, Effective};
 use noray::operation::capacity;
 use noray::operation::config_source::ConfigSource;
-use noray::operation::logging::{self, LogFormat};
+use noray::operation::logging::{self, Log, LogFormat};
 use noray::operation::metrics::Metrics;
 use noray::operation::supervisor::Supervisor;
 use noray::operation::threads;
-use noray::operation::warnings::Warnings;
+use noray::shell::handover::{self, Arrival, Program, Requested};
 use noray::shell::server::{Server, StartError};
 use noray::shell::signals::{self, SignalHandler};
 
@@ -31,9 +31,17 @@ fn main() -> ExitCode {
         Ok(args) => args,
         Err(status) => return status,
     };
-    let mut source = ConfigSource { file: args.config, set: args.set };
+    let mut source = ConfigSource::new(args.config, args.set);
     if let Some(command) = &args.command {
         return command.run(source);
+    }
+    let handed = match handover::requested() {
+        None => None,
+        Some(Requested::Check) => return check_handover(source, format),
+        Some(Requested::TakeOver) => Some(Arrival::receive()),
+    };
+    if let Some(Ok(arrival)) = &handed {
+        source.given = arrival.file();
     }
     let effective = match source.read() {
         Ok(effective) => effective,
@@ -44,6 +52,7 @@ fn main() -> ExitCode {
         return print(&effective.to_string());
     }
     capacity::make_room_for_files(&effective.config);
+    signals::block();
     let metrics = Arc::new(Metrics::default());
     let log = match logging::start(format, effective.config.log_level, &metrics) {
         Ok(log) => log,
@@ -52,7 +61,7 @@ fn main() -> ExitCode {
         }
     };
     threads::make_vital();
-    let outcome = serve(effective, source, metrics, log.warnings());
+    let outcome = serve(effective, source, metrics, &log, handed);
     if let Err(error) = &outcome {
         log::error!("{error}");
     }
@@ -68,19 +77,66 @@ fn serve(
     effective: Effective,
     source: ConfigSource,
     metrics: Arc<Metrics>,
-    warnings: Arc<Warnings>,
+    log: &Log,
+    handed: Option<Result<Arrival, String>>,
 ) -> Result<(), StartError> {
     let signals = signals::catch().map_err(StartError::System)?;
     log::info!("noray {} starts, {}", env!("CARGO_PKG_VERSION"), effective.summary());
     effective.warnings.lines().for_each(|warning| log::warn!("{warning}"));
-    let mut server = Server::bind(&effective.config, metrics)?;
+    let is_handover = handed.is_some();
+    let mut server = match handed {
+        None => Server::bind(&effective.config, metrics)?,
+        Some(handed) => take_over(&effective.config, metrics, handed)?,
+    };
     let supervisor = Supervisor::from_environment();
     server.set_supervisor(&supervisor);
-    server.set_warnings(warnings);
-    let (handle, in_force) = (server.handle(), effective.config);
-    let handler = SignalHandler { handle, supervisor, in_force, source };
+    server.set_warnings(log.warnings());
+    let handler = SignalHandler {
+        handle: server.handle(),
+        supervisor,
+        in_force: effective.config,
+        source,
+        program: Program::running().ok(),
+        log: log.clone(),
+        is_draining: false,
+    };
+    if is_handover {
+        handler.tell_done();
+    }
     handler.start(signals).map_err(StartError::System)?;
     server.run()?;
     log::info!("ended");
     Ok(())
+}
+
+/// Goes on with what another process has handed over. If that is impossible, the server starts anew.
+fn take_over(
+    config: &Config,
+    metrics: Arc<Metrics>,
+    handed: Result<Arrival, String>,
+) -> Result<Server, StartError> {
+    let adopt = |arrival: Arrival| {
+        log::info!("{}", arrival.summary());
+        arrival.warnings().iter().for_each(|warning| log::warn!("{warning}"));
+        Server::adopt(config, Arc::clone(&metrics), arrival).map_err(|error| error.to_string())
+    };
+    handed.and_then(adopt).or_else(|why| {
+        log::error!(
+            "the handover failed: {why}; the connections, join codes and relays of the old process are lost, and the \
+             server starts anew"
+        );
+        Server::bind(config, Arc::clone(&metrics))
+    })
+}
+
+/// Tells the process that runs this one whether it could take over.
+fn check_handover(mut source: ConfigSource, format: LogFormat) -> ExitCode {
+    let checked = handover::check(|file| {
+        source.given = file;
+        source.read().map(|effective| effective.config)
+    });
+    match checked {
+        Ok(answer) => print(&format!("{answer}\n")),
+        Err(why) => fail(exit::FAILURE, format, &why),
+    }
 }

@@ -74,6 +74,11 @@ impl RunningTime {
         Self { last_reading: reading, now: Timestamp::START }
     }
 
+    /// Goes on at `now`, as another process has left it.
+    pub fn go_on(reading: Instant, now: Timestamp) -> Self {
+        Self { last_reading: reading, now }
+    }
+
     /// The last reading of the clock.
     pub(crate) fn last_reading(&self) -> Instant {
         self.last_reading

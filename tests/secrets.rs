@@ -22,6 +22,8 @@ const PART: usize = 16;
 
 struct Noray {
     process: Running,
+    /// A copy of the program, which can be replaced.
+    program: std::path::PathBuf,
     folder: std::path::PathBuf,
     ip: IpAddr,
     supervisor: UnixDatagram,
@@ -43,7 +45,9 @@ impl Noray {
             "NORAY_UDP_RELAY_PORTS=20000-20063".to_owned(),
             "NORAY_UDP_RELAY_MAX_INDIVIDUAL_TRAFFIC=10kb".to_owned(),
         ];
-        let process = Command::new(NORAY)
+        let program = empty_folder().join("noray");
+        fs::copy(NORAY, &program).unwrap();
+        let process = Command::new(&program)
             .args(settings.iter().flat_map(|setting| ["--set", setting]))
             .current_dir(&folder)
             .env("NOTIFY_SOCKET", folder.join("notify"))
@@ -54,7 +58,8 @@ impl Noray {
             .spawn()
             .unwrap();
         let process = Running(process);
-        let noray = Self { process, folder, ip, supervisor, pids: Vec::new(), served: Vec::new() };
+        let (pids, served) = (Vec::new(), Vec::new());
+        let noray = Self { process, program, folder, ip, supervisor, pids, served };
         let is_up = try_until(PATIENCE, || TcpStream::connect(noray.at(8891)).is_ok());
         assert!(is_up, "it does not start");
         noray
@@ -82,6 +87,24 @@ impl Noray {
     fn signal(&self, name: &str) {
         let kill = format!("kill -{name} {}", self.process.0.id());
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    }
+
+    /// Another program takes over, which gets all PrivateIDs. Afterwards nothing holds them but its memory.
+    fn hand_over(&mut self) {
+        let next = self.program.with_extension("next");
+        fs::copy(NORAY, &next).unwrap();
+        fs::rename(next, &self.program).unwrap();
+        let pid = self.process.0.id().to_string();
+        let reload = Command::new(NORAY).args(["reload", "--pid", &pid]).output().unwrap();
+        assert!(reload.status.success(), "{}", String::from_utf8_lossy(&reload.stderr));
+        let process = Path::new("/proc").join(pid);
+        for name in ["environ", "cmdline"] {
+            self.served.push((name.to_owned(), read(&process.join(name))));
+        }
+        for open in fs::read_dir(process.join("fd")).unwrap() {
+            let target = fs::read_link(open.unwrap().path()).unwrap_or_default();
+            assert!(!target.to_string_lossy().contains("memfd"), "{}", target.display());
+        }
     }
 
     /// Everything that came out, with its place.
@@ -158,6 +181,13 @@ fn misuse(noray: &mut Noray) {
     }
     noray.signal("HUP");
     noray.get("/metrics");
+    noray.hand_over();
+    let mut again = Line::connect(noray.at(8890));
+    again.send(&format!("register-host {pid}"));
+    assert_eq!((again.expect("set-oid"), again.expect("set-pid")), (client.oid, pid.clone()));
+    again.send(&format!("register-host {pid}x"));
+    again.expect("set-oid");
+    noray.pids.push(again.expect("set-pid"));
     noray.get("/status");
 }
 

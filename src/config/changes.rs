@@ -12,6 +12,8 @@ pub struct ConfigChanges {
     pub config: Config,
     /// What takes effect now.
     pub changed: Vec<Change>,
+    /// What takes effect by a handover.
+    pub needs_handover: Vec<Change>,
     /// What takes effect at the next start.
     pub awaits_restart: Vec<Change>,
 }
@@ -36,7 +38,12 @@ impl fmt::Display for Change {
 impl ConfigChanges {
     /// Compares the configuration that was `read` with the one that is `in_force`.
     pub fn new(in_force: &Config, read: Config) -> Self {
-        let mut changes = Self { config: read, changed: Vec::new(), awaits_restart: Vec::new() };
+        let mut changes = Self {
+            config: read,
+            changed: Vec::new(),
+            needs_handover: Vec::new(),
+            awaits_restart: Vec::new(),
+        };
         for key in KEYS {
             let (from, to) = ((key.show)(in_force), (key.show)(&changes.config));
             if from != to {
@@ -59,6 +66,7 @@ impl ConfigChanges {
     fn note(&mut self, key: &Key, change: Change) {
         match key.takes_effect {
             TakesEffect::AtOnce => self.changed.push(change),
+            TakesEffect::AtHandover => self.needs_handover.push(change),
             TakesEffect::AtRestart => {
                 (key.set)(&mut self.config, &change.from).expect("the value in force is valid");
                 self.awaits_restart.push(change);
@@ -73,17 +81,19 @@ mod tests {
     use crate::config::units::ByteSize;
 
     #[test]
-    fn addresses_and_ports_wait_for_a_restart_and_all_else_changes() {
+    fn the_udp_host_waits_for_a_restart_and_ports_for_a_handover() {
         let in_force = Config::default();
         let rate = ByteSize(1 << 20);
         let read = Config {
             socket_port: 9000,
+            udp_host: "192.0.2.1".parse().unwrap(),
             relay_max_individual_traffic: rate,
             oid_prefix: "eu-".to_owned(),
             ..in_force.clone()
         };
         let changes = ConfigChanges::new(&in_force, read);
         let expected = Config {
+            socket_port: 9000,
             relay_max_individual_traffic: rate,
             oid_prefix: "eu-".to_owned(),
             ..in_force.clone()
@@ -94,6 +104,7 @@ mod tests {
             show(&changes.changed),
             ["NORAY_UDP_RELAY_MAX_INDIVIDUAL_TRAFFIC: 128kb -> 1mb", "NORAY_OID_PREFIX:  -> eu-"]
         );
-        assert_eq!(show(&changes.awaits_restart), ["NORAY_SOCKET_PORT: 8890 -> 9000"]);
+        assert_eq!(show(&changes.needs_handover), ["NORAY_SOCKET_PORT: 8890 -> 9000"]);
+        assert_eq!(show(&changes.awaits_restart), ["NORAY_UDP_HOST: 0.0.0.0 -> 192.0.2.1"]);
     }
 }

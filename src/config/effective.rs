@@ -38,7 +38,7 @@ impl Sources {
             file::read(name, content, &mut statements);
         }
         for (key, value) in &self.environment {
-            if names::has_prefix(key) && !is_set_by_orchestrator(key) {
+            if names::has_prefix(key) && !is_no_key(key) {
                 read_variable(key, value, &mut statements);
             }
         }
@@ -168,10 +168,11 @@ impl fmt::Display for Effective {
     }
 }
 
-/// Whether a container orchestrator sets this variable for a service with the name noray. Such variables hold the
-/// service's addresses and set no key.
-fn is_set_by_orchestrator(variable: &str) -> bool {
-    variable == "NORAY_PORT"
+/// Whether this variable is no attempt to set a key. A container orchestrator sets some for a service with the name noray,
+/// and noray itself sets one at a handover.
+fn is_no_key(variable: &str) -> bool {
+    variable == "NORAY_HANDOVER"
+        || variable == "NORAY_PORT"
         || variable.starts_with("NORAY_PORT_")
         || variable.starts_with("NORAY_SERVICE_")
 }

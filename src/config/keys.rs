@@ -35,6 +35,8 @@ pub struct Key {
 pub enum TakesEffect {
     /// With a reload.
     AtOnce,
+    /// With a reload, by a handover.
+    AtHandover,
     /// At the next start of the server.
     AtRestart,
 }
@@ -90,11 +92,11 @@ keys! {
     /// The configuration: a value for each key.
     pub struct Config {
         /// IP address to listen on for players (TCP). `::` serves IPv6 and IPv4.
-        #[key("NORAY_SOCKET_HOST", default = "0.0.0.0", read = ip, takes_effect = AtRestart)]
+        #[key("NORAY_SOCKET_HOST", default = "0.0.0.0", read = ip, takes_effect = AtHandover)]
         pub socket_host: IpAddr,
 
         /// TCP port for players.
-        #[key("NORAY_SOCKET_PORT", default = "8890", read = port, takes_effect = AtRestart)]
+        #[key("NORAY_SOCKET_PORT", default = "8890", read = port, takes_effect = AtHandover)]
         pub socket_port: u16,
 
         /// IP address to which the registrar and all relays bind (UDP). `::` serves IPv6 and IPv4.
@@ -102,19 +104,19 @@ keys! {
         pub udp_host: IpAddr,
 
         /// UDP port at which players register their external address.
-        #[key("NORAY_UDP_REGISTRAR_PORT", default = "8809", read = port, takes_effect = AtRestart)]
+        #[key("NORAY_UDP_REGISTRAR_PORT", default = "8809", read = port, takes_effect = AtHandover)]
         pub registrar_port: u16,
 
         /// UDP ports for relays, two for each relayed pair: `2048`, `2048-2051` or `2048+3`, joined by commas.
-        #[key("NORAY_UDP_RELAY_PORTS", default = "49152-51200", read = PortList::from_str, takes_effect = AtRestart)]
+        #[key("NORAY_UDP_RELAY_PORTS", default = "49152-51200", read = PortList::from_str, takes_effect = AtHandover)]
         pub relay_ports: PortList,
 
         /// IP address for metrics, health and status. Do not open it to the internet: anybody who reaches it can read it.
-        #[key("NORAY_HTTP_HOST", default = "127.0.0.1", read = ip, takes_effect = AtRestart)]
+        #[key("NORAY_HTTP_HOST", default = "127.0.0.1", read = ip, takes_effect = AtHandover)]
         pub http_host: IpAddr,
 
         /// TCP port for metrics, health and status.
-        #[key("NORAY_HTTP_PORT", default = "8891", read = port, takes_effect = AtRestart)]
+        #[key("NORAY_HTTP_PORT", default = "8891", read = port, takes_effect = AtHandover)]
         pub http_port: u16,
 
         /// How many players may be connected at once.

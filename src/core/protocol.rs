@@ -28,6 +28,16 @@ pub struct LineReader {
 }
 
 impl LineReader {
+    /// A reader that has read the beginning of a line.
+    pub fn with_incomplete(line: Vec<u8>) -> Self {
+        Self { partial: line }
+    }
+
+    /// The beginning of a line that has not ended.
+    pub fn incomplete(&self) -> &[u8] {
+        &self.partial
+    }
+
     /// Whether a line has begun and not ended.
     pub fn is_incomplete(&self) -> bool {
         !self.partial.is_empty()

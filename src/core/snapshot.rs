@@ -35,6 +35,13 @@ pub struct Snapshot {
     end_of_drain: Option<Timestamp>,
 }
 
+impl Snapshot {
+    /// The ports of all pairs.
+    pub fn ports_of_pairs(&self) -> impl Iterator<Item = RelayPort> {
+        self.relays.ports_of_pairs()
+    }
+}
+
 impl Core {
     /// A snapshot of this core at the time `now`.
     pub fn snapshot(&self, now: Timestamp) -> Snapshot {

@@ -388,8 +388,27 @@ fn a_snapshot_that_contradicts_itself_is_refused() {
     let one_port_twice =
         text.replace(&format!("\"port\":{bobs}}}"), &format!("\"port\":{alices}}}"));
     assert!(restore(&one_port_twice, &ports()).is_some_and(|why| why.contains("has two pairs")));
+}
+
+#[test]
+fn a_pair_on_ports_that_are_not_configured_any_more_goes_on_until_it_ends() {
+    let (mut play, [alices, bobs]) = Play::introduced(Config::default());
     let fewer: Vec<RelayPort> = ports().into_iter().filter(|port| *port != bobs).collect();
-    assert!(restore(&text, &fewer).is_some_and(|why| why.contains("is missing")));
+    let snapshot = play.core.snapshot(play.now);
+    play.core = Core::restore(snapshot, play.config.settings(), own(), &fewer).unwrap();
+    play.core.check_invariants();
+    let (action, _) = play.datagram(bobs, address(ALICE));
+    assert_eq!(action, Action::Forward { via: alices, to: address(BOB) });
+    play.pass(Duration::from_secs(60));
+    let closed = play
+        .handle(Input::Deadline)
+        .into_iter()
+        .find_map(
+            |effect| if let Effect::PairClosed(closed) = effect { Some(closed) } else { None },
+        )
+        .expect("it was idle");
+    assert_eq!(closed.retired, [bobs]);
+    assert_eq!(play.core.table_sizes().free_ports, fewer.len());
 }
 
 /// Players whose connections come from other IPs than [`ip`] gives them.

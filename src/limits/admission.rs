@@ -9,11 +9,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::limits::bounds::Bound;
 use crate::limits::network::Network;
 use crate::limits::pruning::Pruning;
 use crate::limits::share::{
-    HardCap, Prefix, RateShares, is_below_thresholds, prefixes, smallest_prefix,
+    HardCap, Prefix, RateShares, RateSharesSnapshot, is_below_thresholds, prefixes, smallest_prefix,
 };
 use crate::limits::token_bucket::RateLimit;
 use crate::time::Timestamp;
@@ -48,6 +50,16 @@ pub struct Admission {
     by_prefix: HashMap<Prefix, Arc<Counts>>,
     pruning: Pruning,
     new: RateShares,
+    /// When the last connection came.
+    last: Timestamp,
+}
+
+/// What another process needs to go on with an [`Admission`], beside the connections.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct AdmissionSnapshot {
+    /// When it was taken.
+    pub now: Timestamp,
+    new: RateSharesSnapshot,
 }
 
 /// Connections of one network, or of all.
@@ -66,7 +78,26 @@ impl Admission {
             by_prefix: HashMap::new(),
             pruning: Pruning::default(),
             new: RateShares::new(renewal(caps.connections)),
+            last: Timestamp::START,
         }
+    }
+
+    /// What another process needs to go on, beside the connections.
+    pub fn snapshot(&self) -> AdmissionSnapshot {
+        AdmissionSnapshot { now: self.last, new: self.new.snapshot() }
+    }
+
+    /// Goes on with a snapshot.
+    pub fn restore(&mut self, snapshot: AdmissionSnapshot) {
+        self.last = snapshot.now;
+        self.new.restore(snapshot.new);
+    }
+
+    /// Counts a connection that another process has admitted.
+    pub fn adopt(&mut self, network: Network) -> Permit {
+        let of_prefixes = prefixes(network)
+            .map(|(prefix, _)| Arc::clone(self.by_prefix.entry(prefix).or_default()));
+        Permit::new([Arc::clone(&self.all)].into_iter().chain(of_prefixes).collect())
     }
 
     /// Replaces the caps. No connection is closed.
@@ -82,6 +113,7 @@ impl Admission {
     /// # Errors
     /// The bound that is reached.
     pub fn admit(&mut self, network: Network, now: Timestamp) -> Result<Permit, Bound> {
+        self.last = now;
         self.check_counts(network)?;
         let is_shared = !self.caps.per_ip.is_share_of_all(self.caps.connections);
         if is_shared && !self.new.has_room_alone(network, now) {
@@ -92,9 +124,7 @@ impl Admission {
             self.forget_networks();
             self.pruning.note(self.by_prefix.len(), usize::MAX);
         }
-        let of_prefixes = prefixes(network)
-            .map(|(prefix, _)| Arc::clone(self.by_prefix.entry(prefix).or_default()));
-        Ok(Permit::new([Arc::clone(&self.all)].into_iter().chain(of_prefixes).collect()))
+        Ok(self.adopt(network))
     }
 
     fn check_counts(&self, network: Network) -> Result<(), Bound> {

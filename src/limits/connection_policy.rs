@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::label::labels;
 use crate::limits::token_bucket::TokenBucket;
 use crate::time::Timestamp;
@@ -73,7 +75,7 @@ pub enum CommandRate {
 }
 
 /// The limits of one connection, and what it has used of them.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ConnectionPolicy {
     connected: Timestamp,
     line_begun: Option<Timestamp>,

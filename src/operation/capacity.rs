@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::config::units::ByteSize;
 use crate::operation::{machine, os};
 
-/// Descriptors for everything but players and relay ports: 14 of the server (measured, with systemd's socket), 16 refused
+/// Descriptors for everything but players and relay ports: 18 of the server (measured, with systemd's socket), 16 refused
 /// connections, and 17 requests with a file that each reads.
 const SPARE_FILES: u64 = 64;
 

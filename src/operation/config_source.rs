@@ -16,9 +16,18 @@ pub struct ConfigSource {
     pub file: Option<PathBuf>,
     /// `KEY=value` of each `--set`.
     pub set: Vec<String>,
+    /// The file's name and content, to be used once in place of the file itself.
+    pub given: Option<(String, String)>,
+    /// The file's name and content when it was read last.
+    pub last: Option<(String, String)>,
 }
 
 impl ConfigSource {
+    /// The file, if one is named, the environment, and the settings of the command line.
+    pub fn new(file: Option<PathBuf>, set: Vec<String>) -> Self {
+        Self { file, set, given: None, last: None }
+    }
+
     /// Reads the effective configuration.
     ///
     /// # Errors
@@ -40,6 +49,18 @@ impl ConfigSource {
 
     /// Once the default file has been read, it must exist at every later reading.
     fn read_file(&mut self) -> Result<Option<(String, Vec<u8>)>, String> {
+        if let Some((name, content)) = self.given.take() {
+            self.file = Some(PathBuf::from(&name));
+            self.last = Some((name.clone(), content.clone()));
+            return Ok(Some((name, content.into_bytes())));
+        }
+        let read = self.read_path()?;
+        let text = |content: &[u8]| String::from_utf8_lossy(content).into_owned();
+        self.last = read.as_ref().map(|(name, content)| (name.clone(), text(content)));
+        Ok(read)
+    }
+
+    fn read_path(&mut self) -> Result<Option<(String, Vec<u8>)>, String> {
         let path = self.file.clone().unwrap_or(DEFAULT_FILE.into());
         match config_file::read(&path) {
             Ok(content) => {

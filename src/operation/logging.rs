@@ -233,10 +233,14 @@ impl Log {
 
     /// Waits until all lines before this are written, for a second or two at most.
     pub fn finish(&self) {
+        self.finish_within(PATIENCE_AT_END);
+    }
+
+    /// The same, for twice `patience` at most. If that is not enough, nobody reads the lines.
+    pub(crate) fn finish_within(&self, patience: Duration) {
         let (reached, is_reached) = bounded(1);
-        if self.queue.send_timeout(Queued::Mark(reached), PATIENCE_AT_END).is_ok() {
-            // If that takes longer, nobody reads the lines, and the process ends without them.
-            let _ = is_reached.recv_timeout(PATIENCE_AT_END);
+        if self.queue.send_timeout(Queued::Mark(reached), patience).is_ok() {
+            let _ = is_reached.recv_timeout(patience);
         }
     }
 }

@@ -101,6 +101,11 @@ pub(crate) fn number_after(key: &str, text: &str) -> Option<u64> {
     rest.split_whitespace().next()?.parse().ok()
 }
 
+/// How many files this process may have open.
+pub(crate) fn open_file_limit() -> u64 {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft)
+}
+
 /// Raises the soft limit on open files to the hard one, if that is allowed. Returns the limit that holds now.
 pub(crate) fn raise_open_file_limit() -> u64 {
     /// What every system allows.

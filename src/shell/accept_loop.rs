@@ -10,14 +10,15 @@ use crate::core::id::ConnectionId;
 use crate::core::protocol::{CommandKind, ErrorCode, Reply};
 use crate::operation::clock;
 use crate::operation::warning_limiter::WarningLimiter;
-use crate::shell::acceptor::{Accepted, Acceptor, COOL_DOWN};
+use crate::shell::acceptor::{Accepted, Acceptor, COOL_DOWN, Waited};
 use crate::shell::connection::{FAREWELL_TIME, SharedConnection, TcpConnection};
 use crate::shell::connection_table::ConnectionTable;
 use crate::shell::event_channel::{Event, EventSender, LoopGone};
+use crate::shell::gate::Gate;
 use crate::shell::player_thread;
 use crate::shell::refused::RefusedConnections;
 use crate::shell::sockets::canonical;
-use crate::time::RunningTime;
+use crate::time::{RunningTime, Timestamp};
 
 /// The stack of a player's thread, in bytes. Measured: threads touch less than half of it. With smaller stacks, all
 /// threads together take more memory, and a panic overflows the stack.
@@ -31,10 +32,28 @@ pub(crate) struct AcceptLoop {
     acceptor: Acceptor,
     table: Arc<ConnectionTable>,
     events: EventSender,
+    gate: Gate,
     refused: RefusedConnections,
     warnings: WarningLimiter,
     time: RunningTime,
     next_id: u64,
+    /// Connections whose threads are to be started.
+    adopted: Vec<SharedConnection>,
+}
+
+/// What another process has handed over.
+pub(crate) struct Adopted {
+    /// When its last connection came.
+    pub(crate) now: Timestamp,
+    pub(crate) next_connection: u64,
+    pub(crate) connections: Vec<SharedConnection>,
+}
+
+impl Default for Adopted {
+    /// Nothing.
+    fn default() -> Self {
+        Self { now: Timestamp::START, next_connection: 0, connections: Vec::new() }
+    }
 }
 
 impl AcceptLoop {
@@ -42,48 +61,63 @@ impl AcceptLoop {
         acceptor: Acceptor,
         table: Arc<ConnectionTable>,
         events: EventSender,
+        gate: Gate,
+        adopted: Adopted,
     ) -> Self {
         Self {
             acceptor,
             table,
             events,
+            gate,
             refused: RefusedConnections::default(),
             warnings: WarningLimiter::default(),
-            time: RunningTime::new(clock::now()),
-            next_id: 0,
+            time: RunningTime::go_on(clock::now(), adopted.now),
+            next_id: adopted.next_connection,
+            adopted: adopted.connections,
         }
     }
 
     /// The body of the thread: accepts until the acceptor is closed, then waits for the players' threads.
     pub(crate) fn run(mut self) {
         thread::scope(|threads| {
-            loop {
-                let patience = (!self.refused.is_empty()).then_some(FAREWELL_TIME);
-                let accepted = self.acceptor.accept(patience);
-                self.refused.close_overdue(clock::now());
-                let handled = match accepted {
-                    Accepted::Connection(stream, peer) => {
-                        self.handle_connection(stream, peer, threads)
-                    }
-                    Accepted::Late(stream) => {
-                        self.table.record_late();
-                        self.refused.refuse(stream, &DRAINING, clock::now());
-                        Ok(())
-                    }
-                    Accepted::Failed(error) => {
-                        self.handle_error(&error);
-                        Ok(())
-                    }
-                    Accepted::Nobody => Ok(()),
-                    Accepted::End => break,
-                };
-                if let Err(LoopGone) = handled {
+            for connection in std::mem::take(&mut self.adopted) {
+                if let Err(LoopGone) = self.start_thread(connection, threads) {
                     return;
+                }
+            }
+            loop {
+                match self.accept(threads) {
+                    Ok(true) => continue,
+                    Ok(false) => {}
+                    Err(LoopGone) => return,
+                }
+                let patience = (!self.refused.is_empty()).then_some(FAREWELL_TIME);
+                if self.acceptor.wait(patience) == Waited::End {
+                    break;
                 }
             }
             // If the loop is gone, nobody waits for this.
             let _ = self.events.post(Event::AcceptorClosed);
         });
+    }
+
+    /// Accepts a connection, if one waits; whether one did. Between this and what is posted, no handover can come.
+    fn accept<'scope>(&mut self, threads: &'scope Scope<'scope, '_>) -> Result<bool, LoopGone> {
+        self.refused.close_overdue(clock::now());
+        let gate = self.gate.clone();
+        let _open = gate.enter();
+        match self.acceptor.accept() {
+            Some(Accepted::Connection(stream, peer)) => {
+                self.handle_connection(stream, peer, threads)?;
+            }
+            Some(Accepted::Late(stream)) => {
+                self.table.record_late();
+                self.refused.refuse(stream, &DRAINING, clock::now());
+            }
+            Some(Accepted::Failed(error)) => self.handle_error(&error),
+            None => return Ok(false),
+        }
+        Ok(true)
     }
 
     fn handle_connection<'scope>(
@@ -100,7 +134,10 @@ impl AcceptLoop {
         };
         let id = ConnectionId(self.next_id);
         self.next_id += 1;
-        self.start_thread(Arc::new(TcpConnection::new(id, stream, peer, permit)), threads)
+        let connection = Arc::new(TcpConnection::new(id, stream, peer, permit));
+        // Before the thread posts what it reads.
+        self.events.post(Event::Connected(Arc::clone(&connection)))?;
+        self.start_thread(connection, threads)
     }
 
     fn start_thread<'scope>(
@@ -108,13 +145,12 @@ impl AcceptLoop {
         connection: SharedConnection,
         threads: &'scope Scope<'scope, '_>,
     ) -> Result<(), LoopGone> {
-        // Before the thread posts what it reads.
-        self.events.post(Event::Connected(Arc::clone(&connection)))?;
         let (own, own_events) = (Arc::clone(&connection), self.events.clone());
+        let gate = self.gate.clone();
         let spawned = thread::Builder::new()
             .name("player".to_owned())
             .stack_size(STACK_SIZE)
-            .spawn_scoped(threads, move || player_thread::run(&own, &own_events));
+            .spawn_scoped(threads, move || player_thread::run(&own, &own_events, &gate));
         if let Err(error) = spawned {
             self.events.post(Event::NoThread(connection.id))?;
             self.refused.keep_without_thread(connection, clock::now());

@@ -3,8 +3,8 @@
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use mio::unix::SourceFd;
@@ -45,8 +45,8 @@ const ORDERS: [Order; 3] = [Order::Accept, Order::Refuse, Order::End];
 
 /// A listening socket, for the thread that accepts.
 pub(crate) struct Acceptor {
-    /// `None` once the port is closed.
-    listener: Option<TcpListener>,
+    /// `None` once the port is closed. A handover borrows it through [`AcceptorControl::listener`].
+    listener: Option<Arc<TcpListener>>,
     local: SocketAddr,
     poll: Poll,
     events: Events,
@@ -61,9 +61,16 @@ pub(crate) enum Accepted {
     Late(TcpStream),
     /// The system gave no connection.
     Failed(io::Error),
+}
+
+/// Why a wait for connections is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waited {
+    /// There may be a connection, or a new order.
+    Perhaps,
     /// The time is over.
     Nobody,
-    /// The wait is over for good.
+    /// Nobody is accepted any more.
     End,
 }
 
@@ -72,6 +79,7 @@ pub(crate) enum Accepted {
 pub(crate) struct AcceptorControl(Arc<Shared>);
 
 struct Shared {
+    listener: Weak<TcpListener>,
     order: AtomicU8,
     waker: Waker,
 }
@@ -85,8 +93,9 @@ impl Acceptor {
         let fd = listener.as_raw_fd();
         poll.registry().register(&mut SourceFd(&fd), LISTENER, Interest::READABLE)?;
         let waker = Waker::new(poll.registry(), WAKER)?;
-        let control = AcceptorControl(Arc::new(Shared { order: AtomicU8::new(0), waker }));
-        let local = listener.local_addr()?;
+        let (local, listener) = (listener.local_addr()?, Arc::new(listener));
+        let shared = Shared { listener: Arc::downgrade(&listener), order: AtomicU8::new(0), waker };
+        let control = AcceptorControl(Arc::new(shared));
         Ok(Self {
             listener: Some(listener),
             local,
@@ -94,30 +103,6 @@ impl Acceptor {
             events: Events::with_capacity(2),
             control,
         })
-    }
-
-    /// Opens the port for players. Accepted connections inherit its options.
-    ///
-    /// # Errors
-    /// If the port cannot be listened on.
-    pub(crate) fn for_players(address: SocketAddr) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        if address.is_ipv6() {
-            socket.set_only_v6(false)?;
-        }
-        socket.set_reuse_address(true)?;
-        socket.set_tcp_nodelay(true)?;
-        socket.set_send_buffer_size(SOCKET_BUFFER)?;
-        socket.set_recv_buffer_size(SOCKET_BUFFER)?;
-        let keepalive = TcpKeepalive::new()
-            .with_time(KEEPALIVE_IDLE)
-            .with_interval(KEEPALIVE_INTERVAL)
-            .with_retries(KEEPALIVE_PROBES);
-        socket.set_tcp_keepalive(&keepalive)?;
-        socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        Self::new(socket.into())
     }
 
     /// Where it listens.
@@ -130,28 +115,29 @@ impl Acceptor {
         self.control.clone()
     }
 
-    /// Waits for the next connection, at most for `patience`; `None` is without a limit.
-    pub(crate) fn accept(&mut self, patience: Option<Duration>) -> Accepted {
-        loop {
-            let order = self.control.order();
-            if order == Order::End {
-                return Accepted::End;
-            }
-            if let Some(accepted) = self.accept_now(order) {
-                return accepted;
-            }
-            match self.poll.poll(&mut self.events, patience) {
-                Ok(()) if self.events.is_empty() => return Accepted::Nobody,
-                Ok(()) => {}
-                // A signal interrupted the wait.
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Accepted::Failed(error),
+    /// Waits until [`Self::accept`] may have something, at most for `patience`; `None` is without a limit. Call this only
+    /// after it had nothing.
+    pub(crate) fn wait(&mut self, patience: Option<Duration>) -> Waited {
+        if self.control.order() == Order::End {
+            return Waited::End;
+        }
+        match self.poll.poll(&mut self.events, patience) {
+            Ok(()) if self.events.is_empty() => Waited::Nobody,
+            Ok(()) => Waited::Perhaps,
+            Err(error) => {
+                // A signal may interrupt the wait.
+                debug_assert_eq!(error.kind(), ErrorKind::Interrupted);
+                Waited::Perhaps
             }
         }
     }
 
-    /// A connection that waits to be accepted. If there is none and all are refused, the port is closed.
-    fn accept_now(&mut self, order: Order) -> Option<Accepted> {
+    /// A connection that waits to be accepted; `None` if there is none. If all are refused, the port is closed then.
+    pub(crate) fn accept(&mut self) -> Option<Accepted> {
+        let order = self.control.order();
+        if order == Order::End {
+            return None;
+        }
         match self.listener.as_ref()?.accept() {
             Ok((stream, _)) if order == Order::Refuse => Some(Accepted::Late(stream)),
             Ok((stream, peer)) => Some(Accepted::Connection(stream, peer)),
@@ -167,10 +153,39 @@ impl Acceptor {
     }
 }
 
+/// Opens the port for players. Accepted connections inherit its options.
+///
+/// # Errors
+/// If the port cannot be listened on.
+pub(crate) fn listen_for_players(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_send_buffer_size(SOCKET_BUFFER)?;
+    socket.set_recv_buffer_size(SOCKET_BUFFER)?;
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_PROBES);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
 impl AcceptorControl {
     /// Closes the port. Connections that wait to be accepted are refused before.
     pub(crate) fn refuse(&self) {
         self.set(Order::Refuse);
+    }
+
+    /// The listening socket, until it is closed.
+    pub(crate) fn listener(&self) -> Option<Arc<TcpListener>> {
+        self.0.listener.upgrade()
     }
 
     /// Ends the wait of the accepting thread for good.
@@ -205,27 +220,27 @@ mod tests {
         let mut acceptor = acceptor();
         let local = acceptor.local_addr();
         let _served = TcpStream::connect(local).unwrap();
-        assert!(matches!(acceptor.accept(None), Accepted::Connection(..)));
+        assert!(matches!(acceptor.accept(), Some(Accepted::Connection(..))));
         let _late = [TcpStream::connect(local).unwrap(), TcpStream::connect(local).unwrap()];
         acceptor.control().refuse();
         for _ in 0..2 {
-            assert!(matches!(acceptor.accept(None), Accepted::Late(_)));
+            assert!(matches!(acceptor.accept(), Some(Accepted::Late(_))));
         }
-        assert!(matches!(acceptor.accept(Some(Duration::ZERO)), Accepted::Nobody));
+        assert!(acceptor.accept().is_none());
         let refused = TcpStream::connect(local).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
         acceptor.control().end();
         acceptor.control().refuse();
-        assert!(matches!(acceptor.accept(None), Accepted::End));
+        assert_eq!(acceptor.wait(None), Waited::End);
     }
 
     #[test]
     fn an_order_wakes_the_thread_that_waits() {
         let mut acceptor = acceptor();
         let control = acceptor.control();
-        let waiting = thread::spawn(move || matches!(acceptor.accept(None), Accepted::End));
+        let waiting = thread::spawn(move || while acceptor.wait(None) != Waited::End {});
         control.refuse();
         control.end();
-        assert!(waiting.join().unwrap());
+        waiting.join().unwrap();
     }
 }

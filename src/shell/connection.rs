@@ -7,11 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::libc::MSG_DONTWAIT;
+use parking_lot::{Mutex, MutexGuard};
 use socket2::SockRef;
 
 use crate::core::id::ConnectionId;
 use crate::core::protocol::Reply;
 use crate::limits::admission::Permit;
+use crate::shell::handover::PlayerConnection;
+use crate::shell::player_thread::ReaderState;
 
 /// How long a connection stays open after its player was told why it is closed. This is enough for a round trip and for
 /// repeating a lost packet.
@@ -37,6 +40,7 @@ pub(crate) struct TcpConnection {
     pub(crate) id: ConnectionId,
     pub(crate) peer: SocketAddr,
     stream: TcpStream,
+    reader: Mutex<ReaderState>,
     /// Dropped after the stream, so that there are never more descriptors than permits.
     permit: Permit,
 }
@@ -48,7 +52,33 @@ impl TcpConnection {
         peer: SocketAddr,
         permit: Permit,
     ) -> Self {
-        Self { id, peer, stream, permit }
+        Self { id, peer, stream, reader: Mutex::new(ReaderState::new()), permit }
+    }
+
+    /// A connection that another process has handed over.
+    pub(crate) fn adopt(
+        id: ConnectionId,
+        stream: TcpStream,
+        peer: SocketAddr,
+        permit: Permit,
+        reader: ReaderState,
+    ) -> Self {
+        Self { id, peer, stream, reader: Mutex::new(reader), permit }
+    }
+
+    /// What is known about what the player sent. Only its thread uses it, and a handover while the gate is closed.
+    pub(crate) fn reader(&self) -> MutexGuard<'_, ReaderState> {
+        self.reader.lock()
+    }
+
+    /// What another process needs to go on with it, beside its socket. Only while the gate is closed.
+    pub(crate) fn describe(&self) -> PlayerConnection {
+        PlayerConnection {
+            id: self.id.0,
+            peer: self.peer,
+            is_registered: self.is_registered(),
+            reader: self.reader().snapshot(),
+        }
     }
 
     /// What the player's thread reads from.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::limits::admission::{Admission, Caps, Permit};
+use crate::limits::admission::{Admission, AdmissionSnapshot, Caps, Permit};
 use crate::limits::bounds::Bound;
 use crate::operation::metrics::{Metrics, Table};
 use crate::time::Timestamp;
@@ -22,6 +22,21 @@ impl ConnectionTable {
     pub(crate) fn new(caps: Caps, metrics: Arc<Metrics>) -> Self {
         metrics.max_connections.set(caps.connections);
         Self { admission: Mutex::new(Admission::new(caps)), metrics }
+    }
+
+    /// Counts a connection that another process has admitted.
+    pub(crate) fn adopt(&self, ip: IpAddr) -> Permit {
+        self.admission.lock().adopt(ip.into())
+    }
+
+    /// What another process needs to go on, beside the connections.
+    pub(crate) fn snapshot(&self) -> AdmissionSnapshot {
+        self.admission.lock().snapshot()
+    }
+
+    /// Goes on with a snapshot.
+    pub(crate) fn restore(&self, snapshot: AdmissionSnapshot) {
+        self.admission.lock().restore(snapshot);
     }
 
     /// Replaces the caps. Players that are connected stay.

@@ -7,8 +7,10 @@ use crate::config::Config;
 use crate::core::id::ConnectionId;
 use crate::core::protocol::{Command, CommandKind};
 use crate::core::relay::OwnAddresses;
+use crate::core::snapshot::Snapshot;
 use crate::limits::connection_policy::DisconnectReason;
 use crate::shell::connection::SharedConnection;
+use crate::shell::handover::Departure;
 use crossbeam_channel::{Receiver, Sender};
 use mio::Waker;
 
@@ -31,6 +33,10 @@ pub(crate) enum Event {
     Ping(Sender<()>),
     /// A new configuration. The loop answers when it is in force.
     Reload(Box<Config>, Sender<()>),
+    /// Somebody wants a snapshot of the core.
+    Snapshot(Sender<Box<Snapshot>>),
+    /// The program is to be executed anew. An answer comes only if that fails: the reason.
+    HandOver(Box<Departure>, Sender<String>),
     /// The machine's addresses have changed.
     OwnAddresses(Box<OwnAddresses>),
     /// The server is to end once its relays are quiet.

@@ -17,10 +17,12 @@ use crate::limits::bounds::Bound;
 use crate::operation::clock;
 use crate::operation::metrics::Metrics;
 use crate::operation::warnings::Warnings;
-use crate::shell::acceptor::{Accepted, Acceptor, COOL_DOWN};
+use crate::shell::acceptor::{Accepted, Acceptor, COOL_DOWN, Waited};
 use crate::shell::connection_table::ConnectionTable;
 use crate::shell::event_channel::EventSender;
+use crate::shell::gate::Gate;
 use crate::shell::sockets::canonical;
+use parking_lot::RwLockWriteGuard;
 use places::{Phase, Place, Places, Request};
 
 /// How long a client may take to ask, and for how long it may leave an answer unread.
@@ -41,32 +43,68 @@ pub(crate) struct Endpoint {
 }
 
 /// The body of the thread: answers until the acceptor's end.
-pub(crate) fn run(mut acceptor: Acceptor, endpoint: &Endpoint) {
-    let places = Places::new();
+pub(crate) fn run(mut acceptor: Acceptor, endpoint: &Endpoint, requests: &Requests) {
     thread::scope(|threads| {
         loop {
-            match acceptor.accept(None) {
-                Accepted::Connection(stream, peer) => {
-                    let (place, turned_away) = places.take(stream, canonical(peer).ip());
-                    if turned_away.is_some() {
-                        endpoint.metrics.bounds_reached.of(Bound::Requests).add(1);
-                    }
-                    if let Some(place) = place {
-                        endpoint.start_thread(place, threads);
-                    }
-                }
-                Accepted::Failed(error) => {
-                    log::debug!("http connection not accepted: {error}");
-                    thread::park_timeout(COOL_DOWN);
-                }
-                Accepted::Late(_) | Accepted::Nobody => {}
-                Accepted::End => return,
+            let open = requests.gate.enter();
+            if let Some(accepted) = acceptor.accept() {
+                endpoint.handle(accepted, &requests.places, threads);
+                continue;
+            }
+            drop(open);
+            if acceptor.wait(None) == Waited::End {
+                return;
             }
         }
     });
 }
 
+/// The requests that are served now.
+pub(crate) struct Requests {
+    places: Places,
+    gate: Gate,
+}
+
+impl Requests {
+    /// There are none.
+    pub(crate) fn new() -> Self {
+        Self { places: Places::new(), gate: Gate::default() }
+    }
+
+    /// Accepts no more requests, and waits until all have ended, for at most `patience`. They are accepted again when the
+    /// guard is dropped.
+    pub(crate) fn pause(&self, patience: Duration) -> Option<RwLockWriteGuard<'_, ()>> {
+        let guard = self.gate.close_within(patience);
+        self.places.wait_until_idle(patience);
+        guard
+    }
+}
+
 impl Endpoint {
+    fn handle<'scope>(
+        &'scope self,
+        accepted: Accepted,
+        places: &'scope Places,
+        threads: &'scope Scope<'scope, '_>,
+    ) {
+        match accepted {
+            Accepted::Connection(stream, peer) => {
+                let (place, turned_away) = places.take(stream, canonical(peer).ip());
+                if turned_away.is_some() {
+                    self.metrics.bounds_reached.of(Bound::Requests).add(1);
+                }
+                if let Some(place) = place {
+                    self.start_thread(place, threads);
+                }
+            }
+            Accepted::Failed(error) => {
+                log::debug!("http connection not accepted: {error}");
+                thread::park_timeout(COOL_DOWN);
+            }
+            Accepted::Late(_) => {}
+        }
+    }
+
     fn start_thread<'scope>(
         &'scope self,
         place: Place<'scope>,

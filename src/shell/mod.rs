@@ -27,6 +27,8 @@ mod connection;
 mod connection_table;
 mod event_channel;
 mod event_loop;
+mod gate;
+pub mod handover;
 mod http;
 mod own_addresses;
 mod packet_info;

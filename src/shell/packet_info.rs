@@ -14,7 +14,7 @@ use nix::sys::socket::{
 ///
 /// # Errors
 /// If it does not.
-pub(crate) fn enable(socket: &UdpSocket, is_ipv6: bool) -> io::Result<()> {
+pub(crate) fn enable(socket: &std::net::UdpSocket, is_ipv6: bool) -> io::Result<()> {
     if is_ipv6 {
         setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true)?;
     } else {

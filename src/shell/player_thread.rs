@@ -1,4 +1,7 @@
 //! A player's thread: it reads lines, parses them as commands and posts these to the event loop.
+//!
+//! It waits without reading, and reads only while it holds the [`Gate`]. So a handover that has closed the gate finds all
+//! that came either in the kernel or in the reader's state.
 
 use std::io::{self, ErrorKind, Read};
 use std::net::TcpStream;
@@ -6,11 +9,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{RecvFlags, recv};
+use serde::{Deserialize, Serialize};
+
 use crate::core::protocol::{Command, LineReader, LineTooLong};
 use crate::limits::connection_policy::{CommandRate, ConnectionPolicy, DisconnectReason};
 use crate::operation::clock;
 use crate::shell::connection::{FAREWELL_TIME, TcpConnection};
 use crate::shell::event_channel::{Event, EventSender, LoopGone};
+use crate::shell::gate::Gate;
 use crate::time::{RunningTime, Timestamp};
 
 /// How many bytes a thread reads at once. A longer line comes in several pieces.
@@ -51,9 +59,9 @@ impl From<LineTooLong> for StopReason {
 }
 
 /// The body of a player's thread: reads until the connection ends, and posts its end even after a panic.
-pub(crate) fn run(connection: &TcpConnection, events: &EventSender) {
+pub(crate) fn run(connection: &TcpConnection, events: &EventSender, gate: &Gate) {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let end = Reader::new(connection, events).read_to_end();
+        let end = Reader { connection, events, gate }.read_to_end();
         if let StopReason::Disconnect(reason) = end
             && events.post(Event::Disconnect(connection.id, reason)).is_ok()
         {
@@ -69,67 +77,111 @@ pub(crate) fn run(connection: &TcpConnection, events: &EventSender) {
 }
 
 /// Reads from one player's connection.
-///
-/// It has a clock of its own. Time in which the process stood still does not count: what the player sent meanwhile was
-/// not read.
 struct Reader<'a> {
     connection: &'a TcpConnection,
     events: &'a EventSender,
+    gate: &'a Gate,
+}
+
+/// What is known about what a player sent.
+///
+/// It has a clock of its own. Time in which the process stood still does not count: what the player sent meanwhile was
+/// not read.
+#[derive(Debug)]
+pub(crate) struct ReaderState {
     time: RunningTime,
     policy: ConnectionPolicy,
     lines: LineReader,
 }
 
-impl<'a> Reader<'a> {
-    fn new(connection: &'a TcpConnection, events: &'a EventSender) -> Self {
+/// What another process needs to go on with a [`ReaderState`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ReaderSnapshot {
+    now: Timestamp,
+    policy: ConnectionPolicy,
+    /// The beginning of a line.
+    incomplete: Vec<u8>,
+}
+
+impl ReaderState {
+    /// What another process needs to go on.
+    pub(crate) fn snapshot(&mut self) -> ReaderSnapshot {
+        let incomplete = self.lines.incomplete().to_vec();
+        ReaderSnapshot { now: self.now(), policy: self.policy.clone(), incomplete }
+    }
+
+    /// Goes on with a snapshot.
+    pub(crate) fn restore(snapshot: ReaderSnapshot) -> Self {
+        let ReaderSnapshot { now, policy, incomplete } = snapshot;
+        let time = RunningTime::go_on(clock::now(), now);
+        Self { time, policy, lines: LineReader::with_incomplete(incomplete) }
+    }
+
+    /// For a player that has just connected.
+    pub(crate) fn new() -> Self {
         let time = RunningTime::new(clock::now());
         let policy = ConnectionPolicy::new(Timestamp::START);
-        Self { connection, events, time, policy, lines: LineReader::default() }
+        Self { time, policy, lines: LineReader::default() }
     }
 
-    fn read_to_end(mut self) -> StopReason {
-        let mut buffer = [0; READ_SIZE];
-        loop {
-            let handled = self.read(&mut buffer).and_then(|length| self.handle(&buffer[..length]));
-            if let Err(end) = handled {
-                return end;
-            }
-        }
+    /// The time now, after work that does not wait.
+    fn now(&mut self) -> Timestamp {
+        self.time.advance(clock::now(), Duration::ZERO)
     }
 
-    /// Waits for bytes, at most until the policy's deadline. Returns how many came; zero means: try again.
-    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, StopReason> {
-        let mut stream = self.connection.stream();
-        let wait = self.check_deadline()?;
-        let read = stream.set_read_timeout(wait).and_then(|()| stream.read(buffer));
-        self.time.advance(clock::now(), wait.unwrap_or(Duration::MAX));
-        match read {
-            Ok(0) => Err(StopReason::PlayerLeft),
-            Ok(length) => Ok(length),
-            Err(error) => self.handle_error(&error),
-        }
-    }
-
-    /// How long the next read may wait; `None` is without a limit.
+    /// How long the next wait may be; `None` is without a limit.
     ///
     /// # Errors
     /// The reason to disconnect the player, if the deadline has passed.
-    fn check_deadline(&mut self) -> Result<Option<Duration>, DisconnectReason> {
+    fn check_deadline(
+        &mut self,
+        is_registered: bool,
+    ) -> Result<Option<Duration>, DisconnectReason> {
         let now = self.now();
-        let Some((deadline, reason)) = self.policy.deadline(self.connection.is_registered()) else {
+        let Some((deadline, reason)) = self.policy.deadline(is_registered) else {
             return Ok(None);
         };
         let left = deadline.since(now);
         if left.is_zero() { Err(reason) } else { Ok(Some(left.min(LONGEST_WAIT))) }
     }
+}
 
-    /// Zero bytes if the wait is over; else why reading stops.
-    fn handle_error(&self, error: &io::Error) -> Result<usize, StopReason> {
+impl<'a> Reader<'a> {
+    fn read_to_end(&self) -> StopReason {
+        let mut buffer = [0; READ_SIZE];
+        loop {
+            if let Err(end) = self.wait().and_then(|()| self.read_and_handle(&mut buffer)) {
+                return end;
+            }
+        }
+    }
+
+    /// Waits until there are bytes, the player has left, or the policy's deadline.
+    fn wait(&self) -> Result<(), StopReason> {
+        let is_registered = self.connection.is_registered();
+        let wait = self.connection.reader().check_deadline(is_registered)?;
+        let waited = wait_for_input(self.connection.stream(), wait);
+        self.connection.reader().time.advance(clock::now(), wait.unwrap_or(Duration::MAX));
+        waited.or_else(|error| self.handle_error(&error))
+    }
+
+    /// Reads what is there and posts what it says.
+    fn read_and_handle(&self, buffer: &mut [u8]) -> Result<(), StopReason> {
+        let _open = self.gate.enter();
+        match receive_now(self.connection.stream(), buffer) {
+            Ok(0) => Err(StopReason::PlayerLeft),
+            Ok(length) => self.handle(&mut self.connection.reader(), &buffer[..length]),
+            Err(error) => self.handle_error(&error),
+        }
+    }
+
+    /// Nothing if the wait is over; else why reading stops.
+    fn handle_error(&self, error: &io::Error) -> Result<(), StopReason> {
         use ErrorKind::{HostUnreachable, Interrupted, NetworkUnreachable, TimedOut, WouldBlock};
         let kind = error.kind();
         if [WouldBlock, Interrupted].contains(&kind) {
             // A process that was stopped and continues is interrupted (signal(7)).
-            Ok(0)
+            Ok(())
         } else if [TimedOut, HostUnreachable, NetworkUnreachable].contains(&kind) {
             // Keepalive or TCP_USER_TIMEOUT (tcp(7)), or a router that knows no way to the player.
             Err(DisconnectReason::Vanished.into())
@@ -139,20 +191,20 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn handle(&mut self, mut bytes: &[u8]) -> Result<(), StopReason> {
-        while let Some(line) = self.lines.next_line(&mut bytes)? {
-            self.policy.record_line_end();
-            self.handle_line(&line)?;
+    fn handle(&self, state: &mut ReaderState, mut bytes: &[u8]) -> Result<(), StopReason> {
+        while let Some(line) = state.lines.next_line(&mut bytes)? {
+            state.policy.record_line_end();
+            self.handle_line(state, &line)?;
         }
-        let now = self.now();
-        self.policy.record_bytes(self.lines.is_incomplete(), now);
+        let now = state.now();
+        state.policy.record_bytes(state.lines.is_incomplete(), now);
         Ok(())
     }
 
-    fn handle_line(&mut self, line: &[u8]) -> Result<(), StopReason> {
+    fn handle_line(&self, state: &mut ReaderState, line: &[u8]) -> Result<(), StopReason> {
         // Empty lines count too, though nobody answers them.
-        let now = self.now();
-        let rate = self.policy.count_command(now);
+        let now = state.now();
+        let rate = state.policy.count_command(now);
         if rate == CommandRate::FarOver {
             return Err(DisconnectReason::TooManyCommands.into());
         }
@@ -167,11 +219,20 @@ impl<'a> Reader<'a> {
         };
         Ok(self.events.post(event)?)
     }
+}
 
-    /// The time now, after work that does not wait.
-    fn now(&mut self) -> Timestamp {
-        self.time.advance(clock::now(), Duration::ZERO)
-    }
+/// Waits until a read would not wait (poll(2)), for at most `limit`.
+fn wait_for_input(stream: &TcpStream, limit: Option<Duration>) -> io::Result<()> {
+    let limit = limit.map(|limit| Timespec::try_from(limit).expect("a wait is short"));
+    let mut fds = [PollFd::new(stream, PollFlags::IN)];
+    poll(&mut fds, limit.as_ref())?;
+    Ok(())
+}
+
+/// Reads what is there; `WouldBlock` if there is nothing.
+fn receive_now(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    let (length, _) = recv(stream, buffer, RecvFlags::DONTWAIT)?;
+    Ok(length)
 }
 
 /// Keeps a connection open until the player has read why it is closed, and reads on meanwhile.

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use mio::net::UdpSocket;
 use mio::{Interest, Registry, Token};
@@ -109,12 +110,9 @@ impl Sockets {
         max_relays: usize,
     ) -> io::Result<(Self, Unbound)> {
         let host = registrar.ip();
-        let registrar = bind_udp(registrar)?;
+        let registrar = BoundSocket::new(bind_registrar(registrar)?);
         let registrar_address = registrar.socket.local_addr()?;
-        let registrar_buffer = widen_receive_buffer(&registrar.socket)?;
-        if host.is_unspecified() {
-            packet_info::enable(&registrar.socket, host.is_ipv6())?;
-        }
+        let registrar_buffer = receive_buffer(&registrar.socket)?;
         let mut relays = PortMap::new(relay_ports.iter().copied().map(RelayPort));
         let mut bound = Vec::new();
         let mut unbound = Unbound::default();
@@ -125,7 +123,7 @@ impl Sockets {
             }
             match bind_udp(SocketAddr::new(host, *port)) {
                 Ok(socket) => {
-                    relays.insert(RelayPort(*port), socket);
+                    relays.insert(RelayPort(*port), BoundSocket::new(socket));
                     bound.push(RelayPort(*port));
                 }
                 Err(error) => {
@@ -144,6 +142,49 @@ impl Sockets {
             is_ipv6: host.is_ipv6(),
         };
         Ok((sockets, unbound))
+    }
+
+    /// Takes over sockets that are bound: the registrar's and those of relay ports.
+    ///
+    /// # Errors
+    /// If the kernel does not tell the registrar's address.
+    pub(crate) fn adopt(
+        registrar: std::net::UdpSocket,
+        relays: Vec<(RelayPort, std::net::UdpSocket)>,
+    ) -> io::Result<Self> {
+        let registrar_address = registrar.local_addr()?;
+        let registrar = BoundSocket::new(registrar);
+        let registrar_buffer = receive_buffer(&registrar.socket)?;
+        let mut relay_ports: Vec<RelayPort> = relays.iter().map(|(port, _)| *port).collect();
+        relay_ports.sort_unstable();
+        let mut map = PortMap::new(relay_ports.iter().copied());
+        relays.into_iter().for_each(|(port, socket)| map.insert(port, BoundSocket::new(socket)));
+        Ok(Self {
+            registrar,
+            registrar_address,
+            registrar_buffer,
+            relays: map,
+            relay_ports,
+            ready: VecDeque::new(),
+            is_ipv6: registrar_address.is_ipv6(),
+        })
+    }
+
+    /// Closes a relay port that is not used any more.
+    pub(crate) fn close(&mut self, port: RelayPort) {
+        self.relays.remove(port);
+        self.relay_ports.retain(|other| *other != port);
+        self.ready.retain(|id| *id != SocketId::Relay(port));
+    }
+
+    /// All sockets with their addresses, the registrar's first.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (SocketId, SocketAddr, BorrowedFd<'_>)> {
+        let relays = self.relay_ports.iter().copied().map(SocketId::Relay);
+        let all = [SocketId::Registrar].into_iter().chain(relays);
+        all.filter_map(|id| {
+            let socket = self.socket(id)?;
+            Some((id, socket.local_addr().ok()?, socket.as_fd()))
+        })
     }
 
     /// Has mio report every socket to which something comes.
@@ -294,22 +335,42 @@ pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Asks the kernel for a receive buffer of [`REGISTRAR_BUFFER`]; the kernel cuts it to `net.core.rmem_max`.
-fn widen_receive_buffer(socket: &UdpSocket) -> io::Result<BufferSize> {
-    let socket = SockRef::from(socket);
-    socket.set_recv_buffer_size(REGISTRAR_BUFFER)?;
-    // The kernel doubles the size for its own bookkeeping, and reports the double (socket(7)).
-    Ok(BufferSize { asked: REGISTRAR_BUFFER, got: socket.recv_buffer_size()? / 2 })
+impl BoundSocket {
+    fn new(socket: std::net::UdpSocket) -> Self {
+        Self { socket: UdpSocket::from_std(socket), is_ready: false }
+    }
 }
 
-fn bind_udp(address: SocketAddr) -> io::Result<BoundSocket> {
+/// Binds the registrar's socket, with a receive buffer of [`REGISTRAR_BUFFER`]; the kernel cuts it to `net.core.rmem_max`.
+///
+/// # Errors
+/// If the port cannot be bound.
+pub(crate) fn bind_registrar(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
+    let socket = bind_udp(address)?;
+    SockRef::from(&socket).set_recv_buffer_size(REGISTRAR_BUFFER)?;
+    if address.ip().is_unspecified() {
+        packet_info::enable(&socket, address.is_ipv6())?;
+    }
+    Ok(socket)
+}
+
+fn receive_buffer(socket: &UdpSocket) -> io::Result<BufferSize> {
+    // The kernel doubles the size for its own bookkeeping, and reports the double (socket(7)).
+    Ok(BufferSize { asked: REGISTRAR_BUFFER, got: SockRef::from(socket).recv_buffer_size()? / 2 })
+}
+
+/// Binds a UDP socket that never waits.
+///
+/// # Errors
+/// If the port cannot be bound.
+pub(crate) fn bind_udp(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    Ok(BoundSocket { socket: UdpSocket::from_std(socket.into()), is_ready: false })
+    Ok(socket.into())
 }
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
-//! The real binary with its defaults, many connections, and traffic at constant rates.
+//! The real binary with its defaults, and many connections.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::time::{Duration, Instant};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::harness::ignore;
 use crate::support::process::Process;
-use crate::support::{Line, Player, metric, now, own_ip};
+pub(crate) use crate::support::traffic::{Traffic, drain};
+use crate::support::{Line, Player, metric, own_ip};
 
 /// The real binary at the default ports, on an address of its own.
 pub(crate) struct Noray {
@@ -90,70 +90,4 @@ pub(crate) fn ip(index: usize) -> IpAddr {
 
 pub(crate) fn report(attack: &str, outcome: &str) {
     println!("{attack:<80} {outcome}");
-}
-
-/// Somebody who sends at a constant rate.
-pub(crate) struct Stream<'a> {
-    gap: Duration,
-    next: Duration,
-    end: Duration,
-    send: Box<dyn FnMut(Duration) + 'a>,
-}
-
-/// Traffic of many, in real time.
-pub(crate) struct Traffic<'a> {
-    streams: Vec<Stream<'a>>,
-    start: Instant,
-}
-
-/// How often the traffic looks which datagrams are due.
-const TICK: Duration = Duration::from_millis(1);
-
-impl<'a> Traffic<'a> {
-    /// Nobody sends yet. Times count from now on.
-    pub(crate) fn new() -> Self {
-        Self { streams: Vec::new(), start: now() }
-    }
-
-    /// Calls `send` that often a second between two times.
-    pub(crate) fn add(
-        &mut self,
-        per_second: f64,
-        [from, end]: [f64; 2],
-        send: impl FnMut(Duration) + 'a,
-    ) {
-        let [from, end] = [from, end].map(Duration::from_secs_f64);
-        let gap = Duration::from_secs_f64(1.0 / per_second);
-        self.streams.push(Stream { gap, next: from, end, send: Box::new(send) });
-    }
-
-    /// Lets all send until then.
-    pub(crate) fn run(&mut self, end: f64) {
-        let end = Duration::from_secs_f64(end);
-        let ticks = crossbeam_channel::tick(TICK);
-        loop {
-            let elapsed = now() - self.start;
-            for stream in &mut self.streams {
-                while stream.next <= elapsed && stream.next < stream.end {
-                    (stream.send)(elapsed);
-                    stream.next += stream.gap;
-                }
-            }
-            if elapsed >= end {
-                return;
-            }
-            ticks.recv().expect("the ticker never ends");
-        }
-    }
-}
-
-/// Takes all that has arrived at a socket: the first bytes of each datagram, as a number of four bytes.
-pub(crate) fn drain(socket: &UdpSocket, mut take: impl FnMut(u32)) {
-    socket.set_nonblocking(true).unwrap();
-    let mut buffer = [0; 2048];
-    while let Ok(length) = socket.recv(&mut buffer) {
-        if let Some(number) = buffer[..length].first_chunk() {
-            take(u32::from_be_bytes(*number));
-        }
-    }
 }

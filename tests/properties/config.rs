@@ -19,7 +19,11 @@ pub(crate) fn check(data: &[u8]) {
         Ok(effective) => {
             reads_back(&effective);
             let reload = ConfigChanges::new(&effective.config, effective.config.clone());
-            assert!(reload.changed.is_empty() && reload.awaits_restart.is_empty());
+            assert!(
+                reload.changed.is_empty()
+                    && reload.awaits_restart.is_empty()
+                    && reload.needs_handover.is_empty()
+            );
         }
         Err(mistakes) => {
             assert!(!mistakes.is_empty());

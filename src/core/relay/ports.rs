@@ -109,6 +109,16 @@ impl PortPool {
         self.reservations.len()
     }
 
+    /// How many ports are in the pool.
+    pub fn len(&self) -> usize {
+        self.free() + self.reserved()
+    }
+
+    /// Whether no port is in the pool.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// All ports in the pool, free or reserved.
     pub fn iter(&self) -> impl Iterator<Item = RelayPort> + '_ {
         let reserved = self.reservations.values().map(|(_, port)| *port);

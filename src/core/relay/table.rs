@@ -14,7 +14,7 @@ mod pairs;
 mod snapshot;
 mod traffic;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -97,24 +97,29 @@ pub struct RegisteredPartner {
 }
 
 /// A pair that is over and has given its ports back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClosedPair {
     /// Its ports.
     pub ports: [RelayPort; 2],
     /// How many [`charged_bytes`] it carried, both directions together.
     pub traffic: u64,
+    /// Those of its ports that are not used any more: they are not among the configured ones.
+    pub retired: Vec<RelayPort>,
 }
 
 /// All pairs and the ports they use.
 ///
-/// Invariant: every port is in exactly one place: free, reserved, or one side of one pair.
+/// Invariant: every port is in exactly one place: free, reserved, or one side of one pair. A port that retires is only on
+/// one side of a pair; it ends with it.
 #[derive(Debug)]
 pub struct RelayTable {
     settings: RelaySettings,
     own: OwnAddresses,
     ports: PortPool,
-    /// How many ports there are in all.
+    /// How many ports there are in all, with those that retire.
     size: usize,
+    /// The ports of pairs that are not among the configured ones.
+    retiring: BTreeSet<RelayPort>,
     pairs: Pairs,
     /// The live pairs, by the network that asked for them, also if the asker is not connected any more.
     shares: HeldShares,
@@ -136,6 +141,7 @@ impl RelayTable {
             own,
             ports: PortPool::new(ports.iter().copied()),
             size: ports.len(),
+            retiring: BTreeSet::new(),
             pairs: Pairs::new(ports),
             shares: HeldShares::new(ports.len() / 2),
             total_traffic: TotalTraffic::new(&settings.limits),
@@ -274,7 +280,7 @@ impl RelayTable {
 
     /// Whether no two ports are left.
     fn is_full(&self) -> bool {
-        2 * (self.pairs() + 1) > self.size
+        self.ports.len() < 2
     }
 
     fn has_its_share(&self, network: Network) -> bool {
@@ -389,8 +395,20 @@ impl RelayTable {
         self.shares.give_back(pair.network());
         self.pairs.update_crowd(host, self.settings.limits.crowd);
         let ports = pair.ports();
-        ports.into_iter().for_each(|port| self.ports.release(port));
-        ClosedPair { ports, traffic: pair.life.traffic }
+        let mut retired = Vec::new();
+        for port in ports {
+            if self.retiring.remove(&port) {
+                self.former.remove(&port);
+                self.size -= 1;
+                retired.push(port);
+            } else {
+                self.ports.release(port);
+            }
+        }
+        if !retired.is_empty() {
+            self.shares.set_capacity(self.size / 2);
+        }
+        ClosedPair { ports, traffic: pair.life.traffic, retired }
     }
 }
 

@@ -12,6 +12,10 @@ mod page;
 
 pub use numbers::{Bytes, Counter, Family, Gauge, Histogram, Scale, Seconds};
 
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use numbers::Values;
 use page::Page;
 
 use crate::core::protocol::CommandKind;
@@ -71,6 +75,10 @@ macro_rules! metrics {
         impl Metrics {
             fn write(&self, page: &mut Page) {
                 $(page.metric($name, concat!($($help),+), &self.$field$(.by($label))?);)+
+            }
+
+            fn visit(&self, visit: &mut dyn FnMut(&str, &AtomicU64)) {
+                $(self.$field.visit($name, visit);)+
             }
         }
     };
@@ -141,6 +149,24 @@ impl Metrics {
         kernel::start_time()
     }
 
+    /// All values, by name and label, for another process that goes on counting.
+    pub fn values(&self) -> BTreeMap<String, u64> {
+        let mut values = BTreeMap::new();
+        self.visit(&mut |name, value| {
+            values.insert(name.to_owned(), value.load(Ordering::Relaxed));
+        });
+        values
+    }
+
+    /// Goes on with the values of another process. Values that this program does not know are ignored.
+    pub fn restore(&self, values: &BTreeMap<String, u64>) {
+        self.visit(&mut |name, value| {
+            if let Some(known) = values.get(name) {
+                value.store(*known, Ordering::Relaxed);
+            }
+        });
+    }
+
     /// Everything in Prometheus's text format, with the kernel's numbers about the process and the machine.
     pub fn text(&self) -> String {
         let mut page = Page::default();
@@ -158,6 +184,23 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn another_process_goes_on_counting() {
+        let metrics = Metrics::default();
+        metrics.relay_size.observe(100);
+        metrics.relay_drops.of(DropReason::WrongIp).add(3);
+        let mut values = metrics.values();
+        values.insert("noray_of_a_later_version".to_owned(), 1);
+        let other = Metrics::default();
+        other.restore(&values);
+        other.relay_size.observe(100);
+        other.relay_drops.of(DropReason::WrongIp).add(1);
+        let text = other.text();
+        for line in ["noray_relay_size_sum 200", "noray_relay_drop_count{reason=\"wrong-ip\"} 4"] {
+            assert!(text.lines().any(|shown| shown == line), "{line} in\n{text}");
+        }
+    }
 
     #[test]
     fn histograms_count_up_to_their_bounds() {

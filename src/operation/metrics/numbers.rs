@@ -7,6 +7,41 @@ use std::time::Duration;
 
 use crate::label::Label;
 
+/// A metric whose values can be carried to another process.
+pub(super) trait Values {
+    /// Calls `visit` with the name and the number of each value.
+    fn visit(&self, name: &str, visit: &mut dyn FnMut(&str, &AtomicU64));
+}
+
+impl Values for Counter {
+    fn visit(&self, name: &str, visit: &mut dyn FnMut(&str, &AtomicU64)) {
+        visit(name, &self.0);
+    }
+}
+
+impl Values for Gauge {
+    fn visit(&self, name: &str, visit: &mut dyn FnMut(&str, &AtomicU64)) {
+        visit(name, &self.0);
+    }
+}
+
+impl<L: Label, N: Values> Values for Family<L, N> {
+    fn visit(&self, name: &str, visit: &mut dyn FnMut(&str, &AtomicU64)) {
+        for label in L::ALL {
+            self.of(*label).visit(&format!("{name}/{}", label.label()), visit);
+        }
+    }
+}
+
+impl<S: Scale> Values for Histogram<S> {
+    fn visit(&self, name: &str, visit: &mut dyn FnMut(&str, &AtomicU64)) {
+        for (bound, count) in S::BOUNDS.iter().chain([&u64::MAX]).zip(&self.counts) {
+            count.visit(&format!("{name}/{bound}"), visit);
+        }
+        self.sum.visit(&format!("{name}/sum"), visit);
+    }
+}
+
 /// A number that only grows.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);

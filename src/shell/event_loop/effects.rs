@@ -71,7 +71,8 @@ impl EventLoop {
             Effect::PairOpened { ports: [one, other], players: [asker, host] } => {
                 log::info!(target: STEP, "relay {other}+{one}: player {asker} with player {host}");
             }
-            Effect::PairClosed(ClosedPair { ports: [one, other], traffic }) => {
+            Effect::PairClosed(ClosedPair { ports: [one, other], traffic, retired }) => {
+                retired.into_iter().for_each(|port| self.sockets.close(port));
                 self.metrics.relay_expired.add_as_only_writer(1);
                 log::info!(target: STEP, "relay {one}+{other}: freed after {traffic} bytes");
             }

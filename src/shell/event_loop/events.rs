@@ -23,7 +23,7 @@ impl EventLoop {
         Flow::Continue
     }
 
-    fn handle_event(&mut self, event: Event) -> Flow {
+    pub(super) fn handle_event(&mut self, event: Event) -> Flow {
         match event {
             Event::Connected(connection) => self.handle_connection(connection),
             Event::NoThread(connection) => self.handle(Input::NoThread(connection)),
@@ -46,6 +46,13 @@ impl EventLoop {
                 self.handle(Input::Reload(Box::new(config.settings())));
                 let _ = done.try_send(());
             }
+            Event::Snapshot(answer) => {
+                let _ = answer.try_send(Box::new(self.core.snapshot(self.now)));
+            }
+            Event::HandOver(departure, refused) => {
+                let why = self.hand_over(&departure);
+                let _ = refused.try_send(why);
+            }
             Event::OwnAddresses(own) => self.handle(Input::OwnAddresses(*own)),
             Event::Drain => self.handle(Input::Drain),
             Event::Shutdown => {
@@ -60,6 +67,7 @@ impl EventLoop {
 
     fn handle_connection(&mut self, connection: SharedConnection) {
         let input = Input::Connected(connection.id, connection.peer.ip());
+        self.next_connection = connection.id.0 + 1;
         self.connections.insert(connection.id, connection);
         self.handle(input);
     }

@@ -7,6 +7,7 @@
 mod datagrams;
 mod effects;
 mod events;
+mod handover;
 
 use std::collections::HashMap;
 use std::io;
@@ -21,6 +22,7 @@ use crate::core::deadlines::Deadlines;
 use crate::core::effect::Effects;
 use crate::core::id::ConnectionId;
 use crate::core::relay::OwnAddresses;
+use crate::core::snapshot::Snapshot;
 use crate::core::{Core, Input};
 use crate::label::counted;
 use crate::operation::clock;
@@ -94,6 +96,15 @@ pub(crate) struct EventLoop {
     /// How many datagrams came to relay ports. Some of them are timed.
     arrivals: u64,
     warnings: Warnings,
+    /// Larger than the id of every connection.
+    next_connection: u64,
+}
+
+/// What another process has handed over to the loop.
+pub(crate) struct Resumed {
+    pub(crate) core: Snapshot,
+    pub(crate) connections: Vec<SharedConnection>,
+    pub(crate) next_connection: u64,
 }
 
 impl EventLoop {
@@ -107,6 +118,7 @@ impl EventLoop {
         acceptor: AcceptorControl,
         metrics: Arc<Metrics>,
         channel_size: usize,
+        resumed: Option<Resumed>,
     ) -> io::Result<(Self, EventSender)> {
         let poll = Poll::new()?;
         sockets.register(poll.registry())?;
@@ -120,9 +132,25 @@ impl EventLoop {
             );
             OwnAddresses::default()
         });
-        let (mut random, now) = (KernelRandom::default(), Timestamp::START);
-        let ports = sockets.relay_ports().to_vec();
-        let core = Core::new(config.settings(), own, ports, &mut random, now);
+        let mut random = KernelRandom::default();
+        let settings = config.settings();
+        let mut ports = sockets.relay_ports().to_vec();
+        ports.retain(|port| config.relay_ports.contains(port.0));
+        let (mut connections, mut next_connection) = (HashMap::new(), 0);
+        let (core, now) = match resumed {
+            None => {
+                let now = Timestamp::START;
+                (Core::new(settings, own, ports, &mut random, now), now)
+            }
+            Some(resumed) => {
+                let now = resumed.core.taken;
+                next_connection = resumed.next_connection;
+                let all = resumed.connections.into_iter();
+                connections = all.map(|connection| (connection.id, connection)).collect();
+                let core = Core::restore(resumed.core, settings, own, &ports);
+                (core.map_err(io::Error::other)?, now)
+            }
+        };
         let event_loop = Self {
             poll,
             alarm,
@@ -131,17 +159,18 @@ impl EventLoop {
             acceptor,
             sockets,
             buffer: vec![0; LARGEST_DATAGRAM],
-            connections: HashMap::new(),
+            connections,
             core,
             effects: Effects::new(),
             random,
             metrics,
-            time: RunningTime::new(clock::now()),
+            time: RunningTime::go_on(clock::now(), now),
             now,
             deadlines: Deadlines::default(),
             supervisor: Supervisor::default(),
             arrivals: 0,
             warnings: Warnings::default(),
+            next_connection,
         };
         event_loop.record_levels();
         Ok((event_loop, sender))

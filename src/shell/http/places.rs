@@ -94,6 +94,16 @@ impl Places {
     }
 }
 
+impl Places {
+    /// Waits until no request is served, for at most `patience`.
+    pub(super) fn wait_until_idle(&self, patience: Duration) {
+        for room in [&self.local, &self.others] {
+            let mut taken = room.taken.lock();
+            room.has_ended.wait_while_for(&mut taken, |taken| !taken.is_empty(), patience);
+        }
+    }
+}
+
 impl Room {
     fn new(size: usize) -> Self {
         Self { size, taken: Mutex::new(Vec::new()), has_ended: Condvar::new() }
@@ -180,7 +190,7 @@ impl From<TurnedAway> for io::Error {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.room.taken.lock().retain(|request| !Arc::ptr_eq(request, &self.request));
-        self.room.has_ended.notify_one();
+        self.room.has_ended.notify_all();
     }
 }
 

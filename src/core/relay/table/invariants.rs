@@ -31,5 +31,7 @@ impl RelayTable {
         }
         assert_eq!(self.shares.held(), self.pairs(), "each pair counts once");
         assert_eq!(seen.len(), self.size, "no port is lost");
+        let is_in_use = |port| seen.get(port) == Some(&"pair");
+        assert!(self.retiring.iter().all(is_in_use), "a port retires with its pair");
     }
 }

@@ -8,6 +8,7 @@ use super::RelayTable;
 use super::pairs::{Pairs, PairsSnapshot};
 use super::traffic::{HostTrafficSnapshot, TotalTrafficSnapshot};
 use crate::core::id::PlayerId;
+use crate::core::relay::pair::Pair;
 use crate::core::relay::ports::{PoolSnapshot, PortPool};
 use crate::core::relay::sources::Sources;
 use crate::core::relay::sprayers::Sprayers;
@@ -41,29 +42,41 @@ impl RelayTable {
             former: self.former.clone(),
         }
     }
+}
 
+impl RelaySnapshot {
+    /// All ports of pairs.
+    pub fn ports_of_pairs(&self) -> impl Iterator<Item = RelayPort> {
+        self.pairs.iter().flat_map(Pair::ports)
+    }
+}
+
+impl RelayTable {
     /// Restores a table from a snapshot. `ports` are the ports that can be used now. Free and reserved ports of the
-    /// snapshot that are not among them are dropped. Ports that the snapshot does not have are free.
+    /// snapshot that are not among them are dropped. A pair's port that is not among them retires: it is used until the
+    /// pair ends. Ports that the snapshot does not have are free.
     ///
     /// # Errors
-    /// If two pairs have the same port, a pair's port is not among `ports`, or an index is wrong.
+    /// If two pairs have the same port, or an index is wrong.
     pub fn restore(
         snapshot: RelaySnapshot,
         settings: RelaySettings,
         own: OwnAddresses,
         ports: &[RelayPort],
     ) -> Result<Self, String> {
-        let mut table = Self::new(settings, own, ports);
-        let mut unused: BTreeSet<RelayPort> = ports.iter().copied().collect();
-        for pair in snapshot.pairs.iter() {
-            for port in pair.ports() {
-                if !unused.remove(&port) {
-                    return Err(format!("port {port} is missing, or has two pairs"));
-                }
+        let configured: BTreeSet<RelayPort> = ports.iter().copied().collect();
+        let mut unused = configured.clone();
+        let mut retiring = BTreeSet::new();
+        for port in snapshot.ports_of_pairs() {
+            if !unused.remove(&port) && (configured.contains(&port) || !retiring.insert(port)) {
+                return Err(format!("port {port} has two pairs"));
             }
-            table.shares.take(pair.network());
         }
-        table.pairs = Pairs::restore(snapshot.pairs, ports)?;
+        let all: Vec<RelayPort> = ports.iter().chain(&retiring).copied().collect();
+        let mut table = Self::new(settings, own, &all);
+        snapshot.pairs.iter().for_each(|pair| table.shares.take(pair.network()));
+        table.retiring = retiring;
+        table.pairs = Pairs::restore(snapshot.pairs, &all)?;
         table.ports = PortPool::restore(snapshot.ports, ports, |port| unused.remove(&port));
         table.total_traffic.restore(snapshot.total_traffic);
         table.host_traffic.restore(snapshot.host_traffic);

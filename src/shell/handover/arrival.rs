@@ -1,0 +1,215 @@
+//! The new process's side: it takes over the sockets and goes on.
+
+use std::fs::File;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
+
+use listenfd::ListenFd;
+use nix::libc::{AF_INET, AF_INET6, SOCK_STREAM};
+
+use super::{Manifest, SocketRole};
+use crate::config::Config;
+use crate::core::Core;
+use crate::core::relay::{OwnAddresses, RelayPort};
+use crate::label::counted;
+use crate::operation::os;
+use crate::shell::sockets::canonical;
+
+/// The variable by which one process asks the next for something.
+pub(super) const REQUEST: &str = "NORAY_HANDOVER";
+pub(super) const CHECK: &str = "check";
+pub(super) const TAKE_OVER: &str = "take-over";
+
+/// What a program says that can take over.
+pub(super) const CAN_TAKE_OVER: &str = "noray can take over";
+
+/// What the process that executed this program asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Requested {
+    /// Whether this program could take over.
+    Check,
+    /// To take over.
+    TakeOver,
+}
+
+/// What is asked for; `None` if this is a usual start.
+pub fn requested() -> Option<Requested> {
+    match os::variable(REQUEST)?.as_str() {
+        CHECK => Some(Requested::Check),
+        // A variable that was inherited from a handover long ago means nothing to another process.
+        TAKE_OVER if os::variable("LISTEN_PID")? == std::process::id().to_string() => {
+            Some(Requested::TakeOver)
+        }
+        _ => None,
+    }
+}
+
+/// Whether this program, with the configuration that `read` makes of the file in the manifest, could take over. Returns
+/// what to say.
+///
+/// # Errors
+/// Why not.
+pub fn check(
+    read: impl FnOnce(Option<(String, String)>) -> Result<Config, String>,
+) -> Result<&'static str, String> {
+    let manifest = manifest()?;
+    let config = read(manifest.file)?;
+    let ports: Vec<RelayPort> =
+        config.relay_ports.as_slice().iter().copied().map(RelayPort).collect();
+    Core::restore(manifest.core, config.settings(), OwnAddresses::default(), &ports)?;
+    Ok(CAN_TAKE_OVER)
+}
+
+/// The manifest at the standard input, which is closed for it: it holds secrets.
+fn manifest() -> Result<Manifest, String> {
+    let stdin = io::stdin().as_fd().try_clone_to_owned();
+    let manifest = stdin.and_then(|stdin| Manifest::read(File::from(stdin)));
+    let manifest = manifest.map_err(|error| format!("the snapshot cannot be read: {error}"))?;
+    let nothing = File::open("/dev/null").and_then(|file| Ok(rustix::stdio::dup2_stdin(&file)?));
+    nothing.map_err(|error| format!("the snapshot cannot be closed: {error}"))?;
+    Ok(manifest)
+}
+
+/// What another process has handed over: the manifest and its sockets.
+pub struct Arrival {
+    pub(crate) manifest: Manifest,
+    pub(crate) players: TcpListener,
+    pub(crate) http: Option<TcpListener>,
+    pub(crate) registrar: UdpSocket,
+    pub(crate) relays: Vec<(RelayPort, UdpSocket)>,
+    /// In the order of [`Manifest::players`]; `None` for those that did not arrive.
+    pub(crate) connections: Vec<Option<TcpStream>>,
+    /// What is wrong with other sockets, for the log, which does not run yet.
+    warnings: Vec<String>,
+}
+
+impl Arrival {
+    /// Takes what was handed over. Descriptors that are not what the manifest says are closed, with a warning. Call this
+    /// before the process opens anything else, which could get the number of a descriptor that is missing.
+    ///
+    /// # Errors
+    /// What is missing, without which nobody could be served. Then everything else is closed.
+    pub fn receive() -> Result<Self, String> {
+        let mut fds = Descriptors { fds: ListenFd::from_env(), warnings: Vec::new() };
+        let received = Self::take(&mut fds);
+        fds.close_unclaimed();
+        received.map(|arrival| Self { warnings: fds.warnings, ..arrival })
+    }
+
+    fn take(fds: &mut Descriptors) -> Result<Self, String> {
+        let manifest = manifest()?;
+        let (mut players, mut http, mut registrar) = (None, None, None);
+        let mut relays = Vec::new();
+        let mut connections: Vec<Option<TcpStream>> =
+            manifest.players.iter().map(|_| None).collect();
+        for (index, role) in manifest.sockets.iter().enumerate() {
+            match role {
+                SocketRole::Players(at) => players = fds.listener(index, *at),
+                SocketRole::Http(at) => http = fds.listener(index, *at),
+                SocketRole::Registrar(at) => registrar = fds.udp(index, *at),
+                SocketRole::Relay(at) => {
+                    relays.extend(fds.udp(index, *at).map(|socket| (RelayPort(at.port()), socket)));
+                }
+                SocketRole::Player(player) => {
+                    let expected = manifest.players.get(*player).map(|player| player.peer);
+                    let stream = expected.and_then(|peer| fds.connection(index, peer));
+                    if let Some(place) = connections.get_mut(*player) {
+                        *place = stream;
+                    }
+                }
+            }
+        }
+        Ok(Self {
+            players: players.ok_or("the port for players was not handed over")?,
+            registrar: registrar.ok_or("the registrar's socket was not handed over")?,
+            manifest,
+            http,
+            relays,
+            connections,
+            warnings: Vec::new(),
+        })
+    }
+
+    /// The configuration file as it was checked.
+    pub fn file(&self) -> Option<(String, String)> {
+        self.manifest.file.clone()
+    }
+
+    /// What is wrong with sockets that can be missed.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// What was handed over, in words.
+    pub fn summary(&self) -> String {
+        let connections = self.connections.iter().flatten().count();
+        format!(
+            "noray {} has handed over {} and {}",
+            self.manifest.version,
+            counted(connections, "connection"),
+            counted(self.relays.len(), "relay port")
+        )
+    }
+}
+
+/// The descriptors that were passed.
+struct Descriptors {
+    fds: ListenFd,
+    warnings: Vec<String>,
+}
+
+impl Descriptors {
+    fn listener(&mut self, index: usize, at: SocketAddr) -> Option<TcpListener> {
+        let taken = self.fds.take_tcp_listener(index);
+        self.claim(taken, at, TcpListener::local_addr)
+    }
+
+    fn udp(&mut self, index: usize, at: SocketAddr) -> Option<UdpSocket> {
+        let taken = self.fds.take_udp_socket(index);
+        self.claim(taken, at, UdpSocket::local_addr)
+    }
+
+    fn connection(&mut self, index: usize, peer: SocketAddr) -> Option<TcpStream> {
+        let taken = [AF_INET, AF_INET6]
+            .map(|family| self.fds.take_custom(index, family, SOCK_STREAM, "connection"));
+        let taken = taken.into_iter().find(|taken| matches!(taken, Ok(Some(_))));
+        self.claim(taken.unwrap_or(Ok(None)), peer, |stream: &TcpStream| {
+            stream.peer_addr().map(canonical)
+        })
+    }
+
+    /// The socket, if it is where it must be. Else it is closed.
+    fn claim<T>(
+        &mut self,
+        taken: io::Result<Option<T>>,
+        expected: SocketAddr,
+        address: impl Fn(&T) -> io::Result<SocketAddr>,
+    ) -> Option<T> {
+        let why = match taken {
+            Ok(Some(socket)) => match address(&socket) {
+                Ok(found) if found == expected => return Some(socket),
+                // Its player has left meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotConnected => return None,
+                Ok(found) => format!("it is at {found}"),
+                Err(error) => error.to_string(),
+            },
+            Ok(None) => "it is missing".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        self.warnings.push(format!("the socket for {expected} was not handed over: {why}"));
+        None
+    }
+
+    /// Closes what is not in the manifest.
+    fn close_unclaimed(&mut self) {
+        for index in 0..self.fds.len() {
+            if let Ok(Some(fd)) = self.fds.take_raw_fd(index) {
+                self.warnings
+                    .push(format!("descriptor {fd} was handed over for nothing; it is closed"));
+                // It may not be open at all.
+                let _ = nix::unistd::close(fd);
+            }
+        }
+    }
+}

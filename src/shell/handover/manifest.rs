@@ -1,0 +1,75 @@
+//! What one process tells the next, beside the sockets.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::net::SocketAddr;
+
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use serde::{Deserialize, Serialize};
+
+use crate::core::snapshot::Snapshot;
+use crate::limits::admission::AdmissionSnapshot;
+use crate::shell::player_thread::ReaderSnapshot;
+
+/// Everything that the next process must know. It holds PrivateIDs, so it is never written to a disk.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Manifest {
+    /// The version of the program that wrote it.
+    pub(crate) version: String,
+    /// The configuration file's name and content. The file itself may have changed since it was checked.
+    pub(crate) file: Option<(String, String)>,
+    pub(crate) core: Snapshot,
+    pub(crate) metrics: BTreeMap<String, u64>,
+    pub(crate) admission: AdmissionSnapshot,
+    /// What each descriptor is, in their order.
+    pub(crate) sockets: Vec<SocketRole>,
+    pub(crate) players: Vec<PlayerConnection>,
+    /// Larger than the id of every connection.
+    pub(crate) next_connection: u64,
+}
+
+/// What a socket is for, and where it is bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum SocketRole {
+    /// Players connect there.
+    Players(SocketAddr),
+    /// Metrics and health.
+    Http(SocketAddr),
+    Registrar(SocketAddr),
+    Relay(SocketAddr),
+    /// The connection of the player at that place of [`Manifest::players`].
+    Player(usize),
+}
+
+/// A player's connection.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct PlayerConnection {
+    pub(crate) id: u64,
+    pub(crate) peer: SocketAddr,
+    pub(crate) is_registered: bool,
+    pub(crate) reader: ReaderSnapshot,
+}
+
+impl Manifest {
+    /// Writes it into a memory file that nobody can change any more.
+    pub(crate) fn into_file(self) -> io::Result<File> {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let mut file = File::from(memfd_create("noray-handover", flags)?);
+        file.write_all(&serde_json::to_vec(&self)?)?;
+        fcntl_add_seals(
+            &file,
+            SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL,
+        )?;
+        file.rewind()?;
+        Ok(file)
+    }
+
+    /// Reads one that another process has written.
+    pub(crate) fn read(mut file: File) -> io::Result<Self> {
+        file.rewind()?;
+        let mut text = Vec::new();
+        file.read_to_end(&mut text)?;
+        Ok(serde_json::from_slice(&text)?)
+    }
+}

@@ -1,0 +1,32 @@
+//! Handover: the process executes its program anew under the same process id, with the same sockets, and no game notices.
+//!
+//! It puts in force what cannot change within the process: other ports, and another version of the program.
+//!
+//! ```text
+//! signals' thread                          event loop                       the program, executed anew
+//! 1. open the new ports
+//! 2. snapshot  --------------------------> core
+//! 3. run the program as a child: can it
+//!    restore this? If not, nothing changes
+//! 4. let HTTP requests end
+//! 5. block signals, then  ---------------> 6. close the gate, handle what came
+//!                                          7. manifest, descriptors, exec -> 8. restore the core, adopt the sockets
+//!                                                                            9. relay, and then start the readers
+//!                                                                            10. allow signals, tell who asked
+//! ```
+//!
+//! Datagrams that come meanwhile wait in the sockets' buffers, and so do players' bytes: while the gate is closed nobody
+//! reads. The manifest is in a sealed memory file, because it holds PrivateIDs. It is the new program's standard input; the
+//! sockets are the descriptors from 3 on, as systemd passes them (sd_listen_fds(3)).
+
+mod arrival;
+mod departure;
+mod manifest;
+mod openings;
+mod program;
+
+pub use arrival::{Arrival, Requested, check, requested};
+pub(crate) use departure::{Departure, Passed, check_room, depart};
+pub(crate) use manifest::{Manifest, PlayerConnection, SocketRole};
+pub(crate) use openings::Openings;
+pub use program::Program;
