@@ -512,3 +512,37 @@ fn the_snapshot_is_nowhere_on_a_disk_and_closed_afterwards() {
     }
     std::io::stdout().flush().unwrap();
 }
+
+/// The channel to the loop is full of their commands when the gate is closed: readers wait for room in it.
+#[test]
+fn four_thousand_players_who_all_talk_are_answered_once_and_in_order() {
+    const PLAYERS: usize = 4000;
+    const LINES: usize = 40;
+    allow_many_files();
+    let noray = Noray::start("NORAY_MAX_CONNECTIONS=4200\nNORAY_MAX_CONNECTIONS_PER_IP=4200\n");
+    let mut players: Vec<Line> = (0..PLAYERS)
+        .map(|_| {
+            let mut line = Line::connect(noray.process.players);
+            line.send("register-host");
+            line.expect("set-oid");
+            line.expect("set-pid");
+            line
+        })
+        .collect();
+    noray.touch();
+    let pid = noray.process.child.id();
+    let reloading = thread::spawn(move || words(reload(pid)));
+    for line in &mut players {
+        let lines: String = (0..LINES).map(|number| format!("echo {number}\n")).collect();
+        line.send_bytes(lines.as_bytes());
+    }
+    assert_eq!(reloading.join().unwrap(), (Some(0), String::new()));
+    for line in &mut players {
+        for number in 0..LINES {
+            assert_eq!(line.expect("echo"), number.to_string());
+        }
+        line.settle();
+    }
+    assert_eq!(noray.metric("noray_tcp_connections"), PLAYERS as u64);
+    assert_eq!(noray.metric("noray_active_hosts"), PLAYERS as u64);
+}

@@ -3,6 +3,15 @@
 //! Its times are timestamps of the server's running time, not of a wall clock. The process that restores a snapshot
 //! counts on from [`Snapshot::taken`]. Settings and the server's own addresses are not part of it; that process reads
 //! them itself.
+//!
+//! The format is JSON. Another version of the program reads it at a handover, so it changes by these rules:
+//!
+//! - A reader ignores fields that it does not know.
+//! - A new field has `#[serde(default)]`, so that an older snapshot is read. A field that is not needed any more may go if
+//!   older programs can do without it.
+//! - What breaks these rules needs another [`VERSION`]. A program that does not know the version refuses it at the check, and
+//!   nothing happens.
+//! - A snapshot of each version is kept in `src/core/snapshots`, and a test reads it.
 
 use serde::{Deserialize, Serialize};
 

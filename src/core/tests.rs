@@ -521,3 +521,42 @@ fn with_relay_only_players_of_different_families_meet() {
     let Some(Effect::Tell(BOB, to_bob)) = effects.get(2) else { panic!("{effects:?}") };
     assert!(to_bob.encode().starts_with("connect 192.0.2.200:"), "{to_bob:?}");
 }
+
+/// A core with something of everything that a snapshot holds.
+fn full_core() -> Play {
+    let (mut play, [_, bobs]) = Play::introduced(Config::default());
+    play.command(BOB, "register-host");
+    play.datagram(bobs, address(ALICE));
+    play.datagram(bobs, SocketAddr::new(ip(ALICE), 4001));
+    play.datagram(RelayPort(6), address(ConnectionId(8)));
+    let away = ConnectionId(3);
+    play.join(away);
+    play.pass(Duration::from_secs(1));
+    play.handle(Input::Disconnected(away));
+    play.command(ALICE, "connect nobody");
+    let stranger = way(address(ConnectionId(9)));
+    play.handle(Input::RegistrarDatagram { way: stranger, payload: &[b'x'; 100] });
+    play
+}
+
+/// `NORAY_KEEP_SNAPSHOT=1 cargo test --lib kept` writes it, for a new version of the format.
+#[test]
+fn the_kept_snapshot_of_each_version_is_read() {
+    let play = full_core();
+    let now = serde_json::to_string_pretty(&play.core.snapshot(play.now)).unwrap();
+    if crate::operation::os::variable("NORAY_KEEP_SNAPSHOT").is_some() {
+        std::fs::write(format!("src/core/snapshots/{}.json", crate::core::snapshot::VERSION), now)
+            .unwrap();
+    }
+    for kept in [include_str!("snapshots/1.json")] {
+        // Fields of a later version are ignored.
+        let later = kept.replacen("{", "{\"of_a_later_version\": [1],", 1);
+        for text in [kept, &later] {
+            let snapshot: Snapshot = serde_json::from_str(text).unwrap();
+            let core = Core::restore(snapshot, play.config.settings(), own(), &ports()).unwrap();
+            core.check_invariants();
+            let sizes = core.table_sizes();
+            assert_eq!((sizes.players, sizes.absent, sizes.pairs, sizes.open_ids), (2, 1, 1, 4));
+        }
+    }
+}

@@ -4,6 +4,7 @@
 
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -28,7 +29,13 @@ impl<'a> Noray<'a> {
     }
 
     pub fn start_on(machine: &'a Host, settings: &[&str]) -> Self {
-        let mut command = ends_with_this_thread(env!("CARGO_BIN_EXE_noray"));
+        Self::start_program(machine, env!("CARGO_BIN_EXE_noray").as_ref(), settings)
+    }
+
+    /// Another file with the same program.
+    pub fn start_program(machine: &'a Host, program: &Path, settings: &[&str]) -> Self {
+        let program = program.to_str().expect("a plain path");
+        let mut command = ends_with_this_thread(program);
         command.args(settings.iter().flat_map(|setting| ["--set", setting]));
         command.current_dir(env!("CARGO_TARGET_TMPDIR")).stderr(Stdio::piped());
         let mut process = machine.spawn(command);
