@@ -73,6 +73,15 @@ impl Noray {
         assert_eq!((status, said.as_str()), (Some(0), ""));
     }
 
+    /// A connection with ids.
+    fn register(&self) -> Line {
+        let mut line = Line::connect(self.process.players);
+        line.send("register-host");
+        line.expect("set-oid");
+        line.expect("set-pid");
+        line
+    }
+
     fn metric(&self, name: &str) -> u64 {
         metric(SocketAddr::new(self.ip, HTTP_PORT), name)
     }
@@ -158,15 +167,7 @@ fn twenty_handovers_lose_nothing() {
     let settings = content(ranges[0]);
     let noray = start_with_file_only(&settings);
     let mut pairs: Vec<Pair> = (0..PAIRS).map(|_| Pair::begin(&noray)).collect();
-    let mut idle: Vec<Line> = (0..IDLE)
-        .map(|_| {
-            let mut line = Line::connect(noray.process.players);
-            line.send("register-host");
-            line.expect("set-oid");
-            line.expect("set-pid");
-            line
-        })
-        .collect();
+    let mut idle: Vec<Line> = (0..IDLE).map(|_| noray.register()).collect();
     let (is_over, noray) = (AtomicBool::new(false), &noray);
     let counts = thread::scope(|scope| {
         let is_over = &is_over;
@@ -439,7 +440,8 @@ fn a_failure_after_the_last_check_ends_in_a_server_that_serves() {
         real.display()
     );
     noray.replace(script.as_bytes());
-    noray.reload_well();
+    let (status, said) = noray.reload();
+    assert!(status == Some(1) && said.contains("the server started anew"), "{said}");
     let log = noray.process.log_until("the handover failed");
     assert!(log.contains("are lost, and the server starts anew"), "{log}");
     assert_eq!(lost.line.receive(), None, "its connection is gone");
@@ -449,6 +451,25 @@ fn a_failure_after_the_last_check_ends_in_a_server_that_serves() {
     let (_, rest) = log.split_once("registrar: ").unwrap();
     noray.process.registrar = rest.split_once("/udp").unwrap().0.parse().unwrap();
     noray.process.join();
+}
+
+#[test]
+fn a_program_that_is_gone_after_its_check_leaves_the_old_one_with_everything() {
+    let noray = Noray::start("");
+    let mut pair = Pair::begin(&noray);
+    // It says yes, and then its file is not there.
+    noray.replace(b"#!/bin/sh\nrm \"$0\"\necho 'noray can take over'\n");
+    let (status, said) = noray.reload();
+    assert!(
+        status == Some(1) && said.contains("the one that runs goes on with everything"),
+        "{said}"
+    );
+    goes_on(&noray, &mut pair);
+    assert_eq!(noray.metric("noray_config_last_reload_failed"), 1);
+    // The next program is found again.
+    noray.touch();
+    noray.reload_well();
+    goes_on(&noray, &mut pair);
 }
 
 #[test]
@@ -520,15 +541,7 @@ fn four_thousand_players_who_all_talk_are_answered_once_and_in_order() {
     const LINES: usize = 40;
     allow_many_files();
     let noray = Noray::start("NORAY_MAX_CONNECTIONS=4200\nNORAY_MAX_CONNECTIONS_PER_IP=4200\n");
-    let mut players: Vec<Line> = (0..PLAYERS)
-        .map(|_| {
-            let mut line = Line::connect(noray.process.players);
-            line.send("register-host");
-            line.expect("set-oid");
-            line.expect("set-pid");
-            line
-        })
-        .collect();
+    let mut players: Vec<Line> = (0..PLAYERS).map(|_| noray.register()).collect();
     noray.touch();
     let pid = noray.process.child.id();
     let reloading = thread::spawn(move || words(reload(pid)));

@@ -22,8 +22,9 @@ use nix::unistd::Pid;
 use crate::operation::clock;
 
 /// How long a client waits for the outcome. A server answers within
-/// [`RELOAD_PATIENCE`](crate::shell::server::RELOAD_PATIENCE).
-const PATIENCE: Duration = Duration::from_secs(10);
+/// [`RELOAD_PATIENCE`](crate::shell::server::RELOAD_PATIENCE); a handover may take some seconds more if another program
+/// hangs.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Bytes of an outcome. What does not fit is only in the log.
 const MAX_OUTCOME: usize = 16 * 1024;
@@ -40,7 +41,7 @@ pub enum ReloadFailure {
     NoServer(u32, Errno),
     /// Another process is bound to the name.
     Busy(u32),
-    /// There was no outcome within ten seconds.
+    /// There was no outcome within twenty seconds.
     Unanswered(u32),
     /// The system gives no socket.
     System(io::Error),

@@ -231,7 +231,7 @@ fn wait_for_input(stream: &TcpStream, limit: Option<Duration>) -> io::Result<()>
 
 /// Reads what is there; `WouldBlock` if there is nothing.
 fn receive_now(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
-    let (length, _) = recv(stream, buffer, RecvFlags::DONTWAIT)?;
+    let (_, length) = recv(stream, buffer, RecvFlags::DONTWAIT)?;
     Ok(length)
 }
 

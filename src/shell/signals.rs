@@ -125,10 +125,14 @@ impl SignalHandler {
         }
     }
 
-    /// Tells who waits for a reload that it is done, after a handover.
-    pub fn tell_done(&self) {
+    /// Tells who waits for a reload how the handover went.
+    pub fn tell(&self, outcome: &Result<(), String>) {
+        if let Err(why) = outcome {
+            self.handle.record_failed_reload();
+            log::error!("reload: {why}");
+        }
         if let Some(client) = ReloadClient::waiting() {
-            client.tell(&Ok(()));
+            client.tell(outcome);
         }
         self.supervisor.ready();
     }

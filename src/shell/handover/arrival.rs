@@ -20,6 +20,7 @@ use crate::shell::sockets::canonical;
 pub(super) const REQUEST: &str = "NORAY_HANDOVER";
 pub(super) const CHECK: &str = "check";
 pub(super) const TAKE_OVER: &str = "take-over";
+pub(super) const GO_ON: &str = "go-on";
 
 /// What a program says that can take over.
 pub(super) const CAN_TAKE_OVER: &str = "noray can take over";
@@ -31,16 +32,21 @@ pub enum Requested {
     Check,
     /// To take over.
     TakeOver,
+    /// To take over because the new program could not be executed: this is the old one.
+    GoOn,
 }
 
 /// What is asked for; `None` if this is a usual start.
 pub fn requested() -> Option<Requested> {
-    match os::variable(REQUEST)?.as_str() {
-        CHECK => Some(Requested::Check),
-        // A variable that was inherited from a handover long ago means nothing to another process.
-        TAKE_OVER if os::variable("LISTEN_PID")? == std::process::id().to_string() => {
-            Some(Requested::TakeOver)
-        }
+    let request = os::variable(REQUEST)?;
+    if request == CHECK {
+        return Some(Requested::Check);
+    }
+    // A variable that was inherited from a handover long ago means nothing to another process.
+    let is_for_us = os::variable("LISTEN_PID")? == std::process::id().to_string();
+    match request.as_str() {
+        TAKE_OVER if is_for_us => Some(Requested::TakeOver),
+        GO_ON if is_for_us => Some(Requested::GoOn),
         _ => None,
     }
 }
@@ -82,6 +88,7 @@ pub struct Arrival {
     pub(crate) connections: Vec<Option<TcpStream>>,
     /// What is wrong with other sockets, for the log, which does not run yet.
     warnings: Vec<String>,
+    is_after_failure: bool,
 }
 
 impl Arrival {
@@ -128,7 +135,18 @@ impl Arrival {
             relays,
             connections,
             warnings: Vec::new(),
+            is_after_failure: false,
         })
+    }
+
+    /// The same, where this is the old program, as the new one could not be executed.
+    pub fn after_failure(self) -> Self {
+        Self { is_after_failure: true, ..self }
+    }
+
+    /// Whether this is the old program.
+    pub fn is_after_failure(&self) -> bool {
+        self.is_after_failure
     }
 
     /// The configuration file as it was checked.

@@ -1,15 +1,15 @@
 //! The old process's side: it collects everything and executes the program.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::process::{self, Command};
 use std::sync::Arc;
 
 use command_fds::{CommandFdExt, FdMapping};
 
-use super::arrival::{REQUEST, TAKE_OVER};
+use super::arrival::{GO_ON, REQUEST, TAKE_OVER};
 use super::{Manifest, Openings, Program, SocketRole};
 use crate::operation::logging::Log;
 use crate::operation::os;
@@ -38,19 +38,32 @@ pub(crate) struct Departure {
 /// A socket to pass on.
 pub(crate) type Passed<'a> = (SocketRole, BorrowedFd<'a>);
 
-/// Executes the program with these sockets. It returns only if that fails; then this process still has all of them.
+/// Executes the program with these sockets. It returns only if that cannot be tried; then this process still has all of
+/// them.
 pub(crate) fn depart(program: &Program, manifest: Manifest, sockets: &[Passed<'_>]) -> String {
     match prepare(program, manifest, sockets) {
-        Ok(mut command) => format!("the program cannot be executed: {}", command.exec()),
+        Ok(mut command) => {
+            let error = command.exec();
+            // The sockets are at their places for the next program, in place of what this one had there. So only another
+            // program can go on, if need be the one that runs: its file may be gone, but the kernel still has it.
+            let again = program.itself().env(REQUEST, GO_ON).envs(passed(sockets.len())).exec();
+            log::error!("the program cannot be executed: {error}, nor the one that runs: {again}");
+            process::exit(1);
+        }
         Err(why) => why,
     }
+}
+
+/// How the next program finds the sockets.
+fn passed(sockets: usize) -> [(&'static str, String); 2] {
+    [("LISTEN_FDS", sockets.to_string()), ("LISTEN_PID", process::id().to_string())]
 }
 
 fn prepare(
     program: &Program,
     manifest: Manifest,
     sockets: &[Passed<'_>],
-) -> Result<std::process::Command, String> {
+) -> Result<Command, String> {
     let failed = |error: io::Error| format!("the handover cannot be prepared: {error}");
     let copies: Vec<OwnedFd> = sockets
         .iter()
@@ -59,12 +72,7 @@ fn prepare(
         .map_err(failed)?;
     let manifest: File = manifest.into_file().map_err(failed)?;
     let mut command = program.command();
-    let passed: BTreeMap<&str, String> = BTreeMap::from([
-        (REQUEST, TAKE_OVER.to_owned()),
-        ("LISTEN_FDS", copies.len().to_string()),
-        ("LISTEN_PID", std::process::id().to_string()),
-    ]);
-    command.envs(passed).env_remove("LISTEN_FDNAMES").stdin(manifest);
+    command.env(REQUEST, TAKE_OVER).envs(passed(copies.len())).stdin(manifest);
     let mappings = (FIRST..)
         .zip(copies)
         .map(|(child_fd, parent_fd)| FdMapping { parent_fd, child_fd })
