@@ -22,7 +22,7 @@ use nix::unistd::Pid;
 use crate::operation::clock;
 
 /// How long a client waits for the outcome. A server answers within
-/// [`RELOAD_PATIENCE`](crate::shell::server::RELOAD_PATIENCE); a handover may take some seconds more if another program
+/// [`RELOAD_PATIENCE`](crate::shell::server_handle::RELOAD_PATIENCE); a handover may take some seconds more if another program
 /// hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
 

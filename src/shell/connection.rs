@@ -14,7 +14,7 @@ use crate::core::id::ConnectionId;
 use crate::core::protocol::Reply;
 use crate::limits::admission::Permit;
 use crate::shell::handover::PlayerConnection;
-use crate::shell::player_thread::ReaderState;
+use crate::shell::reader_state::ReaderState;
 
 /// How long a connection stays open after its player was told why it is closed. This is enough for a round trip and for
 /// repeating a lost packet.

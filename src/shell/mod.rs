@@ -4,17 +4,22 @@
 //! |---|---|
 //! | [`signals`] | what do SIGHUP, SIGTERM and SIGINT do? |
 //! | [`server`] | what is bound and started, and what ends it? |
+//! | [`server_handle`] | how do other threads control it? |
 //! | `startup` | what does the operator read about the start? |
 //! | `event_loop` | how do inputs reach the core, and what becomes of its effects? |
 //! | `alarm` | how does the event loop wake at a deadline? |
 //! | `accept_loop` | which connections are accepted, and who gets a thread? |
-//! | `sockets` | how is UDP read and written, and which socket is next? |
 //! | `http` | what do metrics, health checks, the status and its page answer? |
-//! | `own_addresses` | which addresses are the server's own? |
 //! | `player_thread` | how are a player's lines read, and until when? |
 //! | `refused` | how does a refused player read why? |
 //! | `event_channel` | how do other threads reach the event loop? |
 //! | `connection` | how is a player written to and disconnected? |
+//! | [`handover`] | how does another program go on with everything? |
+//! | `reader_state` | what is known about what a player sent? |
+//! | `gate` | when do all readers stop? |
+//! | `sockets` | how is UDP read and written, and which socket is next? |
+//! | `packet_info` | at which address of the machine did a datagram arrive? |
+//! | `own_addresses` | which addresses are the server's own? |
 //! | `connection_table` | how do threads share the table of connections? |
 //! | `acceptor` | how is a TCP port opened and closed? |
 //!
@@ -33,8 +38,10 @@ mod http;
 mod own_addresses;
 mod packet_info;
 mod player_thread;
+mod reader_state;
 mod refused;
 pub mod server;
+pub mod server_handle;
 pub mod signals;
 mod sockets;
 mod startup;

@@ -9,7 +9,6 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use crate::core::relay::OwnAddresses;
 use crate::operation::os;
-use crate::shell::event_channel::{Event, EventSender, LoopGone};
 
 /// How often the machine's addresses are read. A new address can be the target of a relay until it is read.
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -30,21 +29,21 @@ pub(crate) fn read(
     }
 }
 
-/// The body of the thread: posts the addresses whenever they have changed, until the sender of `stop` is dropped.
-pub(crate) fn watch(
+/// The body of the thread: posts the addresses whenever they have changed, until the sender of `stop` is dropped or nobody
+/// wants them any more.
+pub(crate) fn watch<E>(
     read: impl FnMut() -> io::Result<OwnAddresses>,
     stop: &Receiver<Infallible>,
-    events: &EventSender,
+    post: impl FnMut(OwnAddresses) -> Result<(), E>,
 ) {
-    let post = |own| events.post(Event::OwnAddresses(Box::new(own)));
     watch_every(INTERVAL, read, stop, post);
 }
 
-fn watch_every(
+fn watch_every<E>(
     interval: Duration,
     mut read: impl FnMut() -> io::Result<OwnAddresses>,
     stop: &Receiver<Infallible>,
-    mut post: impl FnMut(OwnAddresses) -> Result<(), LoopGone>,
+    mut post: impl FnMut(OwnAddresses) -> Result<(), E>,
 ) {
     let mut known = None;
     while stop.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
@@ -87,7 +86,7 @@ mod tests {
         };
         watch_every(Duration::ZERO, read, &stop, |own| {
             posted.push(own);
-            Ok(())
+            Ok::<(), &str>(())
         });
         assert_eq!(posted.iter().collect::<Vec<_>>(), [&one, &other, &one]);
     }
@@ -95,6 +94,6 @@ mod tests {
     #[test]
     fn the_thread_ends_with_the_loop() {
         let (_end, stop) = bounded(0);
-        watch_every(Duration::ZERO, || Ok(OwnAddresses::default()), &stop, |_| Err(LoopGone));
+        watch_every(Duration::ZERO, || Ok(OwnAddresses::default()), &stop, |_| Err("gone"));
     }
 }

@@ -11,21 +11,17 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, recv};
-use serde::{Deserialize, Serialize};
 
-use crate::core::protocol::{Command, LineReader, LineTooLong};
-use crate::limits::connection_policy::{CommandRate, ConnectionPolicy, DisconnectReason};
+use crate::core::protocol::{Command, LineTooLong};
+use crate::limits::connection_policy::{CommandRate, DisconnectReason};
 use crate::operation::clock;
 use crate::shell::connection::{FAREWELL_TIME, TcpConnection};
 use crate::shell::event_channel::{Event, EventSender, LoopGone};
 use crate::shell::gate::Gate;
-use crate::time::{RunningTime, Timestamp};
+use crate::shell::reader_state::ReaderState;
 
 /// How many bytes a thread reads at once. A longer line comes in several pieces.
 const READ_SIZE: usize = 1024;
-
-/// The longest single wait if there is a deadline. A wait that takes much longer shows that the process stood still.
-const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// How many bytes are read and thrown away after the player was told why its connection is closed.
 const MAX_DISCARDED: usize = 256 * 1024;
@@ -81,69 +77,6 @@ struct Reader<'a> {
     connection: &'a TcpConnection,
     events: &'a EventSender,
     gate: &'a Gate,
-}
-
-/// What is known about what a player sent.
-///
-/// It has a clock of its own. Time in which the process stood still does not count: what the player sent meanwhile was
-/// not read.
-#[derive(Debug)]
-pub(crate) struct ReaderState {
-    time: RunningTime,
-    policy: ConnectionPolicy,
-    lines: LineReader,
-}
-
-/// What another process needs to go on with a [`ReaderState`].
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct ReaderSnapshot {
-    now: Timestamp,
-    policy: ConnectionPolicy,
-    /// The beginning of a line.
-    incomplete: Vec<u8>,
-}
-
-impl ReaderState {
-    /// What another process needs to go on.
-    pub(crate) fn snapshot(&mut self) -> ReaderSnapshot {
-        let incomplete = self.lines.incomplete().to_vec();
-        ReaderSnapshot { now: self.now(), policy: self.policy.clone(), incomplete }
-    }
-
-    /// Goes on with a snapshot.
-    pub(crate) fn restore(snapshot: ReaderSnapshot) -> Self {
-        let ReaderSnapshot { now, policy, incomplete } = snapshot;
-        let time = RunningTime::go_on(clock::now(), now);
-        Self { time, policy, lines: LineReader::with_incomplete(incomplete) }
-    }
-
-    /// For a player that has just connected.
-    pub(crate) fn new() -> Self {
-        let time = RunningTime::new(clock::now());
-        let policy = ConnectionPolicy::new(Timestamp::START);
-        Self { time, policy, lines: LineReader::default() }
-    }
-
-    /// The time now, after work that does not wait.
-    fn now(&mut self) -> Timestamp {
-        self.time.advance(clock::now(), Duration::ZERO)
-    }
-
-    /// How long the next wait may be; `None` is without a limit.
-    ///
-    /// # Errors
-    /// The reason to disconnect the player, if the deadline has passed.
-    fn check_deadline(
-        &mut self,
-        is_registered: bool,
-    ) -> Result<Option<Duration>, DisconnectReason> {
-        let now = self.now();
-        let Some((deadline, reason)) = self.policy.deadline(is_registered) else {
-            return Ok(None);
-        };
-        let left = deadline.since(now);
-        if left.is_zero() { Err(reason) } else { Ok(Some(left.min(LONGEST_WAIT))) }
-    }
 }
 
 impl<'a> Reader<'a> {

@@ -14,7 +14,7 @@ use crate::operation::reload_request::ReloadClient;
 use crate::operation::supervisor::Supervisor;
 use crate::operation::{logging, threads};
 use crate::shell::handover::Program;
-use crate::shell::server::{HandoverRequest, ServerHandle};
+use crate::shell::server_handle::{HandoverRequest, ServerHandle};
 
 /// Keeps the signals from this thread, and from those that it starts. They wait until a thread allows them. So none is lost
 /// between the programs of a handover.

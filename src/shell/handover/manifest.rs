@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::snapshot::Snapshot;
 use crate::limits::admission::AdmissionSnapshot;
-use crate::shell::player_thread::ReaderSnapshot;
+use crate::shell::reader_state::ReaderSnapshot;
 
 /// Everything that the next process must know. It holds PrivateIDs, so it is never written to a disk.
 #[derive(Debug, Serialize, Deserialize)]
