@@ -2,6 +2,8 @@
 
 mod absences;
 mod codes;
+mod invariants;
+mod limits;
 mod player;
 mod snapshot;
 
@@ -13,7 +15,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::id::{ConnectionId, IdScheme, OpenId, PlayerId, PrivateId, Random};
 use crate::core::registrar::Way;
-use crate::limits::bounds::Bound;
 use crate::limits::network::Network;
 use crate::limits::network_rate::NetworkRateLimiter;
 use crate::limits::rates::{
@@ -397,46 +398,6 @@ impl Players {
         Ok(&self.players[&player])
     }
 
-    /// Checks that a player of `network` may be introduced to the host.
-    ///
-    /// # Errors
-    /// The bound that is reached.
-    pub fn check_introduction(
-        &self,
-        host: PlayerId,
-        network: Network,
-        now: Timestamp,
-    ) -> Result<(), Bound> {
-        let has_room = self.players[&host].introductions.has_room(network, now);
-        if has_room { Ok(()) } else { Err(Bound::Introductions) }
-    }
-
-    /// Counts that a player of `network` was introduced to the host.
-    pub fn record_introduction(&mut self, host: PlayerId, network: Network, now: Timestamp) {
-        if let Some(host) = self.players.get_mut(&host) {
-            host.introductions.charge(network, 1.0, now);
-        }
-    }
-
-    /// Counts a `connect` of a player of `network` whose address may be forged.
-    ///
-    /// # Errors
-    /// The bound that is reached. Then nothing is counted.
-    pub fn count_unconfirmed_connect(
-        &mut self,
-        network: Network,
-        now: Timestamp,
-    ) -> Result<(), Bound> {
-        let is_allowed = self.unconfirmed_connects.try_acquire(network, now);
-        if is_allowed { Ok(()) } else { Err(Bound::UnconfirmedConnects) }
-    }
-
-    /// Forgets the networks that have all their tokens back. Looks at each network.
-    pub fn forget_networks(&mut self, now: Timestamp) {
-        self.wrong_open_ids.forget_idle(now);
-        self.unconfirmed_connects.forget_idle(now);
-    }
-
     /// How many connections there are.
     pub fn connections(&self) -> usize {
         self.connections.len()
@@ -465,34 +426,6 @@ impl Players {
     /// How many players are away.
     pub fn absent(&self) -> usize {
         self.absences.len()
-    }
-
-    /// Checks what must always hold, for tests and simulations.
-    ///
-    /// # Panics
-    /// If it does not.
-    pub fn check_invariants(&self) {
-        self.codes.check_invariants();
-        let (mut ids, mut further) = (0, 0);
-        for (id, player) in &self.players {
-            assert!(*id == player.id && *id < self.next_id);
-            assert!((1..=MAX_IDS).contains(&player.ids.len()));
-            for ids in &player.ids {
-                assert_eq!(self.codes.find(&ids.open_id), Some(*id));
-                assert_eq!(self.by_private_id.get(&ids.private_id), Some(id));
-            }
-            ids += player.ids.len();
-            further += player.further_ids();
-            if let Some(connection) = player.connection() {
-                let ConnectionInfo { from, player: on } = self.connections[&connection];
-                assert_eq!((from, on), (player.connected_from, Some(*id)));
-            }
-        }
-        assert_eq!((self.codes.len(), self.by_private_id.len()), (ids, ids));
-        assert_eq!(self.further_ids.held(), further);
-        let on_connections = self.connections.values().filter(|c| c.player.is_some()).count();
-        assert_eq!(on_connections, self.connected(), "a connection for each player");
-        self.absences.check_invariants(&self.players);
     }
 }
 
