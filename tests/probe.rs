@@ -10,8 +10,8 @@ use std::process::{Command, ExitCode, Output};
 use std::thread;
 
 use harness::tests;
-use noray::config::Config;
 use noray::config::units::ByteSize;
+use noray::config::{Config, PublicHost};
 use serde_json::Value;
 use support::{Player, TestServer, config, connect_relay, own_ip};
 
@@ -114,6 +114,21 @@ fn all_is_well() {
     assert!(said.text.ends_with("\nA game would work.\n"), "{}", said.text);
     assert!(!said.text.contains("FAIL") && !said.text.contains('\x1b'), "{}", said.text);
     assert!(said.text.lines().all(|line| line.chars().count() <= 80), "{}", said.text);
+}
+
+fn a_server_that_hides_players_from_each_other() {
+    for (host, words) in [
+        (None, ["players are hidden from each other and led to 127.", "does not matter"]),
+        // The name and the address lead elsewhere than where the probe finds the server.
+        (Some("localhost"), ["led to localhost", "set NORAY_PUBLIC_HOST=127."]),
+        (Some("203.0.113.4"), ["led to 203.0.113.4", "set NORAY_PUBLIC_HOST=127."]),
+    ] {
+        let public_host = PublicHost(host.map(|host| host.parse().unwrap()));
+        let server = TestServer::start(&Config { relay_only: true, public_host, ..config() });
+        let said = probe_server(&server, &[]);
+        said.contains(&words);
+        assert_eq!(said.text.contains("warn  addresses"), host.is_some(), "{}", said.text);
+    }
 }
 
 fn a_wide_range_is_sampled_by_eight_players() {
@@ -359,6 +374,7 @@ fn a_pairs_limit_that_drops_the_probes_own_datagrams_is_named() {
 fn main() -> ExitCode {
     harness::run(tests![
         all_is_well,
+        a_server_that_hides_players_from_each_other,
         a_wide_range_is_sampled_by_eight_players,
         json_says_the_same,
         ipv6_is_probed_too,
