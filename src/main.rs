@@ -39,7 +39,6 @@ fn main() -> ExitCode {
         None => None,
         Some(Requested::Check) => return check_handover(source, format),
         Some(Requested::TakeOver) => Some(Arrival::receive()),
-        Some(Requested::GoOn) => Some(Arrival::receive().map(Arrival::after_failure)),
     };
     if let Some(Ok(arrival)) = &handed {
         source.given = arrival.file();
@@ -84,7 +83,10 @@ fn serve(
     let signals = signals::catch().map_err(StartError::System)?;
     log::info!("noray {} starts, {}", env!("CARGO_PKG_VERSION"), effective.summary());
     effective.warnings.lines().for_each(|warning| log::warn!("{warning}"));
-    let outcome = handed.as_ref().map(outcome);
+    let outcome = handed.as_ref().map(|handed| match handed {
+        Ok(_) => Ok(()),
+        Err(why) => Err(format!("the handover failed, and the server started anew: {why}")),
+    });
     let mut server = match handed {
         None => Server::bind(&effective.config, metrics)?,
         Some(handed) => take_over(&effective.config, metrics, handed)?,
@@ -128,18 +130,6 @@ fn take_over(
         );
         Server::bind(config, Arc::clone(&metrics))
     })
-}
-
-/// What the one hears who asked for the handover.
-fn outcome(handed: &Result<Arrival, String>) -> Result<(), String> {
-    match handed {
-        Err(why) => Err(format!("the handover failed, and the server started anew: {why}")),
-        Ok(arrival) if arrival.is_after_failure() => {
-            Err("the new program could not be executed; the one that runs goes on with everything"
-                .to_owned())
-        }
-        Ok(_) => Ok(()),
-    }
 }
 
 /// Tells the process that runs this one whether it could take over.

@@ -171,6 +171,8 @@ fn twenty_handovers_lose_nothing() {
     let (is_over, noray) = (AtomicBool::new(false), &noray);
     let counts = thread::scope(|scope| {
         let is_over = &is_over;
+        // Also where this thread panics.
+        let end = SetWhenDropped(is_over);
         let others = [
             scope.spawn(move || scrape(noray, is_over)),
             scope.spawn(move || register(noray, is_over)),
@@ -210,7 +212,7 @@ fn twenty_handovers_lose_nothing() {
         traffic.run(SECONDS);
         drop(traffic);
         handing.join().unwrap();
-        is_over.store(true, Ordering::Relaxed);
+        drop(end);
         others.map(|other| other.join().unwrap())
     });
     pairs.iter_mut().for_each(Pair::settle);
@@ -229,6 +231,15 @@ fn twenty_handovers_lose_nothing() {
     }
     assert_eq!(noray.metric("noray_relay_datagrams_total"), sent, "counted on");
     assert_eq!(noray.metric("noray_connections_refused_total"), 0);
+}
+
+/// Ends the loops of other threads.
+struct SetWhenDropped<'a>(&'a AtomicBool);
+
+impl Drop for SetWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// The ports of relays are in the file, so that it can change them.
@@ -418,14 +429,70 @@ fn other_addresses_for_players_and_metrics_are_taken_at_once() {
     assert!(std::net::TcpStream::connect(at(20_302)).is_err());
 }
 
+/// As many files are open as the limit allows. Sockets need no second descriptor, so that is enough.
 #[test]
-fn with_too_few_descriptors_a_handover_is_refused() {
+fn a_server_that_is_full_up_to_its_last_descriptor_hands_over() {
     let noray = Noray::start_under("ulimit -n 150", "");
     let mut pair = Pair::begin(&noray);
+    let mut players = Vec::new();
+    loop {
+        let mut line = Line::connect(noray.process.players);
+        line.send("register-host");
+        if line.receive().is_none_or(|answer| answer.starts_with("error")) {
+            break;
+        }
+        players.push(line);
+    }
+    for _ in 0..3 {
+        noray.touch();
+        noray.reload_well();
+        pair.play();
+        pair.settle();
+    }
+    for line in &mut players {
+        line.expect("set-pid");
+        line.settle();
+    }
+    let pid = noray.process.child.id().to_string();
+    let open = fs::read_dir(Path::new("/proc").join(&pid).join("fd")).unwrap().count();
+    let limit = format!("--nofile={}", open + 3);
+    let lowered = Command::new("prlimit").args(["--pid", &pid, &limit]).status().unwrap();
+    assert!(lowered.success());
     noray.touch();
     let (status, words) = noray.reload();
     assert!(status == Some(1) && words.contains("raise LimitNOFILE="), "{words}");
-    goes_on(&noray, &mut pair);
+    pair.play();
+    pair.settle();
+}
+
+/// A player whose connection is closed while it sends on reads why, also where a handover comes in between.
+#[test]
+fn who_is_turned_away_in_the_middle_of_a_handover_reads_why() {
+    let noray = Noray::start("NORAY_MAX_CONNECTIONS=40\nNORAY_MAX_CONNECTIONS_PER_IP=40\n");
+    let _players: Vec<Line> = (0..30).map(|_| noray.register()).collect();
+    let mut told = [0; 2];
+    for _ in 0..10 {
+        noray.touch();
+        let pid = noray.process.child.id();
+        let reloading = thread::spawn(move || words(reload(pid)));
+        // Each of these is closed by the server, with more to come from its player.
+        while !reloading.is_finished() {
+            let mut long = Line::connect(noray.process.players);
+            long.send_bytes(&[b'x'; 5000]);
+            let mut crowd: Vec<Line> =
+                (0..12).map(|_| Line::connect(noray.process.players)).collect();
+            crowd.iter_mut().for_each(|line| line.send("register-host"));
+            let mut answers: Vec<String> = crowd.iter_mut().filter_map(Line::receive).collect();
+            assert_eq!(answers.len(), crowd.len(), "each one gets an answer");
+            answers.retain(|answer| answer.starts_with("error server-full"));
+            let answer = long.receive().expect("it is told why it is closed");
+            told[0] += answers.len();
+            told[1] += usize::from(answer.starts_with("error line-too-long"));
+        }
+        assert_eq!(reloading.join().unwrap(), (Some(0), String::new()));
+    }
+    println!("told why: {told:?}");
+    assert!(told.iter().all(|count| *count > 10), "{told:?}");
 }
 
 #[test]
@@ -460,10 +527,7 @@ fn a_program_that_is_gone_after_its_check_leaves_the_old_one_with_everything() {
     // It says yes, and then its file is not there.
     noray.replace(b"#!/bin/sh\nrm \"$0\"\necho 'noray can take over'\n");
     let (status, said) = noray.reload();
-    assert!(
-        status == Some(1) && said.contains("the one that runs goes on with everything"),
-        "{said}"
-    );
+    assert!(status == Some(1) && said.contains("cannot be executed: No such file"), "{said}");
     goes_on(&noray, &mut pair);
     assert_eq!(noray.metric("noray_config_last_reload_failed"), 1);
     // The next program is found again.
@@ -534,7 +598,7 @@ fn the_snapshot_is_nowhere_on_a_disk_and_closed_afterwards() {
     std::io::stdout().flush().unwrap();
 }
 
-/// The channel to the loop is full of their commands when the gate is closed: readers wait for room in it.
+/// The channel to the loop is full of their commands when their threads must end: these wait for room in it.
 #[test]
 fn four_thousand_players_who_all_talk_are_answered_once_and_in_order() {
     const PLAYERS: usize = 4000;

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::thread::{self, Scope};
 use std::time::Duration;
 
+use crossbeam_channel::bounded;
+
 use crate::core::id::ConnectionId;
 use crate::core::protocol::{CommandKind, ErrorCode, Reply};
 use crate::operation::clock;
@@ -13,8 +15,8 @@ use crate::operation::warning_limiter::WarningLimiter;
 use crate::shell::acceptor::{Accepted, Acceptor, COOL_DOWN, Waited};
 use crate::shell::connection::{FAREWELL_TIME, SharedConnection, TcpConnection};
 use crate::shell::connection_table::ConnectionTable;
-use crate::shell::event_channel::{Event, EventSender, LoopGone};
-use crate::shell::gate::Gate;
+use crate::shell::event_channel::{Event, EventSender, Halted, LoopGone};
+use crate::shell::halt::Halt;
 use crate::shell::player_thread;
 use crate::shell::refused::RefusedConnections;
 use crate::shell::sockets::canonical;
@@ -32,7 +34,7 @@ pub(crate) struct AcceptLoop {
     acceptor: Acceptor,
     table: Arc<ConnectionTable>,
     events: EventSender,
-    gate: Gate,
+    halt: Halt,
     refused: RefusedConnections,
     warnings: WarningLimiter,
     time: RunningTime,
@@ -41,18 +43,32 @@ pub(crate) struct AcceptLoop {
     adopted: Vec<SharedConnection>,
 }
 
+/// Why no more connections are accepted.
+enum Stopped {
+    /// The acceptor is closed.
+    Closed,
+    /// The halt was called.
+    Halted,
+}
+
 /// What another process has handed over.
 pub(crate) struct Adopted {
     /// When its last connection came.
     pub(crate) now: Timestamp,
     pub(crate) next_connection: u64,
     pub(crate) connections: Vec<SharedConnection>,
+    pub(crate) refused: RefusedConnections,
 }
 
 impl Default for Adopted {
     /// Nothing.
     fn default() -> Self {
-        Self { now: Timestamp::START, next_connection: 0, connections: Vec::new() }
+        Self {
+            now: Timestamp::START,
+            next_connection: 0,
+            connections: Vec::new(),
+            refused: RefusedConnections::default(),
+        }
     }
 }
 
@@ -61,15 +77,15 @@ impl AcceptLoop {
         acceptor: Acceptor,
         table: Arc<ConnectionTable>,
         events: EventSender,
-        gate: Gate,
+        halt: Halt,
         adopted: Adopted,
     ) -> Self {
         Self {
             acceptor,
             table,
             events,
-            gate,
-            refused: RefusedConnections::default(),
+            halt,
+            refused: adopted.refused,
             warnings: WarningLimiter::default(),
             time: RunningTime::go_on(clock::now(), adopted.now),
             next_id: adopted.next_connection,
@@ -79,33 +95,56 @@ impl AcceptLoop {
 
     /// The body of the thread: accepts until the acceptor is closed, then waits for the players' threads.
     pub(crate) fn run(mut self) {
-        thread::scope(|threads| {
-            for connection in std::mem::take(&mut self.adopted) {
-                if let Err(LoopGone) = self.start_thread(connection, threads) {
-                    return;
-                }
+        // If the loop is gone, the server ends.
+        while let Ok(Stopped::Halted) = thread::scope(|threads| self.run_until_halt(threads)) {
+            if self.wait_with_the_halt().is_err() {
+                return;
             }
-            loop {
-                match self.accept(threads) {
-                    Ok(true) => continue,
-                    Ok(false) => {}
-                    Err(LoopGone) => return,
-                }
-                let patience = (!self.refused.is_empty()).then_some(FAREWELL_TIME);
-                if self.acceptor.wait(patience) == Waited::End {
-                    break;
-                }
-            }
-            // If the loop is gone, nobody waits for this.
-            let _ = self.events.post(Event::AcceptorClosed);
-        });
+        }
     }
 
-    /// Accepts a connection, if one waits; whether one did. Between this and what is posted, no handover can come.
+    fn run_until_halt<'scope>(
+        &mut self,
+        threads: &'scope Scope<'scope, '_>,
+    ) -> Result<Stopped, LoopGone> {
+        for connection in std::mem::take(&mut self.adopted) {
+            self.start_thread(connection, threads)?;
+        }
+        loop {
+            if self.accept(threads)? {
+                continue;
+            }
+            let patience = (!self.refused.is_empty()).then_some(FAREWELL_TIME);
+            if self.acceptor.wait(patience) == Waited::End {
+                self.events.post(Event::AcceptorClosed)?;
+                return Ok(Stopped::Closed);
+            }
+            if self.halt.is_called() {
+                return Ok(Stopped::Halted);
+            }
+        }
+    }
+
+    /// Tells the loop that all players' threads have ended, and waits until they may run again. After a handover this
+    /// process is another program before that.
+    fn wait_with_the_halt(&mut self) -> Result<(), LoopGone> {
+        let now = clock::now();
+        for connection in self.halt.take_leaving() {
+            self.refused.keep_admitted(connection, now);
+        }
+        let (resume, resumed) = bounded(1);
+        let refused = std::mem::take(&mut self.refused);
+        self.events.post(Event::Halted(Box::new(Halted { refused, resume })))?;
+        (self.adopted, self.refused) = resumed.recv().map_err(|_| LoopGone)?;
+        Ok(())
+    }
+
+    /// Accepts a connection, if one waits; whether one did.
     fn accept<'scope>(&mut self, threads: &'scope Scope<'scope, '_>) -> Result<bool, LoopGone> {
         self.refused.close_overdue(clock::now());
-        let gate = self.gate.clone();
-        let _open = gate.enter();
+        if self.halt.is_called() {
+            return Ok(false);
+        }
         match self.acceptor.accept() {
             Some(Accepted::Connection(stream, peer)) => {
                 self.handle_connection(stream, peer, threads)?;
@@ -146,14 +185,14 @@ impl AcceptLoop {
         threads: &'scope Scope<'scope, '_>,
     ) -> Result<(), LoopGone> {
         let (own, own_events) = (Arc::clone(&connection), self.events.clone());
-        let gate = self.gate.clone();
+        let halt = self.halt.clone();
         let spawned = thread::Builder::new()
             .name("player".to_owned())
             .stack_size(STACK_SIZE)
-            .spawn_scoped(threads, move || player_thread::run(&own, &own_events, &gate));
+            .spawn_scoped(threads, move || player_thread::run(&own, &own_events, &halt));
         if let Err(error) = spawned {
             self.events.post(Event::NoThread(connection.id))?;
-            self.refused.keep_without_thread(connection, clock::now());
+            self.refused.keep_admitted(connection, clock::now());
             self.cool_down(&error);
         }
         Ok(())

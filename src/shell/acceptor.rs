@@ -195,6 +195,11 @@ impl AcceptorControl {
 
     fn set(&self, order: Order) {
         self.0.order.fetch_max(order as u8, Ordering::Relaxed);
+        self.wake();
+    }
+
+    /// Ends the wait of the accepting thread once.
+    pub(crate) fn wake(&self) {
         if let Err(error) = self.0.waker.wake() {
             log::error!("cannot wake the thread that accepts connections: {error}");
         }

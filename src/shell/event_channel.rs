@@ -11,6 +11,7 @@ use crate::core::snapshot::Snapshot;
 use crate::limits::connection_policy::DisconnectReason;
 use crate::shell::connection::SharedConnection;
 use crate::shell::handover::Departure;
+use crate::shell::refused::RefusedConnections;
 use crossbeam_channel::{Receiver, Sender};
 use mio::Waker;
 
@@ -37,6 +38,8 @@ pub(crate) enum Event {
     Snapshot(Sender<Box<Snapshot>>),
     /// The program is to be executed anew. An answer comes only if that fails: the reason.
     HandOver(Box<Departure>, Sender<String>),
+    /// All players' threads have ended, because the halt was called. The accept loop waits until they may run again.
+    Halted(Box<Halted>),
     /// The machine's addresses have changed.
     OwnAddresses(Box<OwnAddresses>),
     /// The server is to end once its relays are quiet.
@@ -45,6 +48,14 @@ pub(crate) enum Event {
     Shutdown,
     /// The accept loop has ended: nobody connects any more.
     AcceptorClosed,
+}
+
+/// What the accept loop leaves to the event loop during a halt.
+pub(crate) struct Halted {
+    /// The refused connections that are still open.
+    pub(crate) refused: RefusedConnections,
+    /// For the connections that need threads again, and the refused ones.
+    pub(crate) resume: Sender<(Vec<SharedConnection>, RefusedConnections)>,
 }
 
 /// The loop has ended; nobody listens any more.

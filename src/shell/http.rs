@@ -20,9 +20,8 @@ use crate::operation::warnings::Warnings;
 use crate::shell::acceptor::{Accepted, Acceptor, COOL_DOWN, Waited};
 use crate::shell::connection_table::ConnectionTable;
 use crate::shell::event_channel::EventSender;
-use crate::shell::gate::Gate;
 use crate::shell::sockets::canonical;
-use parking_lot::RwLockWriteGuard;
+use parking_lot::{Mutex, MutexGuard};
 use places::{Phase, Place, Places, Request};
 
 /// How long a client may take to ask, and for how long it may leave an answer unread.
@@ -46,7 +45,7 @@ pub(crate) struct Endpoint {
 pub(crate) fn run(mut acceptor: Acceptor, endpoint: &Endpoint, requests: &Requests) {
     thread::scope(|threads| {
         loop {
-            let open = requests.gate.enter();
+            let open = requests.gate.lock();
             if let Some(accepted) = acceptor.accept() {
                 endpoint.handle(accepted, &requests.places, threads);
                 continue;
@@ -62,19 +61,20 @@ pub(crate) fn run(mut acceptor: Acceptor, endpoint: &Endpoint, requests: &Reques
 /// The requests that are served now.
 pub(crate) struct Requests {
     places: Places,
-    gate: Gate,
+    /// Whoever accepts requests holds it, and whoever wants that nobody does.
+    gate: Mutex<()>,
 }
 
 impl Requests {
     /// There are none.
     pub(crate) fn new() -> Self {
-        Self { places: Places::new(), gate: Gate::default() }
+        Self { places: Places::new(), gate: Mutex::default() }
     }
 
     /// Accepts no more requests, and waits until all have ended, for at most `patience`. They are accepted again when the
     /// guard is dropped.
-    pub(crate) fn pause(&self, patience: Duration) -> Option<RwLockWriteGuard<'_, ()>> {
-        let guard = self.gate.close_within(patience);
+    pub(crate) fn pause(&self, patience: Duration) -> Option<MutexGuard<'_, ()>> {
+        let guard = self.gate.try_lock_for(patience);
         self.places.wait_until_idle(patience);
         guard
     }

@@ -16,7 +16,7 @@
 //! | `connection` | how is a player written to and disconnected? |
 //! | [`handover`] | how does another program go on with everything? |
 //! | `reader_state` | what is known about what a player sent? |
-//! | `gate` | when do all readers stop? |
+//! | `halt` | how do all players' threads end before a handover? |
 //! | `sockets` | how is UDP read and written, and which socket is next? |
 //! | `packet_info` | at which address of the machine did a datagram arrive? |
 //! | `own_addresses` | which addresses are the server's own? |
@@ -32,7 +32,7 @@ mod connection;
 mod connection_table;
 mod event_channel;
 mod event_loop;
-mod gate;
+mod halt;
 pub mod handover;
 mod http;
 mod own_addresses;

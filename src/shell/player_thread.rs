@@ -1,23 +1,22 @@
 //! A player's thread: it reads lines, parses them as commands and posts these to the event loop.
 //!
-//! It waits without reading, and reads only while it holds the [`Gate`]. So a handover that has closed the gate finds all
-//! that came either in the kernel or in the reader's state.
+//! It ends before a handover, when the [`Halt`] is called. Then all that came is either in the kernel or in the reader's state,
+//! and another thread goes on with it.
 
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::net::TcpStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::thread;
+use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, recv};
 
 use crate::core::protocol::{Command, LineTooLong};
 use crate::limits::connection_policy::{CommandRate, DisconnectReason};
 use crate::operation::clock;
-use crate::shell::connection::{FAREWELL_TIME, TcpConnection};
+use crate::shell::connection::{FAREWELL_TIME, SharedConnection, TcpConnection};
 use crate::shell::event_channel::{Event, EventSender, LoopGone};
-use crate::shell::gate::Gate;
+use crate::shell::halt::Halt;
 use crate::shell::reader_state::ReaderState;
 
 /// How many bytes a thread reads at once. A longer line comes in several pieces.
@@ -34,6 +33,8 @@ enum StopReason {
     Disconnect(DisconnectReason),
     /// The event loop has ended, and with it the server.
     LoopGone,
+    /// The halt was called: another thread goes on.
+    Halted,
 }
 
 impl From<LoopGone> for StopReason {
@@ -54,19 +55,25 @@ impl From<LineTooLong> for StopReason {
     }
 }
 
-/// The body of a player's thread: reads until the connection ends, and posts its end even after a panic.
-pub(crate) fn run(connection: &TcpConnection, events: &EventSender, gate: &Gate) {
+/// The body of a player's thread: reads until the connection ends, and posts its end even after a panic. If the halt is
+/// called it ends without a word.
+pub(crate) fn run(connection: &SharedConnection, events: &EventSender, halt: &Halt) {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let end = Reader { connection, events, gate }.read_to_end();
+        let end = Reader { connection, events, halt }.read_to_end();
         if let StopReason::Disconnect(reason) = end
             && events.post(Event::Disconnect(connection.id, reason)).is_ok()
         {
-            discard(connection.stream());
+            discard(connection, halt);
         }
+        end
     }));
-    if outcome.is_err() {
-        log::error!("the thread of {} panicked; its connection is closed", connection.peer);
-        connection.disconnect();
+    match outcome {
+        Ok(StopReason::Halted) => return,
+        Ok(StopReason::PlayerLeft | StopReason::Disconnect(_) | StopReason::LoopGone) => {}
+        Err(_) => {
+            log::error!("the thread of {} panicked; its connection is closed", connection.peer);
+            connection.disconnect();
+        }
     }
     // If the loop is gone, nobody needs to know.
     let _ = events.post(Event::Disconnected(connection.id));
@@ -76,7 +83,7 @@ pub(crate) fn run(connection: &TcpConnection, events: &EventSender, gate: &Gate)
 struct Reader<'a> {
     connection: &'a TcpConnection,
     events: &'a EventSender,
-    gate: &'a Gate,
+    halt: &'a Halt,
 }
 
 impl<'a> Reader<'a> {
@@ -89,18 +96,20 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Waits until there are bytes, the player has left, or the policy's deadline.
+    /// Waits until there are bytes, the player has left, the policy's deadline, or the halt.
     fn wait(&self) -> Result<(), StopReason> {
         let is_registered = self.connection.is_registered();
         let wait = self.connection.reader().check_deadline(is_registered)?;
-        let waited = wait_for_input(self.connection.stream(), wait);
+        let waited = self.halt.wait_for_input(self.connection.stream(), wait);
         self.connection.reader().time.advance(clock::now(), wait.unwrap_or(Duration::MAX));
+        if self.halt.is_called() {
+            return Err(StopReason::Halted);
+        }
         waited.or_else(|error| self.handle_error(&error))
     }
 
     /// Reads what is there and posts what it says.
     fn read_and_handle(&self, buffer: &mut [u8]) -> Result<(), StopReason> {
-        let _open = self.gate.enter();
         match receive_now(self.connection.stream(), buffer) {
             Ok(0) => Err(StopReason::PlayerLeft),
             Ok(length) => self.handle(&mut self.connection.reader(), &buffer[..length]),
@@ -154,14 +163,6 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Waits until a read would not wait (poll(2)), for at most `limit`.
-fn wait_for_input(stream: &TcpStream, limit: Option<Duration>) -> io::Result<()> {
-    let limit = limit.map(|limit| Timespec::try_from(limit).expect("a wait is short"));
-    let mut fds = [PollFd::new(stream, PollFlags::IN)];
-    poll(&mut fds, limit.as_ref())?;
-    Ok(())
-}
-
 /// Reads what is there; `WouldBlock` if there is nothing.
 fn receive_now(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
     let (_, length) = recv(stream, buffer, RecvFlags::DONTWAIT)?;
@@ -172,20 +173,30 @@ fn receive_now(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
 ///
 /// Closing a socket with unread data sends a reset, which can overtake the answer. If a player sends more than
 /// [`MAX_DISCARDED`], the rest stays unread, and the reset comes after [`FAREWELL_TIME`].
-fn discard(mut stream: &TcpStream) {
+///
+/// If the halt is called, the connection is left to whoever goes on.
+fn discard(connection: &SharedConnection, halt: &Halt) {
     let deadline = clock::now() + FAREWELL_TIME;
-    let mut buffer = [0; READ_SIZE];
-    let mut discarded = 0;
+    let (stream, mut buffer, mut discarded) = (connection.stream(), [0; READ_SIZE], 0);
     loop {
         let left = deadline.saturating_duration_since(clock::now());
-        if left.is_zero() || stream.set_read_timeout(Some(left)).is_err() {
+        if left.is_zero() {
             return;
         }
-        if discarded >= MAX_DISCARDED {
-            thread::park_timeout(left);
+        let waited = if discarded < MAX_DISCARDED {
+            halt.wait_for_input(stream, Some(left))
+        } else {
+            halt.wait(left)
+        };
+        if halt.is_called() {
+            halt.leave(Arc::clone(connection));
+            return;
+        }
+        if waited.is_err() || discarded >= MAX_DISCARDED {
             continue;
         }
-        match stream.read(&mut buffer) {
+        match receive_now(stream, &mut buffer) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Ok(0) | Err(_) => return,
             Ok(length) => discarded += length,
         }

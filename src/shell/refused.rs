@@ -11,8 +11,8 @@ use std::time::Instant;
 use crate::core::protocol::Reply;
 use crate::shell::connection::{FAREWELL_TIME, SharedConnection, limit_close};
 
-/// How many refused connections are kept open. If there are more, the oldest is closed early. Their descriptors are among
-/// those that [`capacity`](crate::operation::capacity) sets aside.
+/// How many connections are kept open that were not admitted. If there are more, the oldest is closed early. Their descriptors
+/// are among those that [`capacity`](crate::operation::capacity) sets aside.
 const MAX_KEPT: usize = 16;
 
 /// How many times 1 KiB is read before a refused connection is closed: more than its receive buffer holds.
@@ -28,29 +28,47 @@ pub(crate) struct RefusedConnections {
 enum Kept {
     /// A cap was reached, or the server drains.
     NotAdmitted(TcpStream),
-    /// It was admitted, but no thread could be started. The event loop tells the player.
-    NoThread(SharedConnection),
+    /// It was admitted, and has no thread any more. The event loop has told the player why it is closed, or is about to.
+    Admitted(SharedConnection),
+}
+
+impl Kept {
+    fn stream(&self) -> &TcpStream {
+        match self {
+            Self::NotAdmitted(stream) => stream,
+            Self::Admitted(connection) => connection.stream(),
+        }
+    }
 }
 
 impl RefusedConnections {
     /// Tells the player why it is refused.
     pub(crate) fn refuse(&mut self, stream: TcpStream, why: &Reply, now: Instant) {
         match tell(&stream, why) {
-            Ok(()) => self.keep(Kept::NotAdmitted(stream), now),
+            Ok(()) => {
+                if self.kept.len() >= MAX_KEPT {
+                    self.kept.pop_front();
+                }
+                self.kept.push_back((Kept::NotAdmitted(stream), now));
+            }
             Err(error) => log::trace!("a refused connection was not told: {error}"),
         }
     }
 
-    /// Keeps a connection open after [`Event::NoThread`](crate::shell::event_channel::Event::NoThread) was posted for it.
-    pub(crate) fn keep_without_thread(&mut self, connection: SharedConnection, now: Instant) {
-        self.keep(Kept::NoThread(connection), now);
+    /// Keeps an admitted connection open that has no thread (any more).
+    pub(crate) fn keep_admitted(&mut self, connection: SharedConnection, now: Instant) {
+        self.kept.push_back((Kept::Admitted(connection), now));
     }
 
-    fn keep(&mut self, kept: Kept, now: Instant) {
-        if self.kept.len() >= MAX_KEPT {
-            self.kept.pop_front();
-        }
-        self.kept.push_back((kept, now));
+    /// Those that another process has handed over.
+    pub(crate) fn adopt(streams: Vec<TcpStream>, now: Instant) -> Self {
+        let kept = streams.into_iter().map(|stream| (Kept::NotAdmitted(stream), now)).collect();
+        Self { kept }
+    }
+
+    /// The connections, to hand them over.
+    pub(crate) fn streams(&self) -> impl Iterator<Item = &TcpStream> {
+        self.kept.iter().map(|(kept, _)| kept.stream())
     }
 
     /// Closes the connections that were kept for [`FAREWELL_TIME`].
@@ -69,10 +87,7 @@ impl RefusedConnections {
 impl Drop for Kept {
     /// Reads what came, so that closing the socket sends no reset.
     fn drop(&mut self) {
-        let mut stream = match self {
-            Self::NotAdmitted(stream) => &*stream,
-            Self::NoThread(connection) => connection.stream(),
-        };
+        let mut stream = self.stream();
         limit_close(stream);
         if stream.set_nonblocking(true).is_err() {
             return;

@@ -20,11 +20,12 @@ use crate::shell::connection::{SharedConnection, TcpConnection};
 use crate::shell::connection_table::ConnectionTable;
 use crate::shell::event_channel::Event;
 use crate::shell::event_loop::{EventLoop, Resumed};
-use crate::shell::gate::Gate;
+use crate::shell::halt::Halt;
 use crate::shell::handover::{Arrival, PlayerConnection};
 use crate::shell::http::{self, Endpoint, Requests};
 use crate::shell::own_addresses;
 use crate::shell::reader_state::ReaderState;
+use crate::shell::refused::RefusedConnections;
 use crate::shell::sockets::Sockets;
 use crate::shell::startup;
 
@@ -41,6 +42,7 @@ pub struct Server {
     addresses: Addresses,
     supervisor: Supervisor,
     warnings: Arc<Warnings>,
+    halt: Halt,
     adopted: Adopted,
 }
 
@@ -104,7 +106,8 @@ impl Server {
         metrics: Arc<Metrics>,
         arrival: Arrival,
     ) -> Result<Self, StartError> {
-        let Arrival { manifest, players, http, registrar, relays, connections, .. } = arrival;
+        let Arrival { manifest, players, http, registrar, relays, connections, refused, .. } =
+            arrival;
         let failed = StartError::System;
         metrics.restore(&manifest.metrics);
         metrics.has_reload_failed.set(0);
@@ -129,7 +132,8 @@ impl Server {
         let now = manifest.admission.now;
         table.restore(manifest.admission);
         let next_connection = manifest.next_connection;
-        let adopted = Adopted { now, next_connection, connections: connections.clone() };
+        let refused = RefusedConnections::adopt(refused, clock::now());
+        let adopted = Adopted { now, next_connection, connections: connections.clone(), refused };
         let resumed = Resumed { core: manifest.core, connections, next_connection };
         let resumption = Some((resumed, adopted));
         Self::assemble(config, metrics, parts, capacity, Arc::new(table), resumption)
@@ -149,12 +153,14 @@ impl Server {
         let bound = sockets.relay_ports().iter().filter(|port| config.relay_ports.contains(port.0));
         metrics.relay_ports.of(PortState::Unbindable).set(wanted.len() - bound.count());
         let (resumed, adopted) = resumption.unzip();
+        let halt = Halt::new().map_err(StartError::System)?;
         let (event_loop, events) = EventLoop::new(
             config,
             sockets,
             players.control(),
             Arc::clone(&metrics),
             channel_size(&capacity, config),
+            halt.clone(),
             resumed,
         )
         .map_err(StartError::System)?;
@@ -163,7 +169,6 @@ impl Server {
             table,
             capacity,
             metrics,
-            gate: Gate::default(),
             requests: Arc::new(Requests::new()),
             http: http.as_ref().map(Acceptor::control),
         };
@@ -175,6 +180,7 @@ impl Server {
             addresses,
             supervisor: Supervisor::default(),
             warnings: Arc::default(),
+            halt,
             adopted: adopted.unwrap_or_default(),
         })
     }
@@ -206,10 +212,18 @@ impl Server {
     /// # Errors
     /// [`StartError::System`] if a thread cannot be started or `poll` fails.
     pub fn run(self) -> Result<(), StartError> {
-        let Self { event_loop, handle, acceptor, http, addresses, supervisor, warnings, adopted } =
-            self;
-        let ServerHandle { events, table, metrics, gate, requests, http: http_control, .. } =
-            handle;
+        let Self {
+            event_loop,
+            handle,
+            acceptor,
+            http,
+            addresses,
+            supervisor,
+            warnings,
+            halt,
+            adopted,
+        } = self;
+        let ServerHandle { events, table, metrics, requests, http: http_control, .. } = handle;
         let mut threads = Vec::new();
         let mut spawn = |name, body: Box<dyn FnOnce() + Send>| {
             let thread =
@@ -219,7 +233,7 @@ impl Server {
         };
         let Addresses { registrar, relay_ports, .. } = addresses;
         let accept_loop =
-            AcceptLoop::new(acceptor, Arc::clone(&table), events.clone(), gate, adopted);
+            AcceptLoop::new(acceptor, Arc::clone(&table), events.clone(), halt, adopted);
         spawn("accept-loop", Box::new(move || accept_loop.run()))?;
         if let Some(acceptor) = http {
             let relay_ports = relay_ports.as_slice().len();

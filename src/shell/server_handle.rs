@@ -18,7 +18,6 @@ use crate::operation::metrics::Metrics;
 use crate::shell::acceptor::AcceptorControl;
 use crate::shell::connection_table::ConnectionTable;
 use crate::shell::event_channel::{Event, EventSender};
-use crate::shell::gate::Gate;
 use crate::shell::handover::{self, Departure, Manifest, Openings, Program};
 use crate::shell::http::Requests;
 
@@ -46,7 +45,6 @@ pub struct ServerHandle {
     pub(super) table: Arc<ConnectionTable>,
     pub(super) capacity: Capacity,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) gate: Gate,
     pub(super) requests: Arc<Requests>,
     pub(super) http: Option<AcceptorControl>,
 }
@@ -111,7 +109,6 @@ impl ServerHandle {
             program: program.clone(),
             file,
             openings,
-            gate: self.gate.clone(),
             table: Arc::clone(&self.table),
             http: self.http.clone(),
             log,

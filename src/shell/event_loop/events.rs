@@ -49,13 +49,12 @@ impl EventLoop {
             Event::Snapshot(answer) => {
                 let _ = answer.try_send(Box::new(self.core.snapshot(self.now)));
             }
-            Event::HandOver(departure, refused) => {
-                let why = self.hand_over(&departure);
-                let _ = refused.try_send(why);
-            }
+            Event::HandOver(departure, refused) => self.begin_handover(departure, refused),
+            Event::Halted(halted) => self.hand_over(*halted),
             Event::OwnAddresses(own) => self.handle(Input::OwnAddresses(*own)),
             Event::Drain => self.handle(Input::Drain),
             Event::Shutdown => {
+                self.departure = None;
                 self.supervisor.stopping(Duration::ZERO, "ending");
                 self.acceptor.end();
             }

@@ -1,64 +1,81 @@
-//! The event loop's part of a handover: it stops the readers, handles what came, and executes the program anew.
+//! The event loop's part of a handover: it has players' threads end, and then executes the program anew.
 
-use std::os::fd::AsFd;
-use std::time::Duration;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::{Duration, Instant};
 
-use super::{EventLoop, Flow};
+use crossbeam_channel::Sender;
+
+use super::EventLoop;
 use crate::operation::clock;
 use crate::shell::connection::SharedConnection;
+use crate::shell::event_channel::Halted;
 use crate::shell::handover::{Departure, Manifest, Passed, SocketRole, depart};
+use crate::shell::refused::RefusedConnections;
 use crate::shell::sockets::SocketId;
 
-/// How long players' threads may take to stop reading. A thread holds the gate for as long as it takes to read once and to
-/// post what it read.
-const GATE_PATIENCE: Duration = Duration::from_secs(2);
-
-/// How long one attempt to close the gate takes. In between, the loop empties the channel: a thread that waits for room
-/// there holds the gate.
-const GATE_ATTEMPT: Duration = Duration::from_millis(1);
+/// How long players' threads may take to end. The relays go on meanwhile. It is less than the
+/// [patience](crate::shell::server_handle::RELOAD_PATIENCE) of who waits for the outcome.
+const HALT_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How long the log may take to write what waits.
 const LOG_PATIENCE: Duration = Duration::from_millis(50);
 
+/// A handover that waits until players' threads have ended.
+pub(super) struct PendingDeparture {
+    departure: Box<Departure>,
+    refused: Sender<String>,
+    deadline: Instant,
+}
+
 impl EventLoop {
-    /// Executes the program anew. It returns only if that fails, with the reason. Then everything goes on as before.
-    pub(super) fn hand_over(&mut self, departure: &Departure) -> String {
+    /// Has players' threads end. [`Self::hand_over`] is next.
+    pub(super) fn begin_handover(&mut self, departure: Box<Departure>, refused: Sender<String>) {
+        let deadline = clock::now() + HALT_PATIENCE;
+        self.departure = Some(PendingDeparture { departure, refused, deadline });
+        self.halt.call();
+        self.acceptor.wake();
+    }
+
+    /// Executes the program anew, now that all that players sent is either in the kernel or handled. If that fails,
+    /// everything goes on as before.
+    pub(super) fn hand_over(&mut self, halted: Halted) {
+        let Halted { refused, resume } = halted;
+        let mut connections: Vec<SharedConnection> = self.connections.values().cloned().collect();
+        connections.sort_unstable_by_key(|connection| connection.id);
+        if let Some(pending) = self.departure.take() {
+            let why = self.try_to_hand_over(&pending, &connections, &refused);
+            let _ = pending.refused.try_send(why);
+        }
+        self.halt.end();
+        // If the accept loop does not wait any more, the server ends.
+        let _ = resume.send((connections, refused));
+    }
+
+    /// It returns only if it fails, with the reason.
+    fn try_to_hand_over(
+        &mut self,
+        pending: &PendingDeparture,
+        connections: &[SharedConnection],
+        refused: &RefusedConnections,
+    ) -> String {
         if self.core.is_draining() {
             return "the server drains, and ends when its games are over".to_owned();
         }
-        let deadline = clock::now() + GATE_PATIENCE;
-        let _closed = loop {
-            if let Some(closed) = departure.gate.close_within(GATE_ATTEMPT) {
-                break closed;
-            }
-            if self.handle_what_waits() == Flow::Stop {
-                return "the server ends".to_owned();
-            }
-            if clock::now() > deadline {
-                return "players' threads have not stopped reading".to_owned();
-            }
-        };
-        if self.handle_what_waits() == Flow::Stop {
-            return "the server ends".to_owned();
+        if clock::now() > pending.deadline {
+            return "players' threads have not ended in time".to_owned();
         }
-        self.now = self.time.advance(clock::now(), GATE_PATIENCE);
-        let mut connections: Vec<SharedConnection> = self.connections.values().cloned().collect();
-        connections.sort_unstable_by_key(|connection| connection.id);
+        let departure = &pending.departure;
         departure.log.finish_within(LOG_PATIENCE);
-        self.depart(departure, &connections)
+        self.now = self.time.advance(clock::now(), HALT_PATIENCE);
+        self.depart(departure, connections, refused)
     }
 
-    /// Handles all events that were posted.
-    fn handle_what_waits(&mut self) -> Flow {
-        while let Ok(event) = self.channel.try_recv() {
-            if self.handle_event(event) == Flow::Stop {
-                return Flow::Stop;
-            }
-        }
-        Flow::Continue
-    }
-
-    fn depart(&self, departure: &Departure, connections: &[SharedConnection]) -> String {
+    fn depart(
+        &self,
+        departure: &Departure,
+        connections: &[SharedConnection],
+        refused: &RefusedConnections,
+    ) -> String {
         let Departure { program, file, openings, table, http, .. } = departure;
         let old_players = self.acceptor.listener();
         let old_http = http.as_ref().and_then(|control| control.listener());
@@ -94,13 +111,16 @@ impl EventLoop {
         for (place, connection) in connections.iter().enumerate() {
             sockets.push((SocketRole::Player(place), connection.stream().as_fd()));
         }
+        for stream in refused.streams() {
+            sockets.push((SocketRole::Refused, stream.as_fd()));
+        }
         let manifest = Manifest {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             file: file.clone(),
             core: self.core.snapshot(self.now),
             metrics: self.metrics.values(),
             admission: table.snapshot(),
-            sockets: sockets.iter().map(|(role, _)| *role).collect(),
+            sockets: sockets.iter().map(|(role, fd)| (*role, fd.as_raw_fd())).collect(),
             players: connections.iter().map(|connection| connection.describe()).collect(),
             next_connection: self.next_connection,
         };

@@ -33,10 +33,12 @@ use crate::shell::acceptor::AcceptorControl;
 use crate::shell::alarm::Alarm;
 use crate::shell::connection::SharedConnection;
 use crate::shell::event_channel::{Event, EventSender, channel};
+use crate::shell::halt::Halt;
 use crate::shell::sockets::{SocketId, Sockets};
 use crate::time::{RunningTime, Timestamp};
 
 use effects::Warnings;
+use handover::PendingDeparture;
 
 /// How many events from other threads are handled per turn: a crowd that leaves must not stall the relays.
 const EVENTS_PER_TURN: usize = 64;
@@ -98,6 +100,9 @@ pub(crate) struct EventLoop {
     warnings: Warnings,
     /// Larger than the id of every connection.
     next_connection: u64,
+    halt: Halt,
+    /// The handover that waits until players' threads have ended.
+    departure: Option<PendingDeparture>,
 }
 
 /// What another process has handed over to the loop.
@@ -118,6 +123,7 @@ impl EventLoop {
         acceptor: AcceptorControl,
         metrics: Arc<Metrics>,
         channel_size: usize,
+        halt: Halt,
         resumed: Option<Resumed>,
     ) -> io::Result<(Self, EventSender)> {
         let poll = Poll::new()?;
@@ -171,6 +177,8 @@ impl EventLoop {
             arrivals: 0,
             warnings: Warnings::default(),
             next_connection,
+            halt,
+            departure: None,
         };
         event_loop.record_levels();
         Ok((event_loop, sender))

@@ -20,7 +20,9 @@ use crate::shell::sockets::canonical;
 pub(super) const REQUEST: &str = "NORAY_HANDOVER";
 pub(super) const CHECK: &str = "check";
 pub(super) const TAKE_OVER: &str = "take-over";
-pub(super) const GO_ON: &str = "go-on";
+
+/// The number of the first descriptor that may be passed (sd_listen_fds(3)).
+pub(super) const FIRST: i32 = 3;
 
 /// What a program says that can take over.
 pub(super) const CAN_TAKE_OVER: &str = "noray can take over";
@@ -32,8 +34,6 @@ pub enum Requested {
     Check,
     /// To take over.
     TakeOver,
-    /// To take over because the new program could not be executed: this is the old one.
-    GoOn,
 }
 
 /// What is asked for; `None` if this is a usual start.
@@ -46,7 +46,6 @@ pub fn requested() -> Option<Requested> {
     let is_for_us = os::variable("LISTEN_PID")? == std::process::id().to_string();
     match request.as_str() {
         TAKE_OVER if is_for_us => Some(Requested::TakeOver),
-        GO_ON if is_for_us => Some(Requested::GoOn),
         _ => None,
     }
 }
@@ -72,9 +71,13 @@ fn manifest() -> Result<Manifest, String> {
     let stdin = io::stdin().as_fd().try_clone_to_owned();
     let manifest = stdin.and_then(|stdin| Manifest::read(File::from(stdin)));
     let manifest = manifest.map_err(|error| format!("the snapshot cannot be read: {error}"))?;
-    let nothing = File::open("/dev/null").and_then(|file| Ok(rustix::stdio::dup2_stdin(&file)?));
-    nothing.map_err(|error| format!("the snapshot cannot be closed: {error}"))?;
+    close_manifest().map_err(|error| format!("the snapshot cannot be closed: {error}"))?;
     Ok(manifest)
+}
+
+/// Puts nothing in the manifest's place.
+pub(super) fn close_manifest() -> io::Result<()> {
+    Ok(rustix::stdio::dup2_stdin(File::open("/dev/null")?)?)
 }
 
 /// What another process has handed over: the manifest and its sockets.
@@ -86,9 +89,10 @@ pub struct Arrival {
     pub(crate) relays: Vec<(RelayPort, UdpSocket)>,
     /// In the order of [`Manifest::players`]; `None` for those that did not arrive.
     pub(crate) connections: Vec<Option<TcpStream>>,
+    /// Connections that are closed once their players have read why.
+    pub(crate) refused: Vec<TcpStream>,
     /// What is wrong with other sockets, for the log, which does not run yet.
     warnings: Vec<String>,
-    is_after_failure: bool,
 }
 
 impl Arrival {
@@ -107,10 +111,11 @@ impl Arrival {
     fn take(fds: &mut Descriptors) -> Result<Self, String> {
         let manifest = manifest()?;
         let (mut players, mut http, mut registrar) = (None, None, None);
-        let mut relays = Vec::new();
+        let (mut relays, mut refused) = (Vec::new(), Vec::new());
         let mut connections: Vec<Option<TcpStream>> =
             manifest.players.iter().map(|_| None).collect();
-        for (index, role) in manifest.sockets.iter().enumerate() {
+        for (role, fd) in &manifest.sockets {
+            let Ok(index) = usize::try_from(fd - FIRST) else { continue };
             match role {
                 SocketRole::Players(at) => players = fds.listener(index, *at),
                 SocketRole::Http(at) => http = fds.listener(index, *at),
@@ -125,6 +130,7 @@ impl Arrival {
                         *place = stream;
                     }
                 }
+                SocketRole::Refused => refused.extend(fds.stream(index)),
             }
         }
         Ok(Self {
@@ -134,19 +140,9 @@ impl Arrival {
             http,
             relays,
             connections,
+            refused,
             warnings: Vec::new(),
-            is_after_failure: false,
         })
-    }
-
-    /// The same, where this is the old program, as the new one could not be executed.
-    pub fn after_failure(self) -> Self {
-        Self { is_after_failure: true, ..self }
-    }
-
-    /// Whether this is the old program.
-    pub fn is_after_failure(&self) -> bool {
-        self.is_after_failure
     }
 
     /// The configuration file as it was checked.
@@ -189,12 +185,14 @@ impl Descriptors {
     }
 
     fn connection(&mut self, index: usize, peer: SocketAddr) -> Option<TcpStream> {
+        let taken = Ok(self.stream(index));
+        self.claim(taken, peer, |stream: &TcpStream| stream.peer_addr().map(canonical))
+    }
+
+    fn stream(&mut self, index: usize) -> Option<TcpStream> {
         let taken = [AF_INET, AF_INET6]
             .map(|family| self.fds.take_custom(index, family, SOCK_STREAM, "connection"));
-        let taken = taken.into_iter().find(|taken| matches!(taken, Ok(Some(_))));
-        self.claim(taken.unwrap_or(Ok(None)), peer, |stream: &TcpStream| {
-            stream.peer_addr().map(canonical)
-        })
+        taken.into_iter().find_map(|taken| taken.ok().flatten())
     }
 
     /// The socket, if it is where it must be. Else it is closed.
@@ -219,14 +217,14 @@ impl Descriptors {
         None
     }
 
-    /// Closes what is not in the manifest.
+    /// Closes what is open and not in the manifest.
     fn close_unclaimed(&mut self) {
         for index in 0..self.fds.len() {
-            if let Ok(Some(fd)) = self.fds.take_raw_fd(index) {
+            if let Ok(Some(fd)) = self.fds.take_raw_fd(index)
+                && nix::unistd::close(fd).is_ok()
+            {
                 self.warnings
                     .push(format!("descriptor {fd} was handed over for nothing; it is closed"));
-                // It may not be open at all.
-                let _ = nix::unistd::close(fd);
             }
         }
     }

@@ -22,8 +22,8 @@ pub(crate) struct Manifest {
     pub(crate) core: Snapshot,
     pub(crate) metrics: BTreeMap<String, u64>,
     pub(crate) admission: AdmissionSnapshot,
-    /// What each descriptor is, in their order.
-    pub(crate) sockets: Vec<SocketRole>,
+    /// What each socket is for, and its descriptor.
+    pub(crate) sockets: Vec<(SocketRole, i32)>,
     pub(crate) players: Vec<PlayerConnection>,
     /// Larger than the id of every connection.
     pub(crate) next_connection: u64,
@@ -40,6 +40,8 @@ pub(crate) enum SocketRole {
     Relay(SocketAddr),
     /// The connection of the player at that place of [`Manifest::players`].
     Player(usize),
+    /// A connection that is closed once its player has read why.
+    Refused,
 }
 
 /// A player's connection.

@@ -9,15 +9,16 @@
 //! 3. run the program as a child: can it
 //!    restore this? If not, nothing changes
 //! 4. let HTTP requests end
-//! 5. block signals, then  ---------------> 6. close the gate, handle what came
-//!                                          7. manifest, descriptors, exec -> 8. restore the core, adopt the sockets
-//!                                                                            9. relay, and then start the readers
+//! 5. block signals, then  ---------------> 6. call the halt, relay on until
+//!                                             all players' threads have ended
+//!                                          7. manifest, exec ------------> 8. restore the core, adopt the sockets
+//!                                                                            9. relay, and then start players' threads
 //!                                                                            10. allow signals, tell who asked
 //! ```
 //!
-//! Datagrams that come meanwhile wait in the sockets' buffers, and so do players' bytes: while the gate is closed nobody
-//! reads. The manifest is in a sealed memory file, because it holds PrivateIDs. It is the new program's standard input; the
-//! sockets are the descriptors from 3 on, as systemd passes them (sd_listen_fds(3)).
+//! Datagrams wait in the sockets' buffers from 7 to 9, players' bytes from 6 to 9. The manifest is in a sealed memory file,
+//! because it holds PrivateIDs. It is the new program's standard input. The sockets keep their descriptors, in the manner in
+//! which systemd passes them (sd_listen_fds(3)). If the program cannot be executed, nothing has changed.
 
 mod arrival;
 mod departure;

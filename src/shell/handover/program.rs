@@ -70,13 +70,6 @@ impl Program {
         command
     }
 
-    /// The program that runs, whatever is in its file.
-    pub(super) fn itself(&self) -> Command {
-        let mut command = Command::new("/proc/self/exe");
-        command.args(&self.arguments);
-        command
-    }
-
     /// Runs the program in its file to see whether it could take over.
     ///
     /// # Errors
