@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::thread::{self, Scope};
+use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
@@ -18,13 +18,10 @@ use crate::shell::connection_table::ConnectionTable;
 use crate::shell::event_channel::{Event, EventSender, Halted, LoopGone};
 use crate::shell::halt::Halt;
 use crate::shell::player_thread;
+use crate::shell::player_threads::PlayerThreads;
 use crate::shell::refused::RefusedConnections;
 use crate::shell::sockets::canonical;
 use crate::time::{RunningTime, Timestamp};
-
-/// The stack of a player's thread, in bytes. Measured: threads touch less than half of it. With smaller stacks, all
-/// threads together take more memory, and a panic overflows the stack.
-const STACK_SIZE: usize = 64 * 1024;
 
 /// What those hear who wait to be accepted when the server starts to drain.
 const DRAINING: Reply = Reply::Failed(CommandKind::Other, ErrorCode::Draining);
@@ -35,6 +32,7 @@ pub(crate) struct AcceptLoop {
     table: Arc<ConnectionTable>,
     events: EventSender,
     halt: Halt,
+    threads: PlayerThreads,
     refused: RefusedConnections,
     warnings: WarningLimiter,
     time: RunningTime,
@@ -85,6 +83,7 @@ impl AcceptLoop {
             table,
             events,
             halt,
+            threads: PlayerThreads::default(),
             refused: adopted.refused,
             warnings: WarningLimiter::default(),
             time: RunningTime::go_on(clock::now(), adopted.now),
@@ -96,22 +95,21 @@ impl AcceptLoop {
     /// The body of the thread: accepts until the acceptor is closed, then waits for the players' threads.
     pub(crate) fn run(mut self) {
         // If the loop is gone, the server ends.
-        while let Ok(Stopped::Halted) = thread::scope(|threads| self.run_until_halt(threads)) {
+        while let Ok(Stopped::Halted) = self.run_until_halt() {
+            self.threads.join_all();
             if self.wait_with_the_halt().is_err() {
-                return;
+                break;
             }
         }
+        self.threads.join_all();
     }
 
-    fn run_until_halt<'scope>(
-        &mut self,
-        threads: &'scope Scope<'scope, '_>,
-    ) -> Result<Stopped, LoopGone> {
+    fn run_until_halt(&mut self) -> Result<Stopped, LoopGone> {
         for connection in std::mem::take(&mut self.adopted) {
-            self.start_thread(connection, threads)?;
+            self.start_thread(connection)?;
         }
         loop {
-            if self.accept(threads)? {
+            if self.accept()? {
                 continue;
             }
             let patience = (!self.refused.is_empty()).then_some(FAREWELL_TIME);
@@ -140,14 +138,14 @@ impl AcceptLoop {
     }
 
     /// Accepts a connection, if one waits; whether one did.
-    fn accept<'scope>(&mut self, threads: &'scope Scope<'scope, '_>) -> Result<bool, LoopGone> {
+    fn accept(&mut self) -> Result<bool, LoopGone> {
         self.refused.close_overdue(clock::now());
         if self.halt.is_called() {
             return Ok(false);
         }
         match self.acceptor.accept() {
             Some(Accepted::Connection(stream, peer)) => {
-                self.handle_connection(stream, peer, threads)?;
+                self.handle_connection(stream, peer)?;
             }
             Some(Accepted::Late(stream)) => {
                 self.table.record_late();
@@ -159,12 +157,7 @@ impl AcceptLoop {
         Ok(true)
     }
 
-    fn handle_connection<'scope>(
-        &mut self,
-        stream: TcpStream,
-        peer: SocketAddr,
-        threads: &'scope Scope<'scope, '_>,
-    ) -> Result<(), LoopGone> {
+    fn handle_connection(&mut self, stream: TcpStream, peer: SocketAddr) -> Result<(), LoopGone> {
         let peer = canonical(peer);
         let now = self.time.advance(clock::now(), Duration::MAX);
         let Ok(permit) = self.table.admit(peer.ip(), now) else {
@@ -176,20 +169,14 @@ impl AcceptLoop {
         let connection = Arc::new(TcpConnection::new(id, stream, peer, permit));
         // Before the thread posts what it reads.
         self.events.post(Event::Connected(Arc::clone(&connection)))?;
-        self.start_thread(connection, threads)
+        self.start_thread(connection)
     }
 
-    fn start_thread<'scope>(
-        &mut self,
-        connection: SharedConnection,
-        threads: &'scope Scope<'scope, '_>,
-    ) -> Result<(), LoopGone> {
+    fn start_thread(&mut self, connection: SharedConnection) -> Result<(), LoopGone> {
         let (own, own_events) = (Arc::clone(&connection), self.events.clone());
         let halt = self.halt.clone();
-        let spawned = thread::Builder::new()
-            .name("player".to_owned())
-            .stack_size(STACK_SIZE)
-            .spawn_scoped(threads, move || player_thread::run(&own, &own_events, &halt));
+        let body = move || player_thread::run(&own, &own_events, &halt);
+        let spawned = self.threads.start(connection.id, body);
         if let Err(error) = spawned {
             self.events.post(Event::NoThread(connection.id))?;
             self.refused.keep_admitted(connection, clock::now());

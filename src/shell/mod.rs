@@ -11,12 +11,13 @@
 //! | `accept_loop` | which connections are accepted, and who gets a thread? |
 //! | `http` | what do metrics, health checks, the status and its page answer? |
 //! | `player_thread` | how are a player's lines read, and until when? |
-//! | `refused` | how does a refused player read why? |
+//! | `player_threads` | when have all players' threads ended? |
 //! | `event_channel` | how do other threads reach the event loop? |
+//! | `refused` | how does a refused player read why? |
+//! | `halt` | how do all players' threads end before a handover? |
 //! | `connection` | how is a player written to and disconnected? |
 //! | [`handover`] | how does another program go on with everything? |
 //! | `reader_state` | what is known about what a player sent? |
-//! | `halt` | how do all players' threads end before a handover? |
 //! | `sockets` | how is UDP read and written, and which socket is next? |
 //! | `packet_info` | at which address of the machine did a datagram arrive? |
 //! | `own_addresses` | which addresses are the server's own? |
@@ -38,6 +39,7 @@ mod http;
 mod own_addresses;
 mod packet_info;
 mod player_thread;
+mod player_threads;
 mod reader_state;
 mod refused;
 pub mod server;

@@ -182,8 +182,11 @@ impl Sockets {
         let relays = self.relay_ports.iter().copied().map(SocketId::Relay);
         let all = [SocketId::Registrar].into_iter().chain(relays);
         all.filter_map(|id| {
-            let socket = self.socket(id)?;
-            Some((id, socket.local_addr().ok()?, socket.as_fd()))
+            let mut at = self.registrar_address;
+            if let SocketId::Relay(port) = id {
+                at.set_port(port.0);
+            }
+            Some((id, at, self.socket(id)?.as_fd()))
         })
     }
 
