@@ -82,6 +82,9 @@ fn serve(
 ) -> Result<(), StartError> {
     let signals = signals::catch().map_err(StartError::System)?;
     log::info!("noray {} starts, {}", env!("CARGO_PKG_VERSION"), effective.summary());
+    if let Some(Ok(arrival)) = &handed {
+        arrival.restore_warnings(&log.warnings());
+    }
     effective.warnings.lines().for_each(|warning| log::warn!("{warning}"));
     let outcome = handed.as_ref().map(|handed| match handed {
         Ok(_) => Ok(()),

@@ -1,6 +1,6 @@
 //! The warnings and errors that the log had, as far as they are kept for the status.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::Level;
 use parking_lot::Mutex;
@@ -44,6 +44,20 @@ impl Warnings {
         kept.push(Kept { level, text, last: now, times: 1 });
     }
 
+    /// Keeps what another process has kept.
+    pub(crate) fn restore(&self, list: &[Warning], now: Instant) {
+        let kept = |warning: &Warning| {
+            let ago = Duration::from_secs(warning.seconds_ago);
+            Some(Kept {
+                level: warning.level.parse().ok()?,
+                text: warning.text.clone(),
+                last: now.checked_sub(ago).unwrap_or(now),
+                times: warning.times,
+            })
+        };
+        self.0.lock().extend(list.iter().filter_map(kept));
+    }
+
     /// All that are kept, in the order in which they first came.
     pub(crate) fn list(&self, now: Instant) -> Vec<Warning> {
         let kept = self.0.lock();
@@ -59,8 +73,6 @@ impl Warnings {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -75,6 +87,10 @@ mod tests {
         let kept = (0..20).chain(80..100).map(|number| format!("number {number}"));
         assert_eq!(numbers, kept.collect::<Vec<_>>());
         assert_eq!(list[20].seconds_ago, 20);
+
+        let another = Warnings::default();
+        another.restore(&list, start + Duration::from_secs(200));
+        assert_eq!(another.list(start + Duration::from_secs(200)), list);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::time::Instant;
 
 use crossbeam_channel::bounded;
 
@@ -94,7 +95,7 @@ impl Server {
         let buffer = parts.sockets.registrar_buffer();
         startup::warn_of_shortcomings(&addresses, buffer, caps.connections);
         let table = Arc::new(ConnectionTable::new(caps, Arc::clone(&metrics)));
-        Self::assemble(config, metrics, parts, capacity, table, None)
+        Self::assemble(config, metrics, parts, capacity, table, clock::now(), None)
     }
 
     /// Goes on with what another process has handed over. The server counts on in `metrics`.
@@ -136,7 +137,8 @@ impl Server {
         let adopted = Adopted { now, next_connection, connections: connections.clone(), refused };
         let resumed = Resumed { core: manifest.core, connections, next_connection };
         let resumption = Some((resumed, adopted));
-        Self::assemble(config, metrics, parts, capacity, Arc::new(table), resumption)
+        let started = clock::now().checked_sub(manifest.uptime).unwrap_or_else(clock::now);
+        Self::assemble(config, metrics, parts, capacity, Arc::new(table), started, resumption)
     }
 
     fn assemble(
@@ -145,6 +147,7 @@ impl Server {
         parts: Parts,
         capacity: Capacity,
         table: Arc<ConnectionTable>,
+        started: Instant,
         resumption: Option<(Resumed, Adopted)>,
     ) -> Result<Self, StartError> {
         let addresses = parts.addresses();
@@ -171,6 +174,7 @@ impl Server {
             metrics,
             requests: Arc::new(Requests::new()),
             http: http.as_ref().map(Acceptor::control),
+            started,
         };
         Ok(Self {
             event_loop,
@@ -223,7 +227,8 @@ impl Server {
             halt,
             adopted,
         } = self;
-        let ServerHandle { events, table, metrics, requests, http: http_control, .. } = handle;
+        let ServerHandle { events, table, metrics, requests, started, http: http_control, .. } =
+            handle;
         let mut threads = Vec::new();
         let mut spawn = |name, body: Box<dyn FnOnce() + Send>| {
             let thread =
@@ -237,7 +242,7 @@ impl Server {
         spawn("accept-loop", Box::new(move || accept_loop.run()))?;
         if let Some(acceptor) = http {
             let relay_ports = relay_ports.as_slice().len();
-            let (events, started) = (events.clone(), clock::now());
+            let events = events.clone();
             let endpoint = Endpoint { metrics, events, table, warnings, relay_ports, started };
             spawn("http", Box::new(move || http::run(acceptor, &endpoint, &requests)))?;
         }

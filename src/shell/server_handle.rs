@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, bounded};
 
@@ -47,6 +47,8 @@ pub struct ServerHandle {
     pub(super) metrics: Arc<Metrics>,
     pub(super) requests: Arc<Requests>,
     pub(super) http: Option<AcceptorControl>,
+    /// When the server began to serve, in this process or in the one that has handed over.
+    pub(super) started: Instant,
 }
 
 /// The event loop has not taken a new configuration in time.
@@ -112,6 +114,7 @@ impl ServerHandle {
             table: Arc::clone(&self.table),
             http: self.http.clone(),
             log,
+            started: self.started,
         };
         let (refused, is_refused) = bounded(1);
         let event = Event::HandOver(Box::new(departure), refused);
@@ -132,6 +135,8 @@ impl ServerHandle {
             file,
             core: *core,
             metrics: self.metrics.values(),
+            warnings: Vec::new(),
+            uptime: Duration::ZERO,
             admission: self.table.snapshot(),
             sockets: Vec::new(),
             players: Vec::new(),

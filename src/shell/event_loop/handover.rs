@@ -76,7 +76,7 @@ impl EventLoop {
         connections: &[SharedConnection],
         refused: &RefusedConnections,
     ) -> String {
-        let Departure { program, file, openings, table, http, .. } = departure;
+        let Departure { program, file, openings, table, http, log, started } = departure;
         let old_players = self.acceptor.listener();
         let old_http = http.as_ref().and_then(|control| control.listener());
         let mut sockets: Vec<Passed<'_>> = Vec::new();
@@ -119,6 +119,8 @@ impl EventLoop {
             file: file.clone(),
             core: self.core.snapshot(self.now),
             metrics: self.metrics.values(),
+            warnings: log.warnings().list(clock::now()),
+            uptime: clock::now().saturating_duration_since(*started),
             admission: table.snapshot(),
             sockets: sockets.iter().map(|(role, fd)| (*role, fd.as_raw_fd())).collect(),
             players: connections.iter().map(|connection| connection.describe()).collect(),

@@ -13,7 +13,8 @@ use crate::config::Config;
 use crate::core::Core;
 use crate::core::relay::{OwnAddresses, RelayPort};
 use crate::label::counted;
-use crate::operation::os;
+use crate::operation::warnings::Warnings;
+use crate::operation::{clock, os};
 use crate::shell::sockets::canonical;
 
 /// The variable by which one process asks the next for something.
@@ -148,6 +149,11 @@ impl Arrival {
     /// The configuration file as it was checked.
     pub fn file(&self) -> Option<(String, String)> {
         self.manifest.file.clone()
+    }
+
+    /// Keeps the warnings that the status showed, before this process has any.
+    pub fn restore_warnings(&self, kept: &Warnings) {
+        kept.restore(&self.manifest.warnings, clock::now());
     }
 
     /// What is wrong with sockets that can be missed.

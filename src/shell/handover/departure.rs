@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::process;
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustix::io::{FdFlags, fcntl_setfd};
 
@@ -28,6 +29,8 @@ pub(crate) struct Departure {
     pub(crate) table: Arc<ConnectionTable>,
     pub(crate) http: Option<AcceptorControl>,
     pub(crate) log: Log,
+    /// When the server began to serve.
+    pub(crate) started: Instant,
 }
 
 /// A socket to pass on.

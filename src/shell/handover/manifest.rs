@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use serde::{Deserialize, Serialize};
 
 use crate::core::snapshot::Snapshot;
 use crate::limits::admission::AdmissionSnapshot;
+use crate::operation::status::Warning;
 use crate::shell::reader_state::ReaderSnapshot;
 
 /// Everything that the next process must know. It holds PrivateIDs, so it is never written to a disk.
@@ -21,6 +23,10 @@ pub(crate) struct Manifest {
     pub(crate) file: Option<(String, String)>,
     pub(crate) core: Snapshot,
     pub(crate) metrics: BTreeMap<String, u64>,
+    /// What the status shows.
+    pub(crate) warnings: Vec<Warning>,
+    /// For how long the server has served, whatever program did.
+    pub(crate) uptime: Duration,
     pub(crate) admission: AdmissionSnapshot,
     /// What each socket is for, and its descriptor.
     pub(crate) sockets: Vec<(SocketRole, i32)>,
