@@ -10,7 +10,7 @@
 //!
 //! ```text
 //! accept-loop   accepts connections, up to the capacity; starts a thread for each player
-//! player        one for each player: waits, reads behind the gate, bounded line reader, parse -> Command -> post
+//! player        one for each player: waits, reads, bounded line reader, parse -> Command -> post; ends before a handover
 //!     |  bounded channel + mio Waker
 //!     v
 //! main          the event loop: mio::Poll; it alone changes the core, uses UDP sockets and writes to players

@@ -3,6 +3,7 @@
 mod command_line;
 mod exit;
 mod probe;
+mod rehearsal;
 mod reload;
 mod status;
 mod target;
@@ -135,11 +136,15 @@ fn take_over(
     })
 }
 
-/// Tells the process that runs this one whether it could take over.
+/// Tells the process that runs this one whether it could take over: whether it can read the snapshot, and serve.
 fn check_handover(mut source: ConfigSource, format: LogFormat) -> ExitCode {
     let checked = handover::check(|file| {
         source.given = file;
         source.read().map(|effective| effective.config)
+    });
+    let checked = checked.and_then(|answer| match rehearsal::run() {
+        Ok(()) => Ok(answer),
+        Err(why) => Err(format!("it tried to serve on the loopback interface, and failed: {why}")),
     });
     match checked {
         Ok(answer) => print(&format!("{answer}\n")),

@@ -325,6 +325,11 @@ fn a_program_that_cannot_take_over_is_refused_and_everything_goes_on() {
         ),
         ("it is half written", half[..100_000].to_vec(), "cannot "),
         ("it is empty", Vec::new(), "cannot "),
+        (
+            "it may do less than this one",
+            script(&format!("ulimit -n 12; exec {NORAY} \"$@\"")),
+            "cannot take over: it tried to serve on the loopback interface, and failed: ",
+        ),
     ] {
         noray.replace(&program);
         let (status, words) = noray.reload();

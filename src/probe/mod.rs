@@ -29,12 +29,15 @@ mod request;
 mod router;
 
 use std::io::{self, IsTerminal};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use noray::config::units::PortList;
 use noray::operation::clock;
 
 use crate::exit::print;
+use crate::target::Target;
 use crate::terminal::Screen;
 use report::{Finding, Report};
 pub(crate) use request::Request;
@@ -59,6 +62,24 @@ pub(crate) fn run(request: &Request) -> ExitCode {
         let _ = print(&progress.report.json());
     }
     if progress.report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Tries all hops against a server on this machine, and prints nothing.
+///
+/// # Errors
+/// What failed first.
+pub(crate) fn try_silently(
+    players: SocketAddr,
+    registrar: SocketAddr,
+    relay_ports: PortList,
+) -> Result<(), String> {
+    let target = Target { host: players.ip().to_string(), port: players.port() };
+    let request = Request { target, registrar_port: registrar.port(), relay_ports, json: false };
+    let report = Report { target: request.target.to_string(), findings: Vec::new() };
+    let mut progress = Progress { screen: None, report };
+    // The report says where it ended.
+    let _ = walk(&request, &mut progress);
+    progress.report.first_failure().map_or(Ok(()), |seen| Err(seen.to_owned()))
 }
 
 /// The hops in order; `None` if one failed that the next ones need.

@@ -182,6 +182,12 @@ impl Report {
         self.verdict().0 == Mark::Ok
     }
 
+    /// What was seen where it failed first.
+    pub(super) fn first_failure(&self) -> Option<&str> {
+        let failed = self.findings.iter().find(|finding| finding.mark == Mark::Fail)?;
+        Some(&failed.seen)
+    }
+
     /// Whether a game would work: for everybody, for some (a warning) or not.
     fn verdict(&self) -> (Mark, String) {
         let is_partly = self.findings.iter().any(|finding| finding.mark == Mark::Warn);

@@ -51,6 +51,7 @@ fn main() -> ExitCode {
         fleet::players_meet_where_their_code_says_and_a_draining_server_gets_no_new_hosts,
         fleet::behind_a_load_balancer_players_do_not_register_or_do_not_meet,
         handover::games_behind_all_kinds_of_routers_go_on_through_handovers,
+        handover::the_first_process_of_a_container_hands_over,
         hijacks::strangers_are_dropped_counted_and_get_no_relay,
         hijacks::forged_sources_are_dropped_unless_they_are_exact,
         hijacks::a_forger_of_the_hosts_address_diverts_nothing_from_a_settled_game,
