@@ -104,8 +104,9 @@ impl ServerHandle {
         let HandoverRequest { program, from, to, file, log } = request;
         let openings = Openings::open(from, to)?;
         handover::check_room()?;
-        program
-            .check(self.rehearsal(file.clone())?.into_file().map_err(|error| error.to_string())?)?;
+        program.check(
+            self.rehearsal(file.clone())?.into_file(&[]).map_err(|error| error.to_string())?,
+        )?;
         let _paused = self.requests.pause(REQUESTS_PATIENCE);
         let departure = Departure {
             program: program.clone(),
@@ -138,7 +139,6 @@ impl ServerHandle {
             warnings: Vec::new(),
             uptime: Duration::ZERO,
             admission: self.table.snapshot(),
-            sockets: Vec::new(),
             players: Vec::new(),
             next_connection: 0,
         })

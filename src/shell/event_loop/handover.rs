@@ -1,6 +1,6 @@
 //! The event loop's part of a handover: it has players' threads end, and then executes the program anew.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
@@ -109,7 +109,7 @@ impl EventLoop {
             }
         }
         for (place, connection) in connections.iter().enumerate() {
-            sockets.push((SocketRole::Player(place), connection.stream().as_fd()));
+            sockets.push((SocketRole::Player(place, connection.peer), connection.stream().as_fd()));
         }
         for stream in refused.streams() {
             sockets.push((SocketRole::Refused, stream.as_fd()));
@@ -122,7 +122,6 @@ impl EventLoop {
             warnings: log.warnings().list(clock::now()),
             uptime: clock::now().saturating_duration_since(*started),
             admission: table.snapshot(),
-            sockets: sockets.iter().map(|(role, fd)| (*role, fd.as_raw_fd())).collect(),
             players: connections.iter().map(|connection| connection.describe()).collect(),
             next_connection: self.next_connection,
         };

@@ -4,11 +4,12 @@ use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
+use std::thread;
 
 use listenfd::ListenFd;
-use nix::libc::{AF_INET, AF_INET6, SOCK_STREAM};
+use nix::libc::{AF_INET, SOCK_STREAM};
 
-use super::{Manifest, SocketRole};
+use super::{Manifest, ManifestText, SocketRole};
 use crate::config::Config;
 use crate::core::Core;
 use crate::core::relay::{OwnAddresses, RelayPort};
@@ -59,7 +60,7 @@ pub fn requested() -> Option<Requested> {
 pub fn check(
     read: impl FnOnce(Option<(String, String)>) -> Result<Config, String>,
 ) -> Result<&'static str, String> {
-    let manifest = manifest()?;
+    let manifest = manifest_text()?.manifest().map_err(unreadable)?;
     let config = read(manifest.file)?;
     let ports: Vec<RelayPort> =
         config.relay_ports.as_slice().iter().copied().map(RelayPort).collect();
@@ -68,12 +69,15 @@ pub fn check(
 }
 
 /// The manifest at the standard input, which is closed for it: it holds secrets.
-fn manifest() -> Result<Manifest, String> {
+fn manifest_text() -> Result<ManifestText, String> {
     let stdin = io::stdin().as_fd().try_clone_to_owned();
-    let manifest = stdin.and_then(|stdin| Manifest::read(File::from(stdin)));
-    let manifest = manifest.map_err(|error| format!("the snapshot cannot be read: {error}"))?;
+    let text = stdin.and_then(|stdin| ManifestText::read(File::from(stdin))).map_err(unreadable)?;
     close_manifest().map_err(|error| format!("the snapshot cannot be closed: {error}"))?;
-    Ok(manifest)
+    Ok(text)
+}
+
+fn unreadable(error: io::Error) -> String {
+    format!("the snapshot cannot be read: {error}")
 }
 
 /// Puts nothing in the manifest's place.
@@ -109,40 +113,15 @@ impl Arrival {
         received.map(|arrival| Self { warnings: fds.warnings, ..arrival })
     }
 
+    /// The manifest is read on another thread meanwhile: for thousands of players each takes 30 ms.
     fn take(fds: &mut Descriptors) -> Result<Self, String> {
-        let manifest = manifest()?;
-        let (mut players, mut http, mut registrar) = (None, None, None);
-        let (mut relays, mut refused) = (Vec::new(), Vec::new());
-        let mut connections: Vec<Option<TcpStream>> =
-            manifest.players.iter().map(|_| None).collect();
-        for (role, fd) in &manifest.sockets {
-            let Ok(index) = usize::try_from(fd - FIRST) else { continue };
-            match role {
-                SocketRole::Players(at) => players = fds.listener(index, *at),
-                SocketRole::Http(at) => http = fds.listener(index, *at),
-                SocketRole::Registrar(at) => registrar = fds.udp(index, *at),
-                SocketRole::Relay(at) => {
-                    relays.extend(fds.udp(index, *at).map(|socket| (RelayPort(at.port()), socket)));
-                }
-                SocketRole::Player(player) => {
-                    let expected = manifest.players.get(*player).map(|player| player.peer);
-                    let stream = expected.and_then(|peer| fds.connection(index, peer));
-                    if let Some(place) = connections.get_mut(*player) {
-                        *place = stream;
-                    }
-                }
-                SocketRole::Refused => refused.extend(fds.stream(index)),
-            }
-        }
-        Ok(Self {
-            players: players.ok_or("the port for players was not handed over")?,
-            registrar: registrar.ok_or("the registrar's socket was not handed over")?,
-            manifest,
-            http,
-            relays,
-            connections,
-            refused,
-            warnings: Vec::new(),
+        let text = &manifest_text()?;
+        thread::scope(|scope| {
+            let reader = thread::Builder::new().spawn_scoped(scope, || text.manifest());
+            let reader = reader.map_err(|error| format!("cannot start a thread: {error}"))?;
+            let claimed = Claimed::claim(fds, &text.sockets().map_err(unreadable)?);
+            let manifest = reader.join().map_err(|_| "reading the snapshot panicked")?;
+            claimed.complete(manifest.map_err(unreadable)?)
         })
     }
 
@@ -173,6 +152,62 @@ impl Arrival {
     }
 }
 
+/// The sockets among the descriptors.
+#[derive(Default)]
+struct Claimed {
+    players: Option<TcpListener>,
+    http: Option<TcpListener>,
+    registrar: Option<UdpSocket>,
+    relays: Vec<(RelayPort, UdpSocket)>,
+    /// With their places in [`Manifest::players`].
+    connections: Vec<(usize, TcpStream)>,
+    refused: Vec<TcpStream>,
+}
+
+impl Claimed {
+    fn claim(fds: &mut Descriptors, sockets: &[(SocketRole, i32)]) -> Self {
+        let mut claimed = Self::default();
+        for (role, fd) in sockets {
+            let Ok(index) = usize::try_from(fd - FIRST) else { continue };
+            match role {
+                SocketRole::Players(at) => claimed.players = fds.listener(index, *at),
+                SocketRole::Http(at) => claimed.http = fds.listener(index, *at),
+                SocketRole::Registrar(at) => claimed.registrar = fds.udp(index, *at),
+                SocketRole::Relay(at) => {
+                    let socket = fds.udp(index, *at);
+                    claimed.relays.extend(socket.map(|socket| (RelayPort(at.port()), socket)));
+                }
+                SocketRole::Player(place, peer) => {
+                    let stream = fds.connection(index, *peer);
+                    claimed.connections.extend(stream.map(|stream| (*place, stream)));
+                }
+                SocketRole::Refused => claimed.refused.extend(fds.stream(index)),
+            }
+        }
+        claimed
+    }
+
+    fn complete(self, manifest: Manifest) -> Result<Arrival, String> {
+        let mut connections: Vec<Option<TcpStream>> =
+            manifest.players.iter().map(|_| None).collect();
+        for (place, stream) in self.connections {
+            if let Some(empty) = connections.get_mut(place) {
+                *empty = Some(stream);
+            }
+        }
+        Ok(Arrival {
+            manifest,
+            players: self.players.ok_or("the port for players was not handed over")?,
+            http: self.http,
+            registrar: self.registrar.ok_or("the registrar's socket was not handed over")?,
+            relays: self.relays,
+            connections,
+            refused: self.refused,
+            warnings: Vec::new(),
+        })
+    }
+}
+
 /// The descriptors that were passed.
 struct Descriptors {
     fds: ListenFd,
@@ -196,9 +231,9 @@ impl Descriptors {
     }
 
     fn stream(&mut self, index: usize) -> Option<TcpStream> {
-        let taken = [AF_INET, AF_INET6]
-            .map(|family| self.fds.take_custom(index, family, SOCK_STREAM, "connection"));
-        taken.into_iter().find_map(|taken| taken.ok().flatten())
+        // This takes IPv6 sockets too.
+        let taken = self.fds.take_custom(index, AF_INET, SOCK_STREAM, "connection");
+        taken.ok().flatten()
     }
 
     /// The socket, if it is where it must be. Else it is closed.

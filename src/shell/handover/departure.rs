@@ -38,7 +38,8 @@ pub(crate) type Passed<'a> = (SocketRole, BorrowedFd<'a>);
 
 /// Executes the program with these sockets. It returns only if that fails; then nothing has changed.
 pub(crate) fn depart(program: &Program, manifest: Manifest, sockets: &[Passed<'_>]) -> String {
-    let manifest = match manifest.into_file() {
+    let roles: Vec<_> = sockets.iter().map(|(role, fd)| (*role, fd.as_raw_fd())).collect();
+    let manifest = match manifest.into_file(&roles) {
         Ok(manifest) => manifest,
         Err(error) => return format!("the handover cannot be prepared: {error}"),
     };

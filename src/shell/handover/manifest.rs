@@ -28,8 +28,6 @@ pub(crate) struct Manifest {
     /// For how long the server has served, whatever program did.
     pub(crate) uptime: Duration,
     pub(crate) admission: AdmissionSnapshot,
-    /// What each socket is for, and its descriptor.
-    pub(crate) sockets: Vec<(SocketRole, i32)>,
     pub(crate) players: Vec<PlayerConnection>,
     /// Larger than the id of every connection.
     pub(crate) next_connection: u64,
@@ -44,8 +42,8 @@ pub(crate) enum SocketRole {
     Http(SocketAddr),
     Registrar(SocketAddr),
     Relay(SocketAddr),
-    /// The connection of the player at that place of [`Manifest::players`].
-    Player(usize),
+    /// The connection of the player at that place of [`Manifest::players`], with the player's address.
+    Player(usize, SocketAddr),
     /// A connection that is closed once its player has read why.
     Refused,
 }
@@ -60,11 +58,14 @@ pub(crate) struct PlayerConnection {
 }
 
 impl Manifest {
-    /// Writes it into a memory file that nobody can change any more.
-    pub(crate) fn into_file(self) -> io::Result<File> {
+    /// Writes it, and what each descriptor is, into a memory file that nobody can change any more.
+    pub(crate) fn into_file(self, sockets: &[(SocketRole, i32)]) -> io::Result<File> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let mut file = File::from(memfd_create("noray-handover", flags)?);
-        file.write_all(&serde_json::to_vec(&self)?)?;
+        let mut text = serde_json::to_vec(sockets)?;
+        text.push(b'\n');
+        serde_json::to_writer(&mut text, &self)?;
+        file.write_all(&text)?;
         fcntl_add_seals(
             &file,
             SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL,
@@ -72,12 +73,29 @@ impl Manifest {
         file.rewind()?;
         Ok(file)
     }
+}
 
-    /// Reads one that another process has written.
+/// What another process has written: a line about the sockets, and then the manifest. Each part can be read on its own thread.
+pub(crate) struct ManifestText {
+    text: Vec<u8>,
+    end_of_line: usize,
+}
+
+impl ManifestText {
     pub(crate) fn read(mut file: File) -> io::Result<Self> {
         file.rewind()?;
         let mut text = Vec::new();
         file.read_to_end(&mut text)?;
-        Ok(serde_json::from_slice(&text)?)
+        let end_of_line = text.iter().position(|byte| *byte == b'\n').unwrap_or(text.len());
+        Ok(Self { text, end_of_line })
+    }
+
+    /// What each socket is for, and its descriptor.
+    pub(crate) fn sockets(&self) -> io::Result<Vec<(SocketRole, i32)>> {
+        Ok(serde_json::from_slice(&self.text[..self.end_of_line])?)
+    }
+
+    pub(crate) fn manifest(&self) -> io::Result<Manifest> {
+        Ok(serde_json::from_slice(&self.text[self.end_of_line..])?)
     }
 }

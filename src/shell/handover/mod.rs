@@ -28,6 +28,6 @@ mod program;
 
 pub use arrival::{Arrival, Requested, check, requested};
 pub(crate) use departure::{Departure, Passed, check_room, depart};
-pub(crate) use manifest::{Manifest, PlayerConnection, SocketRole};
+pub(crate) use manifest::{Manifest, ManifestText, PlayerConnection, SocketRole};
 pub(crate) use openings::Openings;
 pub use program::Program;
