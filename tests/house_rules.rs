@@ -11,6 +11,7 @@ use serde_json::Value;
 
 const EXAMPLE: &str = include_str!("../noray.conf.example");
 const MANIFEST: &str = include_str!("../Cargo.toml");
+const FUZZ_LOCK: &str = include_str!("../fuzz/Cargo.lock");
 const README: &str = include_str!("../README.md");
 const CONTRIBUTING: &str = include_str!("../docs/contributing.md");
 const MONITORING: &str = include_str!("../docs/monitoring.md");
@@ -168,19 +169,41 @@ fn the_page_on_security_lists_every_bound_with_what_counts_it() {
 /// In `Cargo.toml` the reason stands above each dependency.
 #[test]
 fn the_page_on_contributing_lists_every_dependency_with_its_reason() {
-    let (_, behind) = MANIFEST.split_once("[dependencies]\n").expect("the section");
-    let (dependencies, _) = behind.split_once("\n\n").expect("its end");
     let mut reason = Vec::new();
-    for line in dependencies.lines() {
+    for line in dependencies() {
         if let Some(comment) = line.strip_prefix("# ") {
             reason.push(comment);
         } else {
-            let (name, _) = line.split_once(" = ").expect("a dependency");
-            let row = format!("| `{name}` | {} |", reason.join(" "));
+            let row = format!("| `{}` | {} |", name_of(line), reason.join(" "));
             assert!(!reason.is_empty() && CONTRIBUTING.contains(&row), "{row}");
             reason.clear();
         }
     }
+}
+
+/// `fuzz/` is a package of its own, and its lock file is easily forgotten.
+#[test]
+fn the_lock_file_of_the_fuzz_targets_knows_todays_dependencies() {
+    let (_, behind) = FUZZ_LOCK.split_once("\nname = \"noray\"\n").expect("noray");
+    let (_, behind) = behind.split_once("dependencies = [\n").expect("its dependencies");
+    let (locked, _) = behind.split_once("\n]").expect("their end");
+    let locked: BTreeSet<&str> =
+        locked.lines().map(|line| line.trim_matches([' ', '"', ','])).collect();
+    let wanted = dependencies().filter(|line| !line.starts_with('#')).map(name_of).collect();
+    assert_eq!(
+        locked, wanted,
+        "run `cargo metadata --manifest-path fuzz/Cargo.toml`, which mends it"
+    );
+}
+
+/// The lines of `Cargo.toml` on dependencies, with their comments.
+fn dependencies() -> impl Iterator<Item = &'static str> {
+    let (_, behind) = MANIFEST.split_once("[dependencies]\n").expect("the section");
+    behind.split("\n\n").next().expect("its first paragraph").lines()
+}
+
+fn name_of(dependency: &str) -> &str {
+    dependency.split_once(" = ").expect("a dependency").0
 }
 
 #[test]
