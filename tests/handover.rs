@@ -244,7 +244,11 @@ impl Drop for SetWhenDropped<'_> {
 
 /// The ports of relays are in the file, so that it can change them.
 fn start_with_file_only(content: &str) -> Noray {
-    let (ip, folder) = (own_ip(), empty_folder());
+    start_at(own_ip(), content)
+}
+
+fn start_at(ip: IpAddr, content: &str) -> Noray {
+    let folder = empty_folder();
     let (program, file) = (folder.join("noray"), folder.join("noray.conf"));
     fs::copy(NORAY, &program).unwrap();
     fs::write(&file, content).unwrap();
@@ -383,13 +387,18 @@ fn what_the_new_configuration_lacks_refuses_a_handover() {
 
 #[test]
 fn a_range_that_shrinks_leaves_live_relays_alone() {
-    let noray = start_with_file_only(
-        "NORAY_UDP_RELAY_PORTS=21000-21063\nNORAY_UDP_RELAY_TIMEOUT=2s\nNORAY_UDP_RELAY_CLEANUP_INTERVAL=1s\n",
-    );
+    let content = |ports: &str| {
+        format!(
+            "NORAY_UDP_RELAY_PORTS={ports}\nNORAY_UDP_RELAY_TIMEOUT=2s\nNORAY_UDP_RELAY_CLEANUP_INTERVAL=1s\n"
+        )
+    };
+    let noray = start_with_file_only(&content("21000-21063"));
     let mut pair = Pair::begin(&noray);
-    fs::write(&noray.file, "NORAY_UDP_RELAY_PORTS=21200-21210\nNORAY_UDP_RELAY_TIMEOUT=2s\nNORAY_UDP_RELAY_CLEANUP_INTERVAL=1s\n").unwrap();
-    noray.reload_well();
-    goes_on(&noray, &mut pair);
+    for ports in ["21200-21210", "21000-21063", "21200-21210"] {
+        fs::write(&noray.file, content(ports)).unwrap();
+        noray.reload_well();
+        goes_on(&noray, &mut pair);
+    }
     let mut newer = Pair::begin(&noray);
     assert!(newer.ways.iter().all(|way| (21_200..=21_210).contains(&way.port())));
     goes_on(&noray, &mut newer);
@@ -402,6 +411,23 @@ fn a_range_that_shrinks_leaves_live_relays_alone() {
         UdpSocket::bind(old).is_ok()
     });
     assert!(is_closed, "{old}");
+}
+
+#[test]
+fn a_port_that_another_program_had_is_there_after_a_handover() {
+    let ip = own_ip();
+    let taken = UdpSocket::bind((ip, 21_003)).unwrap();
+    let noray = start_at(ip, "NORAY_UDP_RELAY_PORTS=21000-21007\n");
+    let unbindable = || noray.metric("noray_relay_ports{state=\"unbindable\"}");
+    assert_eq!(unbindable(), 1);
+    noray.touch();
+    noray.reload_well();
+    assert_eq!(unbindable(), 1);
+    drop(taken);
+    noray.touch();
+    noray.reload_well();
+    assert_eq!(unbindable(), 0);
+    assert_eq!(noray.metric("noray_relay_ports{state=\"free\"}"), 8);
 }
 
 #[test]

@@ -368,9 +368,10 @@ fn systemd_is_told_every_step() {
     let watchdog = "export WATCHDOG_PID=$$ WATCHDOG_USEC=100000";
     let mut process = Process::start(own_ip(), &format!("{script}\n{watchdog}"), &[]);
     assert_eq!(systemd.receive_step(), "READY=1");
-    assert_eq!(systemd.receive(), "WATCHDOG=1\nSTATUS=0 players, 0 relays");
+    let version = concat!("noray ", env!("CARGO_PKG_VERSION"));
+    assert_eq!(systemd.receive(), format!("WATCHDOG=1\nSTATUS={version}, 0 players, 0 relays"));
     let pair = Pair::join(&process);
-    let with_players = "WATCHDOG=1\nSTATUS=2 players, 1 relay";
+    let with_players = format!("WATCHDOG=1\nSTATUS={version}, 2 players, 1 relay");
     while systemd.receive() != with_players {}
     process.signal("HUP");
     assert_eq!(systemd.receive_step(), "RELOADING=1");
@@ -378,7 +379,7 @@ fn systemd_is_told_every_step() {
     process.log_until("same as before");
     process.signal("TERM");
     // 30 s to drain and 10 s of reserve.
-    let draining = "STATUS=draining, 1 relay, at most 30 s";
+    let draining = format!("STATUS={version}, draining, 1 relay, at most 30 s");
     assert_eq!(
         systemd.receive_step(),
         format!("STOPPING=1\nEXTEND_TIMEOUT_USEC=40000000\n{draining}")

@@ -1,7 +1,7 @@
 //! The server: it binds the ports, starts the threads, and ends them. `main` and the tests use it.
 
 use std::collections::BTreeSet;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -27,7 +27,7 @@ use crate::shell::http::{self, Endpoint, Requests};
 use crate::shell::own_addresses;
 use crate::shell::reader_state::ReaderState;
 use crate::shell::refused::RefusedConnections;
-use crate::shell::sockets::Sockets;
+use crate::shell::sockets::{Sockets, bind_relays};
 use crate::shell::startup;
 
 pub use crate::shell::server_handle::ServerHandle;
@@ -115,13 +115,15 @@ impl Server {
         let in_use: BTreeSet<RelayPort> = manifest.core.ports_of_pairs().collect();
         let is_used =
             |port: RelayPort| config.relay_ports.contains(port.0) || in_use.contains(&port);
-        let relays = relays.into_iter().filter(|(port, _)| is_used(*port)).collect();
+        let mut relays: Vec<_> = relays.into_iter().filter(|(port, _)| is_used(*port)).collect();
+        let open_files = os::raise_open_file_limit();
+        relays.extend(bind_missing(config, &relays, open_files));
         let sockets = Sockets::adopt(registrar, relays).map_err(failed)?;
         let http = http.map(Acceptor::new).transpose().map_err(failed)?;
         let parts = Parts { players: Acceptor::new(players).map_err(failed)?, http, sockets };
 
         let relay_ports = parts.sockets.relay_ports().len();
-        let capacity = Capacity::of_machine(os::raise_open_file_limit(), relay_ports);
+        let capacity = Capacity::of_machine(open_files, relay_ports);
         capacity.warn_if_below(config.max_connections);
         let table = ConnectionTable::new(caps(&capacity, config), Arc::clone(&metrics));
         let connections: Vec<SharedConnection> = manifest
@@ -291,6 +293,22 @@ fn channel_size(capacity: &Capacity, config: &Config) -> usize {
 }
 
 /// Opens the HTTP port. If that fails, the server runs without it: missing metrics are no reason for an outage.
+/// Binds the relay ports that were not handed over: another program had them, or their last pair ended a moment ago.
+fn bind_missing(
+    config: &Config,
+    received: &[(RelayPort, UdpSocket)],
+    open_files: u64,
+) -> Vec<(RelayPort, UdpSocket)> {
+    let is_received: BTreeSet<u16> = received.iter().map(|(port, _)| port.0).collect();
+    let wanted = config.relay_ports.as_slice();
+    let missing = wanted.iter().copied().filter(|port| !is_received.contains(port));
+    let max = capacity::max_relay_ports(open_files, config.max_connections);
+    let max = max.saturating_sub(received.len());
+    let (bound, unbound) = bind_relays(config.udp_host, missing, max);
+    startup::warn_of_unbound(&unbound, wanted.len(), open_files);
+    bound
+}
+
 fn bind_http(address: SocketAddr) -> Option<Acceptor> {
     TcpListener::bind(address)
         .and_then(Acceptor::new)

@@ -102,11 +102,10 @@ impl ServerHandle {
     /// Why nothing has changed.
     pub(crate) fn hand_over(&self, request: HandoverRequest<'_>) -> Result<Infallible, String> {
         let HandoverRequest { program, from, to, file, log } = request;
-        let openings = Openings::open(from, to)?;
+        let rehearsal = self.rehearsal(file.clone())?;
+        let openings = Openings::open(from, to, &rehearsal.core.ports_of_pairs().collect())?;
         handover::check_room()?;
-        program.check(
-            self.rehearsal(file.clone())?.into_file(&[]).map_err(|error| error.to_string())?,
-        )?;
+        program.check(rehearsal.into_file(&[]).map_err(|error| error.to_string())?)?;
         let _paused = self.requests.pause(REQUESTS_PATIENCE);
         let departure = Departure {
             program: program.clone(),

@@ -109,39 +109,10 @@ impl Sockets {
         relay_ports: &[u16],
         max_relays: usize,
     ) -> io::Result<(Self, Unbound)> {
-        let host = registrar.ip();
-        let registrar = BoundSocket::new(bind_registrar(registrar)?);
-        let registrar_address = registrar.socket.local_addr()?;
-        let registrar_buffer = receive_buffer(&registrar.socket)?;
-        let mut relays = PortMap::new(relay_ports.iter().copied().map(RelayPort));
-        let mut bound = Vec::new();
-        let mut unbound = Unbound::default();
-        for port in relay_ports {
-            if bound.len() == max_relays {
-                unbound.beyond_open_files = relay_ports.len() - bound.len() - unbound.taken.len();
-                break;
-            }
-            match bind_udp(SocketAddr::new(host, *port)) {
-                Ok(socket) => {
-                    relays.insert(RelayPort(*port), BoundSocket::new(socket));
-                    bound.push(RelayPort(*port));
-                }
-                Err(error) => {
-                    unbound.taken.push(*port);
-                    unbound.last_error = Some(error);
-                }
-            }
-        }
-        let sockets = Self {
-            registrar,
-            registrar_address,
-            registrar_buffer,
-            relays,
-            relay_ports: bound,
-            ready: VecDeque::new(),
-            is_ipv6: host.is_ipv6(),
-        };
-        Ok((sockets, unbound))
+        let socket = bind_registrar(registrar)?;
+        let (relays, unbound) =
+            bind_relays(registrar.ip(), relay_ports.iter().copied(), max_relays);
+        Ok((Self::adopt(socket, relays)?, unbound))
     }
 
     /// Takes over sockets that are bound: the registrar's and those of relay ports.
@@ -360,6 +331,30 @@ pub(crate) fn bind_registrar(address: SocketAddr) -> io::Result<std::net::UdpSoc
 fn receive_buffer(socket: &UdpSocket) -> io::Result<BufferSize> {
     // The kernel doubles the size for its own bookkeeping, and reports the double (socket(7)).
     Ok(BufferSize { asked: REGISTRAR_BUFFER, got: SockRef::from(socket).recv_buffer_size()? / 2 })
+}
+
+/// Binds as many of the relay ports as possible, at most `max`.
+pub(crate) fn bind_relays(
+    host: IpAddr,
+    ports: impl IntoIterator<Item = u16>,
+    max: usize,
+) -> (Vec<(RelayPort, std::net::UdpSocket)>, Unbound) {
+    let mut bound = Vec::new();
+    let mut unbound = Unbound::default();
+    for port in ports {
+        if bound.len() == max {
+            unbound.beyond_open_files += 1;
+            continue;
+        }
+        match bind_udp(SocketAddr::new(host, port)) {
+            Ok(socket) => bound.push((RelayPort(port), socket)),
+            Err(error) => {
+                unbound.taken.push(port);
+                unbound.last_error = Some(error);
+            }
+        }
+    }
+    (bound, unbound)
 }
 
 /// Binds a UDP socket that never waits.

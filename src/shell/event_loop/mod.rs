@@ -288,13 +288,14 @@ impl EventLoop {
     fn status(&self) -> String {
         let sizes = self.core.table_sizes();
         let relays = counted(sizes.pairs, "relay");
-        match self.core.drain_deadline() {
+        let does = match self.core.drain_deadline() {
             Some(deadline) => {
                 let seconds = deadline.since(self.now).as_millis().div_ceil(1000);
                 format!("draining, {relays}, at most {seconds} s")
             }
             None => format!("{}, {relays}", counted(sizes.players, "player")),
-        }
+        };
+        concat!("noray ", env!("CARGO_PKG_VERSION"), ", ").to_owned() + &does
     }
 
     fn record_turn(&mut self) {

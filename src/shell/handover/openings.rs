@@ -1,6 +1,7 @@
 //! The ports that a new configuration has and this process has not. They are opened before anything changes, so that a port
 //! that cannot be had is a reason to refuse.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -20,11 +21,16 @@ pub(crate) struct Openings {
 }
 
 impl Openings {
-    /// Opens what `to` has and `from` has not.
+    /// Opens what `to` has and `from` has not. This process may have more relay ports than `from`: those `of_pairs` that were
+    /// made when the range was another one.
     ///
     /// # Errors
     /// Which port cannot be had, and why.
-    pub(crate) fn open(from: &Config, to: &Config) -> Result<Self, String> {
+    pub(crate) fn open(
+        from: &Config,
+        to: &Config,
+        of_pairs: &BTreeSet<RelayPort>,
+    ) -> Result<Self, String> {
         let mut openings = Self::default();
         if from.socket_address() != to.socket_address() {
             let listener = acceptor::listen_for_players(to.socket_address());
@@ -42,7 +48,7 @@ impl Openings {
             openings.registrar = Some(socket.map_err(|error| taken(address, "udp", &error))?);
         }
         for port in to.relay_ports.as_slice() {
-            if !from.relay_ports.contains(*port) {
+            if !from.relay_ports.contains(*port) && !of_pairs.contains(&RelayPort(*port)) {
                 let address = SocketAddr::new(to.udp_host, *port);
                 let socket =
                     sockets::bind_udp(address).map_err(|error| taken(address, "udp", &error))?;
