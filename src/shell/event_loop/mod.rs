@@ -295,7 +295,7 @@ impl EventLoop {
             }
             None => format!("{}, {relays}", counted(sizes.players, "player")),
         };
-        concat!("noray ", env!("CARGO_PKG_VERSION"), ", ").to_owned() + &does
+        format!("noray {}, {does}", env!("CARGO_PKG_VERSION"))
     }
 
     fn record_turn(&mut self) {
