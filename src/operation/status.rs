@@ -66,7 +66,7 @@ pub struct RelayPorts {
     pub reserved: u64,
     /// Neither.
     pub free: u64,
-    /// They could not be bound at start.
+    /// They could not be bound at the start or the last handover.
     pub unbindable: u64,
 }
 

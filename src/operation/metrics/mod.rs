@@ -33,7 +33,7 @@ labels! {
         Reserved = "reserved",
         /// It carries one side of a pair.
         InUse = "in-use",
-        /// It could not be bound at start.
+        /// It could not be bound at the start or the last handover.
         Unbindable = "unbindable",
     }
 }
