@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::fs;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -458,6 +458,24 @@ fn other_addresses_for_players_and_metrics_are_taken_at_once() {
     assert!(std::net::TcpStream::connect(at(20_300)).is_err(), "the old port is closed");
     assert_eq!(metric(at(20_312), "noray_active_hosts"), 2);
     assert!(std::net::TcpStream::connect(at(20_302)).is_err());
+}
+
+#[test]
+fn a_link_that_leads_to_another_program_is_an_upgrade() {
+    let noray = Noray::start("");
+    let folder = noray.program.parent().unwrap();
+    let [first, second, link] = ["noray-1", "noray-2", "link"].map(|name| folder.join(name));
+    // From a program's file to a link, and then to another file behind the link.
+    for version in [&first, &second] {
+        fs::copy(NORAY, version).unwrap();
+        symlink(version, &link).unwrap();
+        fs::rename(&link, &noray.program).unwrap();
+        let mut pair = Pair::begin(&noray);
+        noray.reload_well();
+        let exe = format!("/proc/{}/exe", noray.process.child.id());
+        assert_eq!(fs::read_link(exe).unwrap(), *version);
+        goes_on(&noray, &mut pair);
+    }
 }
 
 /// As many files are open as the limit allows. Sockets need no second descriptor, so that is enough.

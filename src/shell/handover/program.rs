@@ -53,9 +53,16 @@ impl Program {
     /// # Errors
     /// If `/proc` is not there.
     pub fn running() -> io::Result<Self> {
-        let path = fs::read_link("/proc/self/exe")?;
         let started_from = FileId::of(&fs::metadata("/proc/self/exe")?);
-        Ok(Self { path, arguments: std::env::args_os().skip(1).collect(), started_from })
+        let mut arguments = std::env::args_os();
+        // A link's own name, so that a link to another program counts as an upgrade.
+        let is_it = |name: &PathBuf| {
+            name.is_absolute()
+                && fs::metadata(name).is_ok_and(|found| FileId::of(&found) == started_from)
+        };
+        let name = arguments.next().map(PathBuf::from).filter(is_it);
+        let path = name.map_or_else(|| fs::read_link("/proc/self/exe"), Ok)?;
+        Ok(Self { path, arguments: arguments.collect(), started_from })
     }
 
     /// Whether there is another program in its file now.
