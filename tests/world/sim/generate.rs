@@ -1,0 +1,403 @@
+//! Plans from seeds.
+
+use super::net::Line;
+use super::plan::{Act, Break, Deed, Family, Plan, PlayerPlan, Role, Site, StrangerPlan, Way, What};
+use super::random::Rng;
+use super::router::RouterKind;
+
+/// How much is in a world.
+#[derive(Clone, Copy)]
+pub struct Size {
+    pub games: u64,
+    pub clients: u64,
+    pub strangers: u64,
+    pub acts: u64,
+    pub play_s: (u64, u64),
+}
+
+impl Size {
+    /// Of the worlds in `cargo test`.
+    pub const SMALL: Self = Self { games: 2, clients: 3, strangers: 3, acts: 3, play_s: (9, 16) };
+    /// Of the worlds in the bench.
+    pub const LARGE: Self = Self { games: 5, clients: 7, strangers: 6, acts: 8, play_s: (10, 60) };
+}
+
+/// What a world is about beside its games.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Theme {
+    /// Games, strangers and an operator, with settings that hold nothing up.
+    Open,
+    /// Several IPs for one player, and latching that allows it.
+    AnyLatching,
+    NoLatching,
+    RelayOnly,
+    /// Relays that end soon, by age or by what they carried.
+    ShortLives,
+    /// Few connections, and hoarders.
+    FewConnections,
+    /// A line for all relays that one stranger can fill.
+    NarrowLine,
+    /// Strangers among themselves: few ports, very short ids, players whose datagrams come from elsewhere.
+    NoOneHonest,
+}
+
+struct Maker {
+    random: Rng,
+    plan: Plan,
+    next: u16,
+    theme: Theme,
+    has_ipv6: bool,
+    size: Size,
+    rate_limit: u64,
+}
+
+/// The plan of a seed.
+pub fn plan(seed: u64, size: Size) -> Plan {
+    let mut random = Rng::of(seed, "plan", 0);
+    let theme = *random.pick(&[
+        Theme::Open,
+        Theme::Open,
+        Theme::Open,
+        Theme::Open,
+        Theme::Open,
+        Theme::AnyLatching,
+        Theme::NoLatching,
+        Theme::RelayOnly,
+        Theme::ShortLives,
+        Theme::FewConnections,
+        Theme::NarrowLine,
+        Theme::NoOneHonest,
+    ]);
+    let (sites, players, strangers, acts) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let plan = Plan { seed, config: Vec::new(), seconds: 0, sites, players, strangers, acts };
+    let has_ipv6 = random.is_hit(400);
+    let mut maker = Maker { random, plan, next: 0, theme, has_ipv6, size, rate_limit: 128 * 1024 };
+    maker.make();
+    maker.plan
+}
+
+impl Maker {
+    fn id(&mut self) -> u16 {
+        self.next += 1;
+        self.next
+    }
+
+    fn set(&mut self, key: &str, value: impl std::fmt::Display) {
+        self.plan.config.retain(|line| !line.starts_with(&format!("NORAY_{key}=")));
+        self.plan.config.push(format!("NORAY_{key}={value}"));
+    }
+
+    fn make(&mut self) {
+        self.configure();
+        if self.theme != Theme::NoOneHonest {
+            for _ in 0..self.random.within(1, self.size.games) {
+                self.game();
+            }
+        }
+        let least = match self.theme {
+            Theme::NoOneHonest => 2,
+            Theme::FewConnections | Theme::NarrowLine => 1,
+            _ => 0,
+        };
+        for _ in 0..self.random.within(least, self.size.strangers) {
+            self.stranger();
+        }
+        let last = self.plan.players.iter().map(|p| p.start_ms / 1000 + u32::from(p.play_s)).max();
+        self.plan.seconds = last.unwrap_or(40) + 12;
+        for _ in 0..self.random.within(0, self.size.acts) {
+            self.act();
+        }
+    }
+
+    fn configure(&mut self) {
+        if self.has_ipv6 {
+            self.set("UDP_HOST", "::");
+            self.set("SOCKET_HOST", "::");
+        }
+        self.set("UDP_RELAY_PORTS", "50000-50199");
+        let resume = *self.random.pick(&["0", "8s", "20s", "1m"]);
+        self.set("RESUME_WINDOW", resume);
+        let idle = self.random.within(5, 35);
+        self.set("UDP_RELAY_TIMEOUT", format!("{idle}s"));
+        let sweep = self.random.within(1, 30);
+        self.set("UDP_RELAY_CLEANUP_INTERVAL", format!("{sweep}s"));
+        let drain = self.random.within(3, 20);
+        self.set("DRAIN_TIMEOUT", format!("{drain}s"));
+        match self.random.below(4) {
+            0 => {
+                self.set("OID_LENGTH", 6);
+                self.set("OID_CHARSET", "ABCDEFGHJKLMNPQRSTUVWXYZ23456789");
+            }
+            1 => self.set("ENABLE_WORDS_OID", true),
+            _ => {}
+        }
+        match self.theme {
+            Theme::Open => {}
+            Theme::AnyLatching => self.set("UDP_RELAY_LATCHING", "any"),
+            Theme::NoLatching => self.set("UDP_RELAY_LATCHING", "off"),
+            Theme::RelayOnly => {
+                self.set("RELAY_ONLY", true);
+                if self.random.is_hit(500) {
+                    self.set("PUBLIC_HOST", "81.7.0.0");
+                }
+            }
+            Theme::ShortLives => {
+                let seconds = self.random.within(5, 20);
+                let limit = self.random.within(40, 400);
+                self.set("UDP_RELAY_MAX_LIFETIME_DURATION", format!("{seconds}s"));
+                self.set("UDP_RELAY_MAX_LIFETIME_TRAFFIC", format!("{limit}kb"));
+            }
+            Theme::FewConnections => self.set("MAX_CONNECTIONS", 100),
+            Theme::NarrowLine => {
+                self.set("UDP_RELAY_MAX_GLOBAL_TRAFFIC", "1mb");
+                self.set("UDP_RELAY_MAX_INDIVIDUAL_TRAFFIC", "1gb");
+                self.rate_limit = 48 * 1024;
+            }
+            Theme::NoOneHonest => {
+                self.set("UDP_RELAY_PORTS", "50000-50007");
+                self.set("UDP_RELAY_MAX_GLOBAL_TRAFFIC", "200kb");
+                if self.random.is_hit(500) {
+                    self.set("OID_LENGTH", 1);
+                    self.set("OID_CHARSET", "ABCD");
+                    self.set("ENABLE_WORDS_OID", false);
+                }
+                let age = self.random.within(10, 40);
+                self.set("UDP_RELAY_MAX_LIFETIME_DURATION", format!("{age}s"));
+            }
+        }
+    }
+
+    fn line(&mut self) -> Line {
+        if self.random.is_hit(300) {
+            return Line::PERFECT;
+        }
+        Line {
+            delay_ms: self.random.within(2, 120) as u16,
+            jitter_ms: self.random.within(0, 30) as u16,
+            loss: *self.random.pick(&[0, 0, 5, 20, 80]),
+            duplicates: *self.random.pick(&[0, 0, 5, 30]),
+            late: *self.random.pick(&[0, 0, 10, 50]),
+        }
+    }
+
+    fn site(&mut self, kind: RouterKind) -> u16 {
+        let (id, line) = (self.id(), self.line());
+        let ipv4 = if kind == RouterKind::SeveralIps { 3 } else { 1 };
+        let ipv6 = self.has_ipv6.then_some(id);
+        let timeout_s = self.random.within(30, 120) as u16;
+        self.plan.sites.push(Site { id, kind, ipv4, ipv6, timeout_s, line });
+        id
+    }
+
+    fn kind(&mut self) -> RouterKind {
+        loop {
+            let kind = *self.random.pick(&RouterKind::ALL);
+            let has_any = matches!(self.theme, Theme::AnyLatching);
+            if kind != RouterKind::SeveralIps || has_any || self.random.is_hit(100) {
+                return kind;
+            }
+        }
+    }
+
+    fn game(&mut self) {
+        let start_ms = self.random.within(0, 4000) as u32;
+        let kind = self.kind();
+        let site = self.site(kind);
+        let (low, high) = self.size.play_s;
+        let rate = self.random.within(20, 60) as u16;
+        let clients = self.random.within(1, self.size.clients);
+        let size = self.random.within(0, 900.min(self.rate_limit / 3 / u64::from(rate) - 28)) as u16;
+        let plan = self.player(site, Role::Host, start_ms, rate, size, 0);
+        let host = plan.id;
+        self.plan.players.push(plan);
+        // A carrier has many players behind one IP.
+        let carrier = self.random.is_hit(300).then(|| self.site(RouterKind::Symmetric));
+        let mut last = 0;
+        for _ in 0..clients {
+            let kind = self.kind();
+            let site = carrier.unwrap_or_else(|| self.site(kind));
+            let later = self.random.within(0, 3000) as u32;
+            let play_s = self.random.within(low, high) as u16;
+            let role = Role::Client(host);
+            let plan = self.player(site, role, start_ms + later, rate, size, play_s);
+            last = last.max(later / 1000 + u32::from(play_s));
+            self.plan.players.push(plan);
+        }
+        let of_host = self.plan.players.iter_mut().find(|player| player.id == host);
+        of_host.expect("it was added").play_s = last as u16 + 25;
+    }
+
+    fn player(
+        &mut self,
+        site: u16,
+        role: Role,
+        start_ms: u32,
+        rate: u16,
+        size: u16,
+        play_s: u16,
+    ) -> PlayerPlan {
+        let family = match self.random.below(8) {
+            0 | 1 if self.has_ipv6 => Family::V6,
+            2 if self.has_ipv6 => Family::Both,
+            _ => Family::V4,
+        };
+        let is_host = role == Role::Host;
+        let hangs_up = !is_host && self.random.is_hit(300);
+        let has_break = self.random.is_hit(200) && !hangs_up;
+        let breaks = has_break.then(|| Break {
+            after_ms: self.random.within(500, 15_000) as u32,
+            vanishes: self.random.is_hit(300),
+            back_after_ms: self.random.within(0, 12_000) as u32,
+        });
+        PlayerPlan {
+            id: self.id(),
+            site,
+            family,
+            start_ms,
+            role,
+            way: *self.random.pick(&[Way::Page, Way::Page, Way::AddOn, Way::Relay, Way::Relay]),
+            rate,
+            size,
+            play_s,
+            hangs_up,
+            in_pieces: self.random.is_hit(300),
+            writes_freely: self.random.is_hit(300),
+            breaks,
+        }
+    }
+
+    fn deed(&mut self) -> (Deed, u16) {
+        let all: &[(Deed, u16)] = match self.theme {
+            Theme::FewConnections => &[
+                (Deed::Connections, 40),
+                (Deed::Silent, 40),
+                (Deed::Connections, 10),
+                (Deed::HalfLine, 1),
+            ],
+            Theme::NarrowLine => &[(Deed::Flood, 1500)],
+            Theme::NoOneHonest => &[
+                (Deed::Relays, 60),
+                (Deed::Ids, 10),
+                (Deed::BothUnconfirmed, 20),
+                (Deed::BothUnconfirmed, 20),
+                (Deed::Flood, 300),
+                (Deed::Connections, 60),
+            ],
+            Theme::Open
+            | Theme::AnyLatching
+            | Theme::NoLatching
+            | Theme::RelayOnly
+            | Theme::ShortLives => &[
+                (Deed::Scan, 200),
+                (Deed::Scan, 30),
+                (Deed::KnownPort, 100),
+                (Deed::KnownPort, 5),
+                (Deed::ForgeSources, 60),
+                (Deed::ForgeAddress, 100),
+                (Deed::ForgeAlive, 100),
+                (Deed::Registrar, 300),
+                (Deed::RegistrarForged, 300),
+                (Deed::Implausible, 5),
+                (Deed::Moves, 20),
+                (Deed::Guess, 15),
+                (Deed::AskForHost, 15),
+                (Deed::Relays, 60),
+                (Deed::Flood, 400),
+                (Deed::FloodHost, 200),
+                (Deed::Mute, 10),
+                (Deed::Ids, 10),
+                (Deed::SlowReader, 15),
+                (Deed::HalfLine, 1),
+                (Deed::LongLine, 4),
+                (Deed::TooMany, 4),
+                (Deed::Fumble, 8),
+                (Deed::Unconfirmed, 15),
+                (Deed::Silent, 2),
+                (Deed::BothUnconfirmed, 10),
+            ],
+        };
+        *self.random.pick(all)
+    }
+
+    fn stranger(&mut self) {
+        let (deed, rate) = self.deed();
+        let victim = (!self.plan.players.is_empty()).then(|| {
+            let players = &self.plan.players;
+            let victim = &players[self.random.below(players.len() as u64) as usize];
+            (victim.id, victim.site, victim.role)
+        });
+        let wants_host = matches!(
+            deed,
+            Deed::AskForHost | Deed::FloodHost | Deed::Mute | Deed::Unconfirmed | Deed::Fumble
+        );
+        let target = match victim {
+            Some((_, _, Role::Client(host))) if wants_host => Some(host),
+            other => other.map(|(id, ..)| id),
+        };
+        // A neighbour behind the victim's IP, where the page on security says what that can do.
+        let is_neighbour = match deed {
+            Deed::KnownPort => true,
+            Deed::Scan => self.random.is_hit(500),
+            _ => false,
+        };
+        let kind = match deed {
+            Deed::Unconfirmed | Deed::BothUnconfirmed => RouterKind::SeveralIps,
+            _ => *self.random.pick(&[RouterKind::None, RouterKind::Home]),
+        };
+        let site = match victim {
+            Some((_, site, _)) if is_neighbour => site,
+            _ => self.site(kind),
+        };
+        let id = self.id();
+        let start_ms = self.random.within(0, 6000) as u32;
+        let for_s = self.random.within(10, 60) as u16;
+        let plan = StrangerPlan { id, site, start_ms, for_s, rate, deed, victim: target };
+        self.plan.strangers.push(plan);
+    }
+
+    fn act(&mut self) {
+        let at_ms = self.random.within(1000, u64::from(self.plan.seconds) * 1000) as u32;
+        let what = match self.random.below(16) {
+            0..=3 => What::HandOver,
+            4 | 5 => What::Reload(self.plan.config.clone()),
+            6 => {
+                let mut config = self.plan.config.clone();
+                config.retain(|line| !line.starts_with("NORAY_UDP_RELAY_PORTS"));
+                let range = if self.theme == Theme::NoOneHonest {
+                    "50004-50011"
+                } else {
+                    *self.random.pick(&["50000-50249", "50050-50199", "51000-51199"])
+                };
+                config.push(format!("NORAY_UDP_RELAY_PORTS={range}"));
+                What::Reload(config)
+            }
+            7 | 8 => {
+                let ms = *self.random.pick(&[300, 1500, 2500, 6000, 20_000, 3_600_000]);
+                if ms > 10_000 {
+                    self.plan.seconds += ms / 1000;
+                }
+                What::StandStill { ms, loses: self.random.is_hit(500) }
+            }
+            9 => What::Restart { after_ms: self.random.within(0, 3000) as u32 },
+            10 => What::NoThreads { ms: self.random.within(100, 2000) as u32 },
+            11 => What::FromItself,
+            12 | 13 if !self.plan.players.is_empty() => {
+                let players = &self.plan.players;
+                let player = &players[self.random.below(players.len() as u64) as usize];
+                if player.family == Family::V4 {
+                    let player = player.id;
+                    let site = self.site(RouterKind::Home);
+                    What::Move { player, site }
+                } else {
+                    What::HandOver
+                }
+            }
+            _ => {
+                let sites = &self.plan.sites;
+                let site = sites[self.random.below(sites.len() as u64) as usize].id;
+                What::Forget { site }
+            }
+        };
+        self.plan.acts.push(Act { at_ms, what });
+    }
+}

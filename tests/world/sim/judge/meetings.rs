@@ -1,0 +1,165 @@
+//! That honest players meet, in time, and stay together.
+
+use super::Judge;
+use crate::world::net::{SECOND, Time};
+use crate::world::plan::Deed;
+use crate::world::router::RouterKind;
+
+/// How long a client may take from its first question to its game, by punch or relay: a handshake of 1 s, a try of 3 s,
+/// the same by relay, and what a line loses. The add-on's example waits 8 s for its handshake.
+const TIME_TO_MEET: Time = 12 * SECOND;
+const TIME_OF_THE_ADD_ON: Time = 26 * SECOND;
+
+#[derive(Default)]
+pub(super) struct Meetings {
+    met: u64,
+}
+
+impl Judge {
+    /// A client has met its host.
+    pub fn met(&mut self, client: u16, host: u16, by_relay: bool, wanted: Time, now: Time) {
+        self.meetings.met += 1;
+        self.coverage.count("met", if by_relay { "by relay" } else { "by punch" });
+        let Some(host) = self.peer_of(host) else { return };
+        let is_late = now - wanted > TIME_OF_THE_ADD_ON;
+        if is_late && self.expects(client, host, wanted, now) && self.can_relay(client, host) {
+            let what = format!("{client} met {host} after {} s", (now - wanted) / SECOND);
+            self.accuse("honest players meet in time", now, what);
+        }
+    }
+
+    /// A client has given up a way to meet its host.
+    pub fn did_not_meet(&mut self, client: u16, host: u16, by_relay: bool, now: Time) {
+        let Some(host) = self.peer_of(host) else { return };
+        let since = now.saturating_sub(if by_relay { TIME_TO_MEET } else { TIME_OF_THE_ADD_ON });
+        if !self.expects(client, host, since, now) {
+            return;
+        }
+        if by_relay {
+            if self.can_relay(client, host) {
+                self.accuse("honest players meet by relay", now, format!("{client} and {host}"));
+            }
+        } else if self.can_punch(client, host) {
+            self.accuse("players meet by punch where RFC 4787 says so", now, format!("{client} and {host}"));
+        }
+    }
+
+    fn expects(&self, client: u16, host: u16, since: Time, now: Time) -> bool {
+        let are_here = !self.is_gone(host, now) && !self.is_gone(client, now);
+        are_here && !self.is_excused(&[client, host], since, now)
+    }
+
+    fn can_punch(&self, client: u16, host: u16) -> bool {
+        let [client, host] = [client, host].map(|peer| self.peer(peer));
+        // The add-on's example hears nothing behind a router that maps by destination.
+        client.site != host.site
+            && client.is_ipv6 == host.is_ipv6
+            && !client.kind.maps_by_destination()
+            && !host.kind.maps_by_destination()
+            && client.kind.can_punch(host.kind)
+            && !self.promises.relay_only
+    }
+
+    fn can_relay(&self, client: u16, host: u16) -> bool {
+        let [client, host] = [client, host].map(|peer| self.peer(peer));
+        let has_one_ip = |kind| kind != RouterKind::SeveralIps;
+        let is_fixed = |kind: RouterKind| !kind.maps_by_destination();
+        let is_enough = if self.promises.has_no_latching { is_fixed } else { has_one_ip };
+        is_enough(client.kind) && is_enough(host.kind) && !(client.is_split && host.is_split)
+    }
+
+    /// A client has waited for a while, and its host is there.
+    pub fn check_waiting(&mut self, client: u16, host: u16, wanted: Time, now: Time) {
+        let Some(host) = self.peer_of(host) else { return };
+        let is_late = now - wanted > TIME_OF_THE_ADD_ON;
+        if is_late && self.expects(client, host, wanted, now) && self.can_relay(client, host) {
+            self.accuse("honest players meet in time", now, format!("{client} waits for {host}"));
+        }
+    }
+
+    pub fn not_answered(&mut self, client: u16, host: u16, since: Time, now: Time) {
+        let Some(host) = self.peer_of(host) else { return };
+        if self.expects(client, host, since, now) {
+            self.accuse("every command is answered", now, format!("that of {client}"));
+        }
+    }
+
+    /// A client was told an error.
+    pub fn refused(&mut self, client: u16, host: u16, code: &str, now: Time) {
+        let Some(host) = self.peer_of(host) else { return };
+        if !self.expects(client, host, now.saturating_sub(5 * SECOND), now) {
+            return;
+        }
+        let sites = [client, host].map(|peer| self.peer(peer).site);
+        let is_allowed = match code {
+            "no-common-family" => self.peer(client).is_ipv6 != self.peer(host).is_ipv6,
+            // Wrong codes of a neighbour block the whole IP, and strangers at that IP use its share of introductions.
+            "rate-limited" => self.has_deed_at(
+                &[Deed::Guess, Deed::Fumble, Deed::AskForHost, Deed::Unconfirmed, Deed::BothUnconfirmed],
+                sites[0],
+            ),
+            "unconfirmed" => [client, host].iter().all(|peer| self.is_unconfirmed(*peer)),
+            "relays-exhausted" => self.has_deed_at(&[Deed::Relays], sites[0]),
+            _ => false,
+        };
+        if !is_allowed {
+            let what = format!("{client} was told {code}");
+            self.accuse("honest players are refused nothing", now, what);
+        }
+    }
+
+    fn is_unconfirmed(&self, peer: u16) -> bool {
+        let peer = self.peer(peer);
+        peer.is_split || peer.kind == RouterKind::SeveralIps
+    }
+
+    /// A client has heard nothing of its host for too long.
+    pub fn client_lost(&mut self, client: u16, host: u16, now: Time) {
+        let Some(host) = self.peer_of(host) else { return };
+        self.lost([client, host], now);
+    }
+
+    /// A host has heard nothing of a client for too long.
+    pub fn host_lost(&mut self, _host: u16, _at: super::Addr, _now: Time) {
+        self.coverage.count("world", "hosts that lost a client");
+    }
+
+    fn lost(&mut self, peers: [u16; 2], now: Time) {
+        let since = now.saturating_sub(16 * SECOND);
+        let are_here = peers.iter().all(|peer| !self.is_gone(*peer, now));
+        let is_fixed = !self.promises.has_no_latching;
+        if are_here && is_fixed && !self.is_excused(&peers, since, now) && !self.is_worn_out() {
+            self.accuse("games go on", now, format!("{} and {}", peers[0], peers[1]));
+        }
+    }
+
+    /// Pairs may end by their age or by what they have carried.
+    fn is_worn_out(&self) -> bool {
+        self.promises.lifetime < 600 * SECOND || self.promises.lifetime_traffic < 100_000_000
+    }
+
+    pub fn line_broke(&mut self, peer: u16, now: Time) {
+        if self.peer(peer).is_honest && !self.is_excused(&[peer], now.saturating_sub(SECOND), now) {
+            let is_crowded = self.has_deed(&[Deed::Connections, Deed::Silent]);
+            let is_neighbour = is_crowded && {
+                let site = self.peer(peer).site;
+                self.has_deed_at(&[Deed::Connections, Deed::Silent], site)
+            };
+            if !is_neighbour {
+                self.accuse("the server keeps honest connections", now, format!("that of {peer}"));
+            }
+        }
+        self.disturb(peer, now, now + 8 * SECOND);
+    }
+
+    /// A player is at another site from now on.
+    pub fn moved(&mut self, peer: u16, site: u16, kind: RouterKind) {
+        let peer = &mut self.peers[usize::from(peer)];
+        (peer.site, peer.kind) = (site, kind);
+    }
+
+    /// A player has registered, perhaps again.
+    pub fn recovered(&mut self, _peer: u16, _now: Time) {
+        self.coverage.count("world", "registered");
+    }
+}

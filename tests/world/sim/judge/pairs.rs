@@ -1,0 +1,344 @@
+//! Who is sent what through the relay: the judge's own book of pairs, made of what players were told.
+
+use std::collections::BTreeMap;
+
+use super::{Judge, SLACK, shown};
+use crate::world::net::{Addr, Datagram, Kind, SECOND, Time};
+
+/// How long a game must have run undisturbed before the judge expects each datagram to pass. A changed address takes its
+/// place after 2 s of the old one's silence, and a player is safe in its place when it was heard for 5 s.
+const SETTLED: Time = 6 * SECOND;
+const FOLLOWED: Time = 3 * SECOND;
+
+/// How often a player must be heard to be safe in its place.
+const ALIVE: Time = SECOND;
+
+/// One side of a pair.
+struct Side {
+    player: usize,
+    peer: u16,
+    /// The player's own port: its partner sends there.
+    port: u16,
+    /// Where its datagrams come from, and since when they come from there alone.
+    from: Option<Addr>,
+    from_since: Time,
+    first: Time,
+    last: Time,
+    /// Since when there has been no gap, and its bytes in the current second.
+    steady_since: Time,
+    second: Time,
+    bytes: u64,
+}
+
+struct Pair {
+    sides: [Side; 2],
+    opened: Time,
+    forwarded: Time,
+    carried: u64,
+    is_closed: bool,
+}
+
+/// The datagram that is being handled: its pair, its sender's side, and whether each must pass.
+#[derive(Clone, Copy)]
+struct Current {
+    pair: usize,
+    sender: usize,
+    must_pass: bool,
+    is_forwarded: bool,
+}
+
+#[derive(Default)]
+pub(super) struct Pairs {
+    all: Vec<Pair>,
+    /// The newest pair that was told each port, and one more.
+    by_port: Vec<u32>,
+    by_players: BTreeMap<(usize, usize), usize>,
+    current: Option<Current>,
+    reloaded: Option<Time>,
+    /// All bytes that came for relays in this second.
+    second: Time,
+    bytes: u64,
+}
+
+impl Pairs {
+    pub(super) fn note_reload(&mut self, now: Time) {
+        self.reloaded = Some(now);
+    }
+
+    fn at(&self, port: u16) -> Option<usize> {
+        let index = *self.by_port.get(usize::from(port))?;
+        (index > 0).then(|| index as usize - 1)
+    }
+}
+
+impl Side {
+    fn new(player: usize, peer: u16, port: u16) -> Self {
+        let (from_since, first, last, steady_since, second, bytes) = (0, 0, 0, 0, 0, 0);
+        Self { player, peer, port, from: None, from_since, first, last, steady_since, second, bytes }
+    }
+
+    fn arrived(&mut self, datagram: &Datagram, now: Time) {
+        if self.from.is_none() {
+            (self.first, self.steady_since) = (now, now);
+        }
+        if self.from != Some(datagram.from) {
+            (self.from, self.from_since) = (Some(datagram.from), now);
+        }
+        if now - self.last > ALIVE {
+            self.steady_since = now;
+        }
+        self.last = now;
+        if now - self.second >= SECOND {
+            (self.second, self.bytes) = (now, 0);
+        }
+        self.bytes += u64::from(datagram.length) + 28;
+    }
+
+    /// Whether it has been heard without a gap for so long that nobody can take its place.
+    fn is_settled(&self, now: Time) -> bool {
+        self.from.is_some()
+            && now - self.steady_since > SETTLED
+            && now - self.from_since > SETTLED
+            && now - self.last <= ALIVE
+    }
+}
+
+impl Judge {
+    /// Two players were told the ports at which they reach each other, first who asked.
+    pub(super) fn paired(&mut self, players: [usize; 2], told: [u16; 2], now: Time) {
+        let [host_port, asker_port] = told;
+        if host_port == asker_port || told.iter().any(|port| !self.ports[usize::from(*port)]) {
+            let what = format!("{host_port} and {asker_port}");
+            return self.accuse("a pair has two of the configured ports", now, what);
+        }
+        let [asker, host] = players;
+        let key = (asker.min(host), asker.max(host));
+        if let Some(known) = self.pairs.by_players.get(&key).copied() {
+            let pair = &self.pairs.all[known];
+            let port_of = |player| pair.sides.iter().find(|side| side.player == player).map(|s| s.port);
+            let is_same = port_of(host) == Some(host_port) && port_of(asker) == Some(asker_port);
+            if is_same && !pair.is_closed {
+                // Asked again, or closed and opened anew.
+                return;
+            }
+            if !is_same && self.is_surely_live(pair, now) {
+                return self.accuse("a live pair keeps its ports", now, format!("{told:?}"));
+            }
+            self.pairs.all[known].is_closed = true;
+        }
+        for port in told {
+            if let Some(other) = self.pairs.at(port) {
+                if self.is_surely_live(&self.pairs.all[other], now) {
+                    self.accuse("a port belongs to one pair", now, format!("port {port}"));
+                }
+                self.pairs.all[other].is_closed = true;
+            }
+        }
+        self.open(players, [asker_port, host_port], now);
+    }
+
+    fn open(&mut self, players: [usize; 2], ports: [u16; 2], now: Time) {
+        self.pairs.by_port.resize(1 << 16, 0);
+        let peers = players.map(|player| self.ids.players[player].peer);
+        let sides = [0, 1].map(|side| Side::new(players[side], peers[side], ports[side]));
+        let (opened, forwarded, carried, is_closed) = (now, now, 0, false);
+        self.pairs.all.push(Pair { sides, opened, forwarded, carried, is_closed });
+        let number = self.pairs.all.len();
+        for port in ports {
+            self.pairs.by_port[usize::from(port)] = number as u32;
+        }
+        let key = (players[0].min(players[1]), players[0].max(players[1]));
+        self.pairs.by_players.insert(key, number - 1);
+        self.coverage.count("world", "pairs");
+        for player in players {
+            for address in self.ids.players[player].addresses.clone() {
+                self.allow_to(address);
+            }
+        }
+    }
+
+    /// Whether a pair cannot be over by anything that the pages say.
+    fn is_surely_live(&self, pair: &Pair, now: Time) -> bool {
+        let both = pair.sides.iter().all(|side| side.from.is_some() && now - side.last < 2 * SECOND);
+        both && !pair.is_closed
+            && now - pair.forwarded + 2 * SECOND < self.promises.idle
+            && now - pair.opened + 2 * SECOND < self.promises.lifetime
+            && pair.carried + 10_000 < self.promises.lifetime_traffic
+    }
+
+    /// A player has registered another address: its relays follow.
+    pub(super) fn pairs_follow(&mut self, player: usize, address: Addr, now: Time) {
+        let mut allowances = 0;
+        for pair in self.pairs.all.iter_mut().filter(|pair| !pair.is_closed) {
+            for side in pair.sides.iter_mut().filter(|side| side.player == player) {
+                (side.from_since, side.steady_since) = (now, now);
+                allowances += 1;
+            }
+        }
+        (0..allowances).for_each(|_| self.allow_to(address));
+    }
+
+    /// A datagram comes to the server.
+    pub fn arrived(&mut self, datagram: &Datagram, now: Time) {
+        self.pairs.current = None;
+        self.came_from(datagram, now);
+        let Some(index) = self.pairs.at(datagram.to.port) else { return };
+        if now - self.pairs.second >= SECOND {
+            (self.pairs.second, self.pairs.bytes) = (now, 0);
+        }
+        self.pairs.bytes += u64::from(datagram.length) + 28;
+        let pair = &mut self.pairs.all[index];
+        let owner = usize::from(pair.sides[1].port == datagram.to.port);
+        let sender = 1 - owner;
+        if pair.sides[sender].peer != datagram.sender || self.weapons.is_forged(datagram) {
+            self.pairs.current = Some(Current { pair: index, sender, must_pass: false, is_forwarded: false });
+            return;
+        }
+        let before = pair.sides[sender].last;
+        pair.sides[sender].arrived(datagram, now);
+        let must_pass = datagram.kind == Kind::Game
+            && now - before <= ALIVE
+            && self.must_pass(&self.pairs.all[index], sender, now);
+        self.pairs.current = Some(Current { pair: index, sender, must_pass, is_forwarded: false });
+    }
+
+    /// Whether nothing that the pages say is a reason to drop what this side sends.
+    fn must_pass(&self, pair: &Pair, sender: usize, now: Time) -> bool {
+        let (from, to) = (&pair.sides[sender], &pair.sides[1 - sender]);
+        let peers = [from.peer, to.peer];
+        if pair.is_closed || peers.iter().any(|peer| !self.peer(*peer).is_honest) {
+            return false;
+        }
+        let is_followed = |side: &Side| now - side.from_since > FOLLOWED && now - side.first > FOLLOWED;
+        let is_calm = from.is_settled(now) && is_followed(to) && now - to.last < 2 * SECOND;
+        let is_small = now - pair.opened + SECOND < self.promises.lifetime
+            && pair.carried + 100_000 < self.promises.lifetime_traffic
+            && from.bytes < self.promises.pair_rate / 2;
+        let is_disturbed = self.is_excused(&peers, now.saturating_sub(2 * SECOND), now);
+        is_calm && is_small && !is_disturbed && !self.promises.has_no_latching
+    }
+
+    /// A datagram was sent on. Returns where it goes, if that is an address of this world.
+    pub fn forwarded(&mut self, datagram: &Datagram, via: u16, to: Option<Addr>, now: Time) -> Option<Addr> {
+        let Some(to) = to else {
+            self.accuse("datagrams go to the partner", now, "to an unknown address".to_owned());
+            return None;
+        };
+        self.sent_to(to, datagram.length.into(), true, now);
+        let Some(mut current) = self.pairs.current else {
+            self.accuse("only pairs have relays", now, format!("port {}", datagram.to.port));
+            return Some(to);
+        };
+        current.is_forwarded = true;
+        self.pairs.current = Some(current);
+        let pair = &mut self.pairs.all[current.pair];
+        pair.forwarded = now;
+        pair.carried += u64::from(datagram.length) + 28;
+        let pair = &self.pairs.all[current.pair];
+        let (sender, receiver) = (&pair.sides[current.sender], &pair.sides[1 - current.sender]);
+        if via != sender.port {
+            let what = format!("from {via} instead of {}", sender.port);
+            self.accuse("datagrams come from the announced port", now, what);
+            return Some(to);
+        }
+        let is_own = datagram.sender == sender.peer;
+        if !is_own && !self.may_take_place(sender, datagram.from, now) {
+            let what = format!("at port {}, from {}", datagram.to.port, shown(&self.ips, datagram.from));
+            self.accuse("only the partner gets datagrams through", now, what);
+        } else if !self.may_be_sent(receiver, to, now) {
+            let expected = receiver.from.map(|from| shown(&self.ips, from));
+            let what = format!("to {} instead of {expected:?}", shown(&self.ips, to));
+            self.accuse("datagrams go to the partner", now, what);
+        }
+        Some(to)
+    }
+
+    /// Whether somebody else's datagrams may pass for those of that side: neighbours of its IP before it is settled or
+    /// while it is silent, and whoever forges its very address.
+    fn may_take_place(&self, side: &Side, from: Addr, now: Time) -> bool {
+        if !self.peer(side.peer).is_honest || side.from == Some(from) {
+            return true;
+        }
+        let registered = self.ids.players[side.player].address;
+        let is_registered = registered == Some(from);
+        let same_ip = [side.from, registered].iter().flatten().any(|known| known.ip == from.ip);
+        // The judge's world loses datagrams on the way to the server, and its players' routers forget.
+        let is_open = !side.is_settled(now);
+        is_open && (same_ip || is_registered || self.promises.has_any_latching)
+    }
+
+    /// Whether what is meant for that side may be sent there.
+    fn may_be_sent(&self, side: &Side, to: Addr, now: Time) -> bool {
+        if side.from == Some(to) || !self.peer(side.peer).is_honest {
+            return true;
+        }
+        let of = &self.ids.players[side.player];
+        if side.from.is_none() && of.address == Some(to) {
+            return true;
+        }
+        let has_any = self.promises.has_any_latching || self.promises.has_no_latching;
+        let is_own = of.addresses.iter().chain(&side.from).any(|known| known.ip == to.ip);
+        let is_new = now - side.from_since <= FOLLOWED || now - side.last > ALIVE;
+        is_own && (is_new || !side.is_settled(now)) || has_any
+    }
+
+    /// A datagram was handled. If it had to pass, it did.
+    pub fn was_handled(&mut self, datagram: &Datagram, now: Time) {
+        let Some(current) = self.pairs.current.take() else { return };
+        if current.is_forwarded || !current.must_pass {
+            return;
+        }
+        if self.pairs.reloaded.is_some_and(|at| now - at < SECOND) {
+            return;
+        }
+        if self.pairs.bytes > self.promises.global_rate / 4 && !self.has_only_one_flooder() {
+            return;
+        }
+        let what = format!(
+            "of {} at port {} from {}",
+            datagram.sender,
+            datagram.to.port,
+            shown(&self.ips, datagram.from)
+        );
+        self.accuse("a settled game loses no datagram", now, what);
+    }
+
+    /// Only one network sends more than its share, so the others lose nothing.
+    fn has_only_one_flooder(&self) -> bool {
+        use crate::world::plan::Deed::{Flood, FloodHost, ForgeAddress, ForgeAlive};
+        let floods = |deed| matches!(deed, Flood | FloodHost | ForgeAddress | ForgeAlive);
+        self.deeds.iter().filter(|(deed, _)| floods(*deed)).count() == 1
+    }
+
+    /// Something comes to a peer from the server.
+    pub fn delivered(&mut self, peer: u16, datagram: &Datagram, now: Time) {
+        let Some(index) = self.pairs.at(datagram.from.port) else { return };
+        let pair = &self.pairs.all[index];
+        if pair.is_closed || now - pair.opened < 2 * SECOND {
+            return;
+        }
+        let sender = usize::from(pair.sides[1].port == datagram.from.port);
+        let [from, to] = [&pair.sides[sender], &pair.sides[1 - sender]];
+        let sites = [peer, to.peer].map(|peer| self.peer(peer).site);
+        let are_honest = [from.peer, to.peer].iter().all(|peer| self.peer(*peer).is_honest);
+        if peer == to.peer || !are_honest || sites[0] == sites[1] || datagram.sender != from.peer {
+            return;
+        }
+        let what = format!("peer {peer} got what was meant for peer {}", to.peer);
+        self.accuse("nobody else sees a datagram", now, what);
+    }
+
+    /// The port to which a player sends whose game is settled, for those who somehow know it.
+    pub fn settled_port(&self, id: u16, now: Time) -> Option<u16> {
+        let peer = self.peer_of(id)?;
+        let mut live = self.pairs.all.iter().rev().filter(|pair| !pair.is_closed);
+        live.find_map(|pair| {
+            let side = pair.sides.iter().position(|side| side.peer == peer)?;
+            let is_settled = pair.sides[side].is_settled(now) && now - pair.opened > SETTLED + SLACK;
+            is_settled.then(|| pair.sides[1 - side].port)
+        })
+    }
+
+    /// A player's game has heard its partner.
+    pub fn heard(&mut self, _peer: u16, _datagram: &Datagram) {}
+}

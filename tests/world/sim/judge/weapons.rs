@@ -1,0 +1,86 @@
+//! That the server is no weapon: nobody is sent what nobody there asked for.
+
+use std::collections::BTreeMap;
+
+use super::{Judge, shown};
+use crate::world::net::{Addr, Datagram, SECOND, Time};
+
+/// What a relay may send to an address that was never heard, in a pair's life.
+const ALLOWANCE: u64 = 64 * 1024;
+
+/// What came from an address that somebody forges, and what was sent there.
+#[derive(Default)]
+struct Victim {
+    received: u64,
+    sent: u64,
+    pairs: u64,
+    /// When a forged datagram from it last came to a relay port.
+    alive: Option<Time>,
+}
+
+#[derive(Default)]
+pub(super) struct Weapons {
+    victims: BTreeMap<Addr, Victim>,
+}
+
+impl Weapons {
+    /// Whether the source is not the sender's.
+    pub(super) fn is_forged(&self, datagram: &Datagram) -> bool {
+        !self.victims.is_empty() && self.victims.contains_key(&datagram.from)
+    }
+
+    /// A server that starts knows of no pair, and of nobody that was heard.
+    pub(super) fn forget_pairs(&mut self) {
+        self.victims.values_mut().for_each(|victim| victim.alive = None);
+    }
+}
+
+impl Judge {
+    /// Somebody forges that source.
+    pub fn note_forged(&mut self, from: Addr) {
+        self.weapons.victims.entry(from).or_default();
+    }
+
+    /// A pair more may send its allowance to that address.
+    pub(super) fn allow_to(&mut self, address: Addr) {
+        if let Some(victim) = self.weapons.victims.get_mut(&address) {
+            victim.pairs += 1;
+        }
+    }
+
+    pub(super) fn came_from(&mut self, datagram: &Datagram, now: Time) {
+        if self.weapons.victims.is_empty() {
+            return;
+        }
+        if let Some(victim) = self.weapons.victims.get_mut(&datagram.from) {
+            victim.received += u64::from(datagram.length);
+            if datagram.to.port != crate::world::server::REGISTRAR {
+                victim.alive = Some(now);
+            }
+        }
+    }
+
+    pub(super) fn sent_to(&mut self, to: Addr, length: usize, by_relay: bool, now: Time) {
+        if self.weapons.victims.is_empty() || !self.bystanders.contains(&to.ip) {
+            return;
+        }
+        let idle = self.promises.idle;
+        let Some(victim) = self.weapons.victims.get_mut(&to) else {
+            let what = shown(&self.ips, to);
+            return self.accuse("nobody is sent anything unasked", now, what);
+        };
+        victim.sent += length as u64;
+        let is_over = victim.sent > victim.received + ALLOWANCE * victim.pairs;
+        let is_late = by_relay && victim.alive.is_some_and(|at| {
+            let stood = self.outages.iter().map(|(a, b)| (*b).min(now).saturating_sub((*a).max(at)));
+            now - at > idle + 2 * SECOND + stood.sum::<Time>()
+        });
+        let (sent, received) = (victim.sent, victim.received);
+        let what = format!("{sent} bytes to {} for {received}", shown(&self.ips, to));
+        if victim.alive.is_none() && is_over {
+            self.accuse("an address that is not heard gets 64 KiB more than it sent", now, what);
+        } else if is_late {
+            self.accuse("a silent address is sent nothing after the idle time", now, what);
+        }
+    }
+}
