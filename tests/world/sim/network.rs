@@ -91,7 +91,6 @@ pub struct Connection {
     /// The player has gone, and the server has not been told.
     pub has_vanished: bool,
     is_over: bool,
-    pub reads: bool,
     /// The end of a reader's wait is planned.
     is_watched: bool,
 }
@@ -374,7 +373,7 @@ impl Network {
                 }
             }
         }
-        self.judge.turn_ended();
+        self.judge.turn_ended(self.now);
         let Some(server) = &mut self.server else { return };
         server.output = output;
         let next = self.now + server.end_turn();
@@ -435,7 +434,7 @@ impl Network {
             place => self.routers[router].ips[usize::from(place)],
         };
         let (site, up, down) = (router as u16, self.now, self.now);
-        let (has_vanished, is_over, reads, is_watched) = (false, false, true, false);
+        let (has_vanished, is_over, is_watched) = (false, false, false);
         self.connections.push(Connection {
             peer,
             ip,
@@ -444,7 +443,6 @@ impl Network {
             down,
             has_vanished,
             is_over,
-            reads,
             is_watched,
         });
         let connection = self.connections.len() as u32 - 1;
@@ -502,6 +500,10 @@ impl Network {
     }
 
     fn tell(&mut self, to: u64, text: &str) {
+        // Nobody reads what the page does not name.
+        if !self.connections[to as usize].has_vanished {
+            self.judge.check_grammar(text, self.now);
+        }
         self.judge.told(to, text, self.now);
         self.to_peer(to as u32, Down::Text(text.into()));
     }

@@ -66,7 +66,7 @@ thread_local! {
 }
 
 impl Judge {
-    pub(super) fn check_grammar(&mut self, text: &str, now: Time) {
+    pub fn check_grammar(&mut self, text: &str, now: Time) {
         if !text.ends_with('\n') {
             self.accuse("lines end", now, format!("{text:?}"));
         }

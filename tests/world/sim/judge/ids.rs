@@ -41,6 +41,7 @@ pub(super) struct Ids {
     pub(super) cause: Option<Cause>,
     /// The PrivateID that the datagram had that is being handled.
     claim: Option<(usize, Addr)>,
+    closed: Vec<u64>,
 }
 
 pub(super) struct Cause {
@@ -62,7 +63,6 @@ impl Judge {
     }
 
     pub fn told(&mut self, to: u64, text: &str, now: Time) {
-        self.check_grammar(text, now);
         for line in text.lines() {
             let (command, data) = line.split_once(' ').unwrap_or((line, ""));
             match command {
@@ -183,7 +183,20 @@ impl Judge {
         }
     }
 
-    pub fn closed(&mut self, connection: u64, now: Time) {
+    /// A connection was closed. It counts when the turn ends: its player may go on on another one.
+    pub fn closed(&mut self, connection: u64, _now: Time) {
+        self.ids.closed.push(connection);
+    }
+
+    /// The server has put out all that an input led to.
+    pub fn turn_ended(&mut self, now: Time) {
+        self.ids.cause = None;
+        while let Some(connection) = self.ids.closed.pop() {
+            self.ended(connection, now);
+        }
+    }
+
+    fn ended(&mut self, connection: u64, now: Time) {
         let Some((_, player)) = self.ids.connections.remove(&connection) else { return };
         if let Some(player) = player {
             let of = &mut self.ids.players[player];

@@ -275,10 +275,6 @@ impl Judge {
         }
     }
 
-    pub fn turn_ended(&mut self) {
-        self.ids.cause = None;
-    }
-
     /// A join code as somebody writes it who was told it.
     pub fn as_written(&self, code: &str, random: &mut Rng) -> String {
         let Promises { codes_have_hyphens, codes_have_both_cases, .. } = self.promises;

@@ -4,11 +4,15 @@ use std::collections::BTreeMap;
 
 use super::{Judge, SLACK, shown};
 use crate::world::net::{Addr, Datagram, Kind, SECOND, Time};
+use crate::world::router::RouterKind;
 
 /// How long a game must have run undisturbed before the judge expects each datagram to pass. A changed address takes its
 /// place after 2 s of the old one's silence, and a player is safe in its place when it was heard for 5 s.
 const SETTLED: Time = 6 * SECOND;
 const FOLLOWED: Time = 3 * SECOND;
+
+/// After this time a pair ends if one of its players was never heard.
+const UNHEARD: Time = 25 * SECOND;
 
 /// How often a player must be heard to be safe in its place.
 const ALIVE: Time = SECOND;
@@ -159,7 +163,12 @@ impl Judge {
 
     /// Whether a pair cannot be over by anything that the pages say.
     fn is_surely_live(&self, pair: &Pair, now: Time) -> bool {
-        let both = pair.sides.iter().all(|side| side.from.is_some() && now - side.last < 2 * SECOND);
+        let is_heard = |side: &Side| {
+            let was_in_time = side.first < pair.opened + UNHEARD;
+            let has_one_ip = self.peer(side.peer).kind != RouterKind::SeveralIps;
+            side.from.is_some() && was_in_time && has_one_ip && now - side.last < 2 * SECOND
+        };
+        let both = pair.sides.iter().all(is_heard) && !self.promises.has_no_latching;
         both && !pair.is_closed
             && now - pair.forwarded + 2 * SECOND < self.promises.idle
             && now - pair.opened + 2 * SECOND < self.promises.lifetime
@@ -190,7 +199,11 @@ impl Judge {
         let pair = &mut self.pairs.all[index];
         let owner = usize::from(pair.sides[1].port == datagram.to.port);
         let sender = 1 - owner;
-        if pair.sides[sender].peer != datagram.sender || self.weapons.is_forged(datagram) {
+        let side = &pair.sides[sender];
+        let registered = self.ids.players[side.player].address;
+        let has_registered_ip = registered.is_some_and(|known| known.ip == datagram.from.ip);
+        let is_its_own = side.peer == datagram.sender && has_registered_ip;
+        if !is_its_own || self.weapons.is_forged(datagram) {
             self.pairs.current = Some(Current { pair: index, sender, must_pass: false, is_forwarded: false });
             return;
         }
@@ -269,7 +282,8 @@ impl Judge {
 
     /// Whether what is meant for that side may be sent there.
     fn may_be_sent(&self, side: &Side, to: Addr, now: Time) -> bool {
-        if side.from == Some(to) || !self.peer(side.peer).is_honest {
+        let peer = self.peer(side.peer);
+        if side.from == Some(to) || !peer.is_honest || peer.kind == RouterKind::SeveralIps {
             return true;
         }
         let of = &self.ids.players[side.player];

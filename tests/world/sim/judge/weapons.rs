@@ -45,6 +45,10 @@ impl Judge {
     pub(super) fn allow_to(&mut self, address: Addr) {
         if let Some(victim) = self.weapons.victims.get_mut(&address) {
             victim.pairs += 1;
+            if victim.alive.take().is_some() {
+                // What was sent in earlier pairs, while it was forged, is no debt of the new one.
+                (victim.received, victim.pairs) = (victim.sent, 1);
+            }
         }
     }
 
