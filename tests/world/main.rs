@@ -1,38 +1,134 @@
-//! A server's whole life from one seed.
+//! A server's whole life from one seed: simulated players, routers, lines, strangers and an operator round the real rules,
+//! and a judge who knows only what was sent and what the pages promise. `tests/world/README.md` says how it is built.
+//!
+//! `NORAY_SEED=17 cargo test --test world -- --nocapture replay` plays one world again with a readable trace.
 
+#[path = "../support/harness.rs"]
+mod harness;
 #[path = "sim/mod.rs"]
 mod world;
 
-use world::generate::{Size, plan};
-use world::play;
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
 
-#[test]
-fn one() {
-    let Some(seed) = std::env::var("NORAY_SEED").ok() else { return };
-    let plan = plan(seed.parse().unwrap(), Size::SMALL);
-    println!("{plan:#?}");
-    let outcome = world::World::new(plan.clone(), true).run();
-    let text = &outcome.text;
-    for line in &text[text.len().saturating_sub(200)..] { println!("{line}"); }
-    println!("{:?}", outcome.violation);
+use harness::{ignore, run, tests};
+use world::generate::{Size, plan};
+use world::net::SECOND;
+use world::plan::{Act, Deed, Plan, What};
+use world::random::Rng;
+use world::shrink::{shrink, shrink_while};
+use world::{Outcome, play, play_and_tell};
+
+/// The worlds of each run.
+const WORLDS: u64 = 300;
+
+/// How many lines of the trace a failure shows.
+const LAST_LINES: usize = 60;
+
+fn main() -> ExitCode {
+    run(tests![
+        hundreds_of_worlds_keep_every_promise,
+        the_same_seed_gives_the_same_trace,
+        a_handover_changes_nothing,
+        kept_cases_keep_every_promise,
+        a_failing_plan_is_shrunk_to_what_is_needed,
+        replay,
+    ])
 }
 
-#[test]
-fn some() {
-    let mut coverage = world::coverage::Coverage::default();
-    let from: u64 = std::env::var("FROM").ok().map_or(0, |s| s.parse().unwrap());
-    let n: u64 = std::env::var("N").ok().map_or(50, |s| s.parse().unwrap());
-    let mut bad = 0;
-    for seed in from..from + n {
+fn hundreds_of_worlds_keep_every_promise() {
+    let mut datagrams = 0;
+    for seed in 0..WORLDS {
         let plan = plan(seed, Size::SMALL);
-        let t = std::time::Instant::now();
         let outcome = play(&plan);
-        if let Some(v) = &outcome.violation {
-            bad += 1;
-            println!("seed {seed}: {} at {:.3}: {}", v.promise, v.at as f64 / 1e9, v.what);
-        }
-        if n < 20 { println!("seed {seed}: {} events {} datagrams {:?} sim {}s", outcome.events, outcome.datagrams, t.elapsed(), outcome.time / 1_000_000_000); }
-        coverage.add(&outcome.coverage);
+        expect_peace(&format!("seed {seed}"), &plan, &outcome);
+        datagrams += outcome.datagrams;
     }
-    println!("{coverage}\nbad {bad}\nholes {:?}", coverage.holes());
+    println!("{WORLDS} worlds, {datagrams} datagrams");
+}
+
+fn the_same_seed_gives_the_same_trace() {
+    for seed in 1000..1020 {
+        let plan = plan(seed, Size::SMALL);
+        let [one, other] = [play(&plan), play(&plan)];
+        assert_eq!((one.hash, one.events), (other.hash, other.events), "seed {seed}");
+        let different = world::generate::plan(seed + 1, Size::SMALL);
+        assert_ne!(play(&different).hash, one.hash, "the hash tells worlds apart");
+    }
+}
+
+/// Whether and when the program is executed anew shows nowhere in what the server does. In worlds that stand still it
+/// shows: how much of that time counts depends on when the loop turned last.
+fn a_handover_changes_nothing() {
+    for seed in 2000..2080 {
+        let mut plan = plan(seed, Size::SMALL);
+        plan.acts.retain(|act| !matches!(act.what, What::StandStill { .. }));
+        let mut with = plan.clone();
+        let mut random = Rng::of(seed, "handover", 0);
+        for _ in 0..random.within(1, 5) {
+            let at_ms = random.below(u64::from(plan.seconds) * 1000 + 30_000) as u32;
+            with.acts.push(Act { at_ms, what: What::HandOver });
+        }
+        let [without, with] = [&plan, &with].map(play);
+        assert_eq!(without.hash, with.hash, "seed {seed}");
+    }
+}
+
+/// Worlds that have shown a fault, as JSON in `tests/world/cases`.
+fn kept_cases_keep_every_promise() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/world/cases");
+    let Ok(cases) = fs::read_dir(&folder) else { ignore("no case is kept") };
+    for case in cases {
+        let path = case.expect("a file").path();
+        let text = fs::read_to_string(&path).expect("UTF-8");
+        let plan: Plan = serde_json::from_str(&text).expect("a plan");
+        expect_peace(&path.display().to_string(), &plan, &play(&plan));
+    }
+}
+
+fn a_failing_plan_is_shrunk_to_what_is_needed() {
+    let has_moves = |plan: &Plan| plan.strangers.iter().any(|other| other.deed == Deed::Moves);
+    let large = (0..).map(|seed| plan(seed, Size::LARGE)).find(has_moves).expect("one");
+    let small = shrink_while(&large, has_moves);
+    assert_eq!(small.strangers.len(), 1);
+    assert_eq!((small.players.len(), small.acts.len(), small.sites.len()), (0, 0, 1));
+    assert!(small.config.is_empty());
+}
+
+fn replay() {
+    let Some(seed) = seed_to_replay() else { ignore("NORAY_SEED is not set") };
+    let plan = plan(seed, Size::SMALL);
+    let outcome = play_and_tell(&plan, true);
+    println!("{}", serde_json::to_string_pretty(&plan).expect("JSON"));
+    outcome.text.iter().for_each(|line| println!("{line}"));
+    expect_peace(&format!("seed {seed}"), &plan, &outcome);
+    println!("{}", outcome.coverage);
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the seed to replay comes from the person at the keyboard"
+)]
+fn seed_to_replay() -> Option<u64> {
+    std::env::var("NORAY_SEED").ok().map(|seed| seed.parse().expect("a number"))
+}
+
+/// Shows a broken promise with the smallest plan that breaks it.
+fn expect_peace(name: &str, plan: &Plan, outcome: &Outcome) {
+    let Some(violation) = &outcome.violation else { return };
+    let small = shrink(plan, violation.promise);
+    let told = play_and_tell(&small, true);
+    let from = told.text.len().saturating_sub(LAST_LINES);
+    told.text[from..].iter().for_each(|line| println!("{line}"));
+    println!("{}", serde_json::to_string_pretty(&small).expect("JSON"));
+    if let Some(again) = &told.violation {
+        println!("shrunk: at {:.3} s: {}", again.at as f64 / SECOND as f64, again.what);
+    }
+    panic!(
+        "{name}: {}: at {:.3} s: {}; to see it, NORAY_SEED=N cargo test --test world -- --nocapture replay",
+        violation.promise,
+        violation.at as f64 / SECOND as f64,
+        violation.what
+    );
 }

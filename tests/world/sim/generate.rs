@@ -37,6 +37,12 @@ enum Theme {
     FewConnections,
     /// A line for all relays that one stranger can fill.
     NarrowLine,
+    /// Carriers that use several IPs for one player, without latching that allows it.
+    SeveralIps,
+    /// Strangers among themselves: a host with very many clients.
+    Crowd,
+    /// Strangers among themselves: players whose datagrams come from elsewhere after a while.
+    Elsewhere,
     /// Strangers among themselves: few ports, very short ids, players whose datagrams come from elsewhere.
     NoOneHonest,
 }
@@ -54,6 +60,8 @@ struct Maker {
 /// The plan of a seed.
 pub fn plan(seed: u64, size: Size) -> Plan {
     let mut random = Rng::of(seed, "plan", 0);
+    let strangers = [Theme::NoOneHonest, Theme::NoOneHonest, Theme::Crowd, Theme::Elsewhere];
+    let among_strangers = *random.pick(&strangers);
     let theme = *random.pick(&[
         Theme::Open,
         Theme::Open,
@@ -66,7 +74,8 @@ pub fn plan(seed: u64, size: Size) -> Plan {
         Theme::ShortLives,
         Theme::FewConnections,
         Theme::NarrowLine,
-        Theme::NoOneHonest,
+        Theme::SeveralIps,
+        among_strangers,
     ]);
     let (sites, players, strangers, acts) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let plan = Plan { seed, config: Vec::new(), seconds: 0, sites, players, strangers, acts };
@@ -89,17 +98,18 @@ impl Maker {
 
     fn make(&mut self) {
         self.configure();
-        if self.theme != Theme::NoOneHonest {
+        if !self.is_without_players() {
             for _ in 0..self.random.within(1, self.size.games) {
                 self.game();
             }
         }
         let least = match self.theme {
             Theme::NoOneHonest => 2,
-            Theme::FewConnections | Theme::NarrowLine => 1,
+            Theme::Elsewhere => 4,
+            Theme::Crowd | Theme::FewConnections | Theme::NarrowLine => 1,
             _ => 0,
         };
-        for _ in 0..self.random.within(least, self.size.strangers) {
+        for _ in 0..self.random.within(least, self.size.strangers.max(least)) {
             self.stranger();
         }
         let last = self.plan.players.iter().map(|p| p.start_ms / 1000 + u32::from(p.play_s)).max();
@@ -107,6 +117,10 @@ impl Maker {
         for _ in 0..self.random.within(0, self.size.acts) {
             self.act();
         }
+    }
+
+    fn is_without_players(&self) -> bool {
+        matches!(self.theme, Theme::NoOneHonest | Theme::Crowd | Theme::Elsewhere)
     }
 
     fn configure(&mut self) {
@@ -132,7 +146,8 @@ impl Maker {
             _ => {}
         }
         match self.theme {
-            Theme::Open => {}
+            Theme::Open | Theme::SeveralIps | Theme::Elsewhere => {}
+            Theme::Crowd => self.set("UDP_RELAY_MAX_INDIVIDUAL_TRAFFIC", "8kb"),
             Theme::AnyLatching => self.set("UDP_RELAY_LATCHING", "any"),
             Theme::NoLatching => self.set("UDP_RELAY_LATCHING", "off"),
             Theme::RelayOnly => {
@@ -160,6 +175,10 @@ impl Maker {
                     self.set("OID_LENGTH", 1);
                     self.set("OID_CHARSET", "ABCD");
                     self.set("ENABLE_WORDS_OID", false);
+                }
+                if self.random.is_hit(300) {
+                    self.set("MAX_CONNECTIONS", 30);
+                    self.set("MAX_CONNECTIONS_PER_IP", 30);
                 }
                 let age = self.random.within(10, 40);
                 self.set("UDP_RELAY_MAX_LIFETIME_DURATION", format!("{age}s"));
@@ -192,7 +211,10 @@ impl Maker {
     fn kind(&mut self) -> RouterKind {
         loop {
             let kind = *self.random.pick(&RouterKind::ALL);
-            let has_any = matches!(self.theme, Theme::AnyLatching);
+            let has_any = matches!(self.theme, Theme::AnyLatching | Theme::SeveralIps);
+            if self.theme == Theme::SeveralIps && self.random.is_hit(500) {
+                return RouterKind::SeveralIps;
+            }
             if kind != RouterKind::SeveralIps || has_any || self.random.is_hit(100) {
                 return kind;
             }
@@ -275,6 +297,8 @@ impl Maker {
                 (Deed::HalfLine, 1),
             ],
             Theme::NarrowLine => &[(Deed::Flood, 1500)],
+            Theme::Crowd => &[(Deed::Crowd, 400)],
+            Theme::Elsewhere => &[(Deed::Drift, 10)],
             Theme::NoOneHonest => &[
                 (Deed::Relays, 60),
                 (Deed::Ids, 10),
@@ -287,6 +311,7 @@ impl Maker {
             | Theme::AnyLatching
             | Theme::NoLatching
             | Theme::RelayOnly
+            | Theme::SeveralIps
             | Theme::ShortLives => &[
                 (Deed::Scan, 200),
                 (Deed::Scan, 30),
@@ -341,7 +366,7 @@ impl Maker {
             _ => false,
         };
         let kind = match deed {
-            Deed::Unconfirmed | Deed::BothUnconfirmed => RouterKind::SeveralIps,
+            Deed::Unconfirmed | Deed::BothUnconfirmed | Deed::Drift => RouterKind::SeveralIps,
             _ => *self.random.pick(&[RouterKind::None, RouterKind::Home]),
         };
         let site = match victim {

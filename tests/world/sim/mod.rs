@@ -24,6 +24,7 @@ pub mod stranger;
 pub mod trace;
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use coverage::Coverage;
 use judge::{Judge, Peer, Violation};
@@ -31,7 +32,7 @@ use net::{Addr, Ips, MS, Owner, SECOND, Time};
 use network::{Event, Network};
 use plan::{Family, Plan, Role, What};
 use player::Player;
-use random::{Rng, mix};
+use random::Rng;
 use router::{Router, RouterKind};
 use server::{REGISTRAR, Server, read_config};
 use stranger::Stranger;
@@ -45,6 +46,7 @@ enum Someone {
 }
 
 /// What became of a world.
+#[derive(Default)]
 pub struct Outcome {
     pub violation: Option<Violation>,
     /// The hash of all inputs and effects.
@@ -211,7 +213,7 @@ impl World {
         }
         Outcome {
             violation: self.net.judge.violation.take(),
-            hash: mix(self.net.judge.hash, self.net.events),
+            hash: self.net.judge.hash,
             coverage,
             events: self.net.events,
             datagrams: self.net.datagrams,
@@ -407,5 +409,17 @@ impl World {
 
 /// Plays a plan to its end.
 pub fn play(plan: &Plan) -> Outcome {
-    World::new(plan.clone(), false).run()
+    play_and_tell(plan, false)
+}
+
+/// The same, with a readable trace if `is_told`. A panic of the rules is a broken promise too.
+pub fn play_and_tell(plan: &Plan, is_told: bool) -> Outcome {
+    let run = AssertUnwindSafe(|| World::new(plan.clone(), is_told).run());
+    catch_unwind(run).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        let what = text.unwrap_or_else(|| "without words".to_owned());
+        let violation = Violation { promise: "the rules do not panic", at: 0, what };
+        Outcome { violation: Some(violation), ..Outcome::default() }
+    })
 }

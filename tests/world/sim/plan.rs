@@ -150,6 +150,10 @@ pub enum Deed {
     Unconfirmed,
     /// Two such players with each other.
     BothUnconfirmed,
+    /// Many players of its own who all send to one, which answers.
+    Crowd,
+    /// Two such players, who have registered at the IP of their connection before.
+    Drift,
     /// Asks for a relay to the victim, and the victim's datagrams go nowhere: it never sends.
     Mute,
 }

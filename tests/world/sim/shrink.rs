@@ -9,12 +9,16 @@ const TRIES: usize = 400;
 
 /// A smaller plan that breaks the same promise.
 pub fn shrink(plan: &Plan, promise: &str) -> Plan {
-    let mut small = plan.clone();
     let mut tries = 0;
-    let mut still_fails = |plan: &Plan| {
+    shrink_while(plan, |plan| {
         tries += 1;
         tries <= TRIES && play(plan).violation.is_some_and(|found| found.promise == promise)
-    };
+    })
+}
+
+/// A smaller plan of which something still holds.
+pub fn shrink_while(plan: &Plan, mut still_fails: impl FnMut(&Plan) -> bool) -> Plan {
+    let mut small = plan.clone();
     loop {
         let before = small.clone();
         remove(&mut small, |plan| &mut plan.strangers, &mut still_fails);

@@ -90,6 +90,9 @@ impl Stranger {
             Deed::Fumble => self.fumble(net),
             Deed::Unconfirmed => self.be_unconfirmed(net, false),
             Deed::BothUnconfirmed => self.be_unconfirmed(net, true),
+            Deed::Drift if self.is_young(net) => self.flood(net),
+            Deed::Drift => self.be_unconfirmed(net, true),
+            Deed::Crowd => self.crowd(net),
         }
     }
 
@@ -268,6 +271,37 @@ impl Stranger {
                 }
             }
         }
+    }
+
+    fn is_young(&self, net: &Network) -> bool {
+        net.now < self.start() + 6 * SECOND
+    }
+
+    /// Player 0 is the host of all the others.
+    fn crowd(&mut self, net: &mut Network) {
+        const CLIENTS: u64 = 24;
+        let number = 1 + (self.step % CLIENTS) as usize;
+        let host = self.registered_now(net, 0);
+        let client = self.registered_now(net, number);
+        let (Some((code, _)), Some(_)) = (host, client) else { return };
+        if self.holds[number].ports.is_empty() && self.step.is_multiple_of(5) {
+            self.say(net, number, &format!("connect-relay {code}\n"));
+        }
+        for from in [number, 0] {
+            let ports = &self.holds[from].ports;
+            let Some(port) = ports.get(self.step as usize % ports.len().max(1)).copied() else { continue };
+            let to = net.server_at(self.me, port);
+            net.send(self.me, from as u8, to, Kind::Junk, if from == 0 { 10 } else { 1200 }, 0);
+        }
+    }
+
+    fn registered_now(&mut self, net: &mut Network, number: usize) -> Option<(String, String)> {
+        let ids = self.ids(net, number)?;
+        if self.holds[number].ports.is_empty() {
+            let to = net.registrar(self.me);
+            net.send_bytes_from(self.me, number as u8, to, ids.1.as_bytes());
+        }
+        Some(ids)
     }
 
     /// A partner of an honest host, who sends it too much.

@@ -31,7 +31,9 @@ impl Weapons {
 
     /// A server that starts knows of no pair, and of nobody that was heard.
     pub(super) fn forget_pairs(&mut self) {
-        self.victims.values_mut().for_each(|victim| victim.alive = None);
+        for victim in self.victims.values_mut() {
+            *victim = Victim::default();
+        }
     }
 }
 
