@@ -189,7 +189,6 @@ impl Server {
     pub fn handle_deadlines(&mut self, now: Time) {
         self.begin_turn(now);
         if self.now >= self.core.next_deadline() {
-            self.trace.note("deadline", &[self.now.as_nanos()]);
             self.handle(Input::Deadline);
         }
         if self.wake.is_some_and(|wake| wake <= self.now) {
