@@ -50,8 +50,6 @@ pub struct Admission {
     by_prefix: HashMap<Prefix, Arc<Counts>>,
     pruning: Pruning,
     new: RateShares,
-    /// When the last connection came.
-    last: Timestamp,
 }
 
 /// What another process needs to go on with an [`Admission`], beside the connections.
@@ -78,18 +76,16 @@ impl Admission {
             by_prefix: HashMap::new(),
             pruning: Pruning::default(),
             new: RateShares::new(renewal(caps.connections)),
-            last: Timestamp::START,
         }
     }
 
-    /// What another process needs to go on, beside the connections.
-    pub fn snapshot(&self) -> AdmissionSnapshot {
-        AdmissionSnapshot { now: self.last, new: self.new.snapshot() }
+    /// What another process needs to go on at the time `now`, beside the connections.
+    pub fn snapshot(&self, now: Timestamp) -> AdmissionSnapshot {
+        AdmissionSnapshot { now, new: self.new.snapshot() }
     }
 
-    /// Goes on with a snapshot.
+    /// Goes on with a snapshot. Its time goes on too.
     pub fn restore(&mut self, snapshot: AdmissionSnapshot) {
-        self.last = snapshot.now;
         self.new.restore(snapshot.new);
     }
 
@@ -113,7 +109,6 @@ impl Admission {
     /// # Errors
     /// The bound that is reached.
     pub fn admit(&mut self, network: Network, now: Timestamp) -> Result<Permit, Bound> {
-        self.last = now;
         self.check_counts(network)?;
         let is_shared = !self.caps.per_ip.is_share_of_all(self.caps.connections);
         if is_shared && !self.new.has_room_alone(network, now) {

@@ -4,7 +4,6 @@ use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
 use crossbeam_channel::bounded;
 
@@ -21,7 +20,6 @@ use crate::shell::player_thread;
 use crate::shell::player_threads::PlayerThreads;
 use crate::shell::refused::RefusedConnections;
 use crate::shell::sockets::canonical;
-use crate::time::{RunningTime, Timestamp};
 
 /// What those hear who wait to be accepted when the server starts to drain.
 const DRAINING: Reply = Reply::Failed(CommandKind::Other, ErrorCode::Draining);
@@ -35,7 +33,6 @@ pub(crate) struct AcceptLoop {
     threads: PlayerThreads,
     refused: RefusedConnections,
     warnings: WarningLimiter,
-    time: RunningTime,
     next_id: u64,
     /// Connections whose threads are to be started.
     adopted: Vec<SharedConnection>,
@@ -49,25 +46,12 @@ enum Stopped {
     Halted,
 }
 
-/// What another process has handed over.
+/// What another process has handed over; by default nothing.
+#[derive(Default)]
 pub(crate) struct Adopted {
-    /// When its last connection came.
-    pub(crate) now: Timestamp,
     pub(crate) next_connection: u64,
     pub(crate) connections: Vec<SharedConnection>,
     pub(crate) refused: RefusedConnections,
-}
-
-impl Default for Adopted {
-    /// Nothing.
-    fn default() -> Self {
-        Self {
-            now: Timestamp::START,
-            next_connection: 0,
-            connections: Vec::new(),
-            refused: RefusedConnections::default(),
-        }
-    }
 }
 
 impl AcceptLoop {
@@ -86,7 +70,6 @@ impl AcceptLoop {
             threads: PlayerThreads::default(),
             refused: adopted.refused,
             warnings: WarningLimiter::default(),
-            time: RunningTime::go_on(clock::now(), adopted.now),
             next_id: adopted.next_connection,
             adopted: adopted.connections,
         }
@@ -159,8 +142,7 @@ impl AcceptLoop {
 
     fn handle_connection(&mut self, stream: TcpStream, peer: SocketAddr) -> Result<(), LoopGone> {
         let peer = canonical(peer);
-        let now = self.time.advance(clock::now(), Duration::MAX);
-        let Ok(permit) = self.table.admit(peer.ip(), now) else {
+        let Ok(permit) = self.table.admit(peer.ip()) else {
             self.refused.refuse(stream, &Reply::ServerFull, clock::now());
             return Ok(());
         };

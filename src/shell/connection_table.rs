@@ -4,44 +4,63 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::limits::admission::{Admission, AdmissionSnapshot, Caps, Permit};
 use crate::limits::bounds::Bound;
+use crate::operation::clock;
 use crate::operation::metrics::{Metrics, Table};
-use crate::time::Timestamp;
+use crate::time::{RunningTime, Timestamp};
 
 /// The table of connections behind a lock.
 pub(crate) struct ConnectionTable {
-    admission: Mutex<Admission>,
+    timed: Mutex<Timed>,
     metrics: Arc<Metrics>,
+}
+
+/// The admission with its clock. Nobody admits anybody while the process stands still, so all time counts.
+struct Timed {
+    admission: Admission,
+    time: RunningTime,
+}
+
+impl Timed {
+    fn now(&mut self) -> Timestamp {
+        self.time.advance(clock::now(), Duration::MAX)
+    }
 }
 
 impl ConnectionTable {
     pub(crate) fn new(caps: Caps, metrics: Arc<Metrics>) -> Self {
         metrics.max_connections.set(caps.connections);
-        Self { admission: Mutex::new(Admission::new(caps)), metrics }
+        let timed = Timed { admission: Admission::new(caps), time: RunningTime::new(clock::now()) };
+        Self { timed: Mutex::new(timed), metrics }
     }
 
     /// Counts a connection that another process has admitted.
     pub(crate) fn adopt(&self, ip: IpAddr) -> Permit {
-        self.admission.lock().adopt(ip.into())
+        self.timed.lock().admission.adopt(ip.into())
     }
 
     /// What another process needs to go on, beside the connections.
     pub(crate) fn snapshot(&self) -> AdmissionSnapshot {
-        self.admission.lock().snapshot()
+        let mut timed = self.timed.lock();
+        let now = timed.now();
+        timed.admission.snapshot(now)
     }
 
     /// Goes on with a snapshot.
     pub(crate) fn restore(&self, snapshot: AdmissionSnapshot) {
-        self.admission.lock().restore(snapshot);
+        let mut timed = self.timed.lock();
+        timed.time = RunningTime::go_on(clock::now(), snapshot.now);
+        timed.admission.restore(snapshot);
     }
 
     /// Replaces the caps. Players that are connected stay.
     pub(crate) fn set_caps(&self, caps: Caps) {
-        self.admission.lock().set_caps(caps);
+        self.timed.lock().admission.set_caps(caps);
         self.metrics.max_connections.set(caps.connections);
     }
 
@@ -49,8 +68,11 @@ impl ConnectionTable {
     ///
     /// # Errors
     /// The bound that is reached. Call this from one thread only: it is the only writer of the counters.
-    pub(crate) fn admit(&self, ip: IpAddr, now: Timestamp) -> Result<Permit, Bound> {
-        let admitted = self.admission.lock().admit(ip.into(), now);
+    pub(crate) fn admit(&self, ip: IpAddr) -> Result<Permit, Bound> {
+        let mut timed = self.timed.lock();
+        let now = timed.now();
+        let admitted = timed.admission.admit(ip.into(), now);
+        drop(timed);
         if let Err(bound) = admitted {
             self.metrics.connections_refused.add_as_only_writer(1);
             self.metrics.bounds_reached.of(bound).add_as_only_writer(1);
@@ -65,7 +87,7 @@ impl ConnectionTable {
 
     /// Writes the current levels to the metrics. Call this before the metrics are read.
     pub(crate) fn record_levels(&self) {
-        let mut admission = self.admission.lock();
+        let admission = &mut self.timed.lock().admission;
         admission.forget_networks();
         self.metrics.tcp_connections.set(admission.connections());
         self.metrics.table_entries.of(Table::ConnectedNetworks).set(admission.networks());

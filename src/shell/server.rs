@@ -132,11 +132,10 @@ impl Server {
             .zip(connections)
             .filter_map(|(player, stream)| Some(adopt_connection(player, stream?, &table)))
             .collect();
-        let now = manifest.admission.now;
         table.restore(manifest.admission);
         let next_connection = manifest.next_connection;
         let refused = RefusedConnections::adopt(refused, clock::now());
-        let adopted = Adopted { now, next_connection, connections: connections.clone(), refused };
+        let adopted = Adopted { next_connection, connections: connections.clone(), refused };
         let resumed = Resumed { core: manifest.core, connections, next_connection };
         let resumption = Some((resumed, adopted));
         let started = clock::now().checked_sub(manifest.uptime).unwrap_or_else(clock::now);

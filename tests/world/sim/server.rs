@@ -429,7 +429,8 @@ impl Server {
                 incomplete: connection.lines.incomplete().to_vec(),
             });
         }
-        let admission = self.admission.snapshot();
+        let accepted = self.accepting.advance(reading, Duration::MAX);
+        let admission = self.admission.snapshot(accepted);
         let passed = Passed { core: self.core.snapshot(self.now), admission, connections };
         let text = serde_json::to_vec(&passed).expect("it can be written");
         let read: Passed = serde_json::from_slice(&text).expect("it can be read");
