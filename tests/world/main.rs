@@ -13,9 +13,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use harness::{ignore, run, tests};
-use world::generate::{Size, plan};
+use world::generate::{FIRST_LARGE, plan};
 use world::net::SECOND;
-use world::plan::{Act, Deed, Plan, What};
+use world::plan::{Deed, Plan, What};
 use world::random::Rng;
 use world::shrink::{shrink, shrink_while};
 use world::{Outcome, play, play_and_tell};
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
 fn hundreds_of_worlds_keep_every_promise() {
     let mut datagrams = 0;
     for seed in 0..WORLDS {
-        let plan = plan(seed, Size::SMALL);
+        let plan = plan(seed);
         let outcome = play(&plan);
         expect_peace(&format!("seed {seed}"), &plan, &outcome);
         datagrams += outcome.datagrams;
@@ -50,10 +50,10 @@ fn hundreds_of_worlds_keep_every_promise() {
 
 fn the_same_seed_gives_the_same_trace() {
     for seed in 1000..1020 {
-        let plan = plan(seed, Size::SMALL);
+        let plan = plan(seed);
         let [one, other] = [play(&plan), play(&plan)];
         assert_eq!((one.hash, one.events), (other.hash, other.events), "seed {seed}");
-        let different = world::generate::plan(seed + 1, Size::SMALL);
+        let different = world::generate::plan(seed + 1);
         assert_ne!(play(&different).hash, one.hash, "the hash tells worlds apart");
     }
 }
@@ -62,20 +62,16 @@ fn the_same_seed_gives_the_same_trace() {
 /// shows: how much of that time counts depends on when the loop turned last.
 fn a_handover_changes_nothing() {
     for seed in 2000..2080 {
-        let mut plan = plan(seed, Size::SMALL);
+        let mut plan = plan(seed);
         plan.acts.retain(|act| !matches!(act.what, What::StandStill { .. }));
-        let mut with = plan.clone();
-        let mut random = Rng::of(seed, "handover", 0);
-        for _ in 0..random.within(1, 5) {
-            let at_ms = random.below(u64::from(plan.seconds) * 1000 + 30_000) as u32;
-            with.acts.push(Act { at_ms, what: What::HandOver });
-        }
+        let with = plan.with_handovers(&mut Rng::of(seed, "handover", 0));
         let [without, with_handovers] = [&plan, &with].map(play);
         if without.hash != with_handovers.hash {
             let [one, other] = [&plan, &with].map(|plan| play_and_tell(plan, true).text);
             let different = one.iter().zip(&other).position(|(one, other)| one != other);
             let at = different.unwrap_or(one.len().min(other.len()));
-            let shown = |text: &[String]| text[at.saturating_sub(3)..].iter().take(6).cloned().collect();
+            let shown =
+                |text: &[String]| text[at.saturating_sub(3)..].iter().take(6).cloned().collect();
             let [one, other]: [Vec<String>; 2] = [shown(&one), shown(&other)];
             let acts = &with.acts;
             panic!("seed {seed}: without a handover {one:#?}, with {other:#?}; {acts:?}");
@@ -97,7 +93,7 @@ fn kept_cases_keep_every_promise() {
 
 fn a_failing_plan_is_shrunk_to_what_is_needed() {
     let has_moves = |plan: &Plan| plan.strangers.iter().any(|other| other.deed == Deed::Moves);
-    let large = (0..).map(|seed| plan(seed, Size::LARGE)).find(has_moves).expect("one");
+    let large = (FIRST_LARGE..).map(plan).find(has_moves).expect("one");
     let small = shrink_while(&large, has_moves);
     assert_eq!(small.strangers.len(), 1);
     assert_eq!((small.players.len(), small.acts.len(), small.sites.len()), (0, 0, 1));
@@ -106,7 +102,7 @@ fn a_failing_plan_is_shrunk_to_what_is_needed() {
 
 fn replay() {
     let Some(seed) = seed_to_replay() else { ignore("NORAY_SEED is not set") };
-    let plan = plan(seed, Size::SMALL);
+    let plan = plan(seed);
     let outcome = play_and_tell(&plan, true);
     println!("{}", serde_json::to_string_pretty(&plan).expect("JSON"));
     outcome.text.iter().for_each(|line| println!("{line}"));

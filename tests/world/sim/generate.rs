@@ -1,25 +1,33 @@
 //! Plans from seeds.
 
 use super::net::Line;
-use super::plan::{Act, Break, Deed, Family, Plan, PlayerPlan, Role, Site, StrangerPlan, Way, What};
+use super::plan::{
+    Act, Break, Deed, Family, Plan, PlayerPlan, Role, Site, StrangerPlan, Way, What,
+};
 use super::random::Rng;
 use super::router::RouterKind;
 
 /// How much is in a world.
 #[derive(Clone, Copy)]
-pub struct Size {
-    pub games: u64,
-    pub clients: u64,
-    pub strangers: u64,
-    pub acts: u64,
-    pub play_s: (u64, u64),
+struct Size {
+    games: u64,
+    clients: u64,
+    strangers: u64,
+    acts: u64,
+    play_s: (u64, u64),
 }
 
+/// The first seed of a large world.
+pub const FIRST_LARGE: u64 = 1_000_000;
+
 impl Size {
-    /// Of the worlds in `cargo test`.
-    pub const SMALL: Self = Self { games: 2, clients: 3, strangers: 3, acts: 3, play_s: (9, 16) };
-    /// Of the worlds in the bench.
-    pub const LARGE: Self = Self { games: 5, clients: 7, strangers: 6, acts: 8, play_s: (10, 60) };
+    /// Seeds below [`FIRST_LARGE`] are small worlds, of which `cargo test` plays many.
+    fn of(seed: u64) -> Self {
+        if seed < FIRST_LARGE { Self::SMALL } else { Self::LARGE }
+    }
+
+    const SMALL: Self = Self { games: 2, clients: 3, strangers: 3, acts: 3, play_s: (9, 16) };
+    const LARGE: Self = Self { games: 5, clients: 7, strangers: 6, acts: 8, play_s: (10, 60) };
 }
 
 /// What a world is about beside its games.
@@ -58,7 +66,8 @@ struct Maker {
 }
 
 /// The plan of a seed.
-pub fn plan(seed: u64, size: Size) -> Plan {
+pub fn plan(seed: u64) -> Plan {
+    let size = Size::of(seed);
     let mut random = Rng::of(seed, "plan", 0);
     let strangers = [Theme::NoOneHonest, Theme::NoOneHonest, Theme::Crowd, Theme::Elsewhere];
     let among_strangers = *random.pick(&strangers);
@@ -228,7 +237,8 @@ impl Maker {
         let (low, high) = self.size.play_s;
         let rate = self.random.within(20, 60) as u16;
         let clients = self.random.within(1, self.size.clients);
-        let size = self.random.within(0, 900.min(self.rate_limit / 3 / u64::from(rate) - 28)) as u16;
+        let size =
+            self.random.within(0, 900.min(self.rate_limit / 3 / u64::from(rate) - 28)) as u16;
         let plan = self.player(site, Role::Host, start_ms, rate, size, 0);
         let host = plan.id;
         self.plan.players.push(plan);

@@ -7,7 +7,11 @@
 //!                                                   Judge: its own books of what was sent, told and delivered
 //! ```
 
-#![allow(dead_code, unreachable_pub, reason = "the test, the bench and the fuzz target use their parts of this")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "the test, the bench and the fuzz target use their parts of this"
+)]
 
 pub mod coverage;
 pub mod generate;
@@ -250,7 +254,9 @@ impl World {
         match event {
             Event::Datagram(datagram) => {
                 let Some(peer) = self.net.receiver(&datagram) else { return };
-                if self.net.server_ips.contains(&datagram.from.ip) && datagram.from.port != REGISTRAR {
+                if self.net.server_ips.contains(&datagram.from.ip)
+                    && datagram.from.port != REGISTRAR
+                {
                     self.net.judge.delivered(peer, &datagram, self.net.now);
                 }
                 if let Someone::Player(player) = &mut self.peers[usize::from(peer)] {
@@ -321,7 +327,8 @@ impl World {
         let now = self.net.now;
         for someone in &self.peers {
             if let Someone::Player(player) = someone
-                && let (Some(wanted), Role::Client(host)) = (player.is_waiting_since(), player.plan.role)
+                && let (Some(wanted), Role::Client(host)) =
+                    (player.is_waiting_since(), player.plan.role)
             {
                 self.net.judge.check_waiting(player.me, host, wanted, now);
             }

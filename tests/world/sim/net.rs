@@ -96,7 +96,10 @@ pub enum Kind {
     /// Bytes that are kept elsewhere: what goes to the registrar, and what it answers.
     Bytes,
     /// The add-on's handshake: whether the sender has read one, and whether it knows that it was read.
-    Handshake { read: bool, known: bool },
+    Handshake {
+        read: bool,
+        known: bool,
+    },
     /// In place of ENet's own bytes: a client asks, and a host answers.
     Ask,
     Verify,

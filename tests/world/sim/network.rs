@@ -17,13 +17,24 @@ pub enum Event {
     /// A datagram arrives at its destination.
     Datagram(Datagram),
     /// A peer goes on, unless it was told another time since.
-    Tick { peer: u16, generation: u32 },
-    ToServer { connection: u32, what: Up },
-    ToPeer { connection: u32, what: Down },
+    Tick {
+        peer: u16,
+        generation: u32,
+    },
+    ToServer {
+        connection: u32,
+        what: Up,
+    },
+    ToPeer {
+        connection: u32,
+        what: Down,
+    },
     /// The server's deadline.
     Deadline,
     /// A reader's wait is over.
-    Reader { connection: u32 },
+    Reader {
+        connection: u32,
+    },
     /// The part of the plan with that number.
     Act(u16),
     /// Everybody leaves.
@@ -136,7 +147,13 @@ pub struct Network {
 }
 
 impl Network {
-    pub fn new(seed: u64, ips: Ips, server_ips: Vec<u16>, judge: Judge, sites: Vec<(Router, Line)>) -> Self {
+    pub fn new(
+        seed: u64,
+        ips: Ips,
+        server_ips: Vec<u16>,
+        judge: Judge,
+        sites: Vec<(Router, Line)>,
+    ) -> Self {
         let (routers, lines): (Vec<_>, Vec<_>) = sites.into_iter().unzip();
         let random = (0..routers.len() as u64).map(|n| Rng::of(seed, "line", n)).collect();
         Self {

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::net::Line;
+use super::random::Rng;
 use super::router::RouterKind;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -169,15 +170,27 @@ pub enum What {
     Reload(Vec<String>),
     HandOver,
     /// The server drains, and is started again so long after its end.
-    Restart { after_ms: u32 },
+    Restart {
+        after_ms: u32,
+    },
     /// The process stands still. Datagrams wait in the sockets, or are lost as when the whole machine is paused.
-    StandStill { ms: u32, loses: bool },
+    StandStill {
+        ms: u32,
+        loses: bool,
+    },
     /// A router forgets its mappings.
-    Forget { site: u16 },
+    Forget {
+        site: u16,
+    },
     /// A player goes on at another site.
-    Move { player: u16, site: u16 },
+    Move {
+        player: u16,
+        site: u16,
+    },
     /// The system gives no threads for a while.
-    NoThreads { ms: u32 },
+    NoThreads {
+        ms: u32,
+    },
     /// Somebody's datagrams reach every socket of the server from the server's own address.
     FromItself,
 }
@@ -185,6 +198,22 @@ pub enum What {
 impl Plan {
     pub fn player(&self, id: u16) -> Option<&PlayerPlan> {
         self.players.iter().find(|player| player.id == id)
+    }
+
+    /// Whether the machine stands still in it. How much of that time counts depends on when the loop turned last, so that a
+    /// handover shows in such a world.
+    pub fn stands_still(&self) -> bool {
+        self.acts.iter().any(|act| matches!(act.what, What::StandStill { .. }))
+    }
+
+    /// The same with some handovers more.
+    pub fn with_handovers(&self, random: &mut Rng) -> Self {
+        let mut with = self.clone();
+        for _ in 0..random.within(1, 5) {
+            let at_ms = random.below(u64::from(self.seconds) * 1000 + 30_000) as u32;
+            with.acts.push(Act { at_ms, what: What::HandOver });
+        }
+        with
     }
 
     pub fn site(&self, id: u16) -> &Site {

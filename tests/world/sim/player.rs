@@ -41,11 +41,23 @@ enum Game {
     /// It begins not before that time.
     None(Time),
     /// It has asked the server.
-    Asking { by_relay: bool },
-    Shaking { to: Addr, by_relay: bool, read: bool, known: bool },
+    Asking {
+        by_relay: bool,
+    },
+    Shaking {
+        to: Addr,
+        by_relay: bool,
+        read: bool,
+        known: bool,
+    },
     /// Asks the host's game.
-    Entering { to: Addr, by_relay: bool },
-    Playing { to: Addr },
+    Entering {
+        to: Addr,
+        by_relay: bool,
+    },
+    Playing {
+        to: Addr,
+    },
     Over,
 }
 
@@ -254,7 +266,8 @@ impl Player {
     /// The server is asked for the host by the code that a friend has told.
     fn ask(&mut self, net: &mut Network, by_relay: bool) {
         let Role::Client(host) = self.plan.role else { return };
-        let (Some(code), Some(connection)) = (net.lobby.get(&host).cloned(), self.connection) else {
+        let (Some(code), Some(connection)) = (net.lobby.get(&host).cloned(), self.connection)
+        else {
             self.game = Game::None(net.now + SECOND);
             return;
         };

@@ -102,9 +102,8 @@ impl Router {
                 u32::MAX
             }
         };
-        let key = u64::from(inside.peer) << 40
-            | u64::from(inside.socket) << 32
-            | u64::from(destination);
+        let key =
+            u64::from(inside.peer) << 40 | u64::from(inside.socket) << 32 | u64::from(destination);
         let known = self.by_inside.get(&key).copied();
         let is_alive = |index: &u32| {
             let mapping = &self.mappings[*index as usize];

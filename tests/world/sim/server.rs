@@ -115,7 +115,10 @@ pub fn read_config(lines: &[String]) -> Config {
     read.unwrap_or_else(|mistakes| panic!("{mistakes:?}")).config
 }
 
-#[expect(clippy::disallowed_methods, reason = "nothing else makes an Instant; only differences are used")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "nothing else makes an Instant; only differences are used"
+)]
 fn any_instant() -> Instant {
     Instant::now()
 }
@@ -128,7 +131,8 @@ impl Server {
     pub fn new(lines: &[String], ips: Vec<IpAddr>, mut random: Rng, now: Time) -> Self {
         let config = read_config(lines);
         let start = any_instant();
-        let ports: Vec<RelayPort> = config.relay_ports.as_slice().iter().copied().map(RelayPort).collect();
+        let ports: Vec<RelayPort> =
+            config.relay_ports.as_slice().iter().copied().map(RelayPort).collect();
         let own = own_addresses(&ips, &config);
         let core = Core::new(config.settings(), own, ports, &mut random, Timestamp::START);
         let reading = start + Duration::from_nanos(now);

@@ -32,9 +32,9 @@ pub fn shrink_while(plan: &Plan, mut still_fails: impl FnMut(&Plan) -> bool) -> 
     let used = |site: u16| {
         small.players.iter().any(|player| player.site == site)
             || small.strangers.iter().any(|stranger| stranger.site == site)
-            || small.acts.iter().any(|act| {
-                matches!(act.what, super::plan::What::Move { site: to, .. } if to == site)
-            })
+            || small.acts.iter().any(
+                |act| matches!(act.what, super::plan::What::Move { site: to, .. } if to == site),
+            )
     };
     let mut without = small.clone();
     without.sites.retain(|site| used(site.id));

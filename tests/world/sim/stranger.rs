@@ -137,7 +137,10 @@ impl Stranger {
 
     fn some_address(&mut self, net: &Network) -> Addr {
         let ips = net.judge.ordinary_ips();
-        Addr { ip: ips[self.random.below(ips.len() as u64) as usize], port: self.random.within(1, 65_535) as u16 }
+        Addr {
+            ip: ips[self.random.below(ips.len() as u64) as usize],
+            port: self.random.within(1, 65_535) as u16,
+        }
     }
 
     fn some_port(&mut self) -> u16 {
@@ -151,7 +154,9 @@ impl Stranger {
     }
 
     fn send_to_known_port(&mut self, net: &mut Network) {
-        let Some(port) = self.plan.victim.and_then(|victim| net.judge.settled_port(victim, net.now)) else {
+        let Some(port) =
+            self.plan.victim.and_then(|victim| net.judge.settled_port(victim, net.now))
+        else {
             return;
         };
         let to = net.server_at(self.me, port);
@@ -171,7 +176,9 @@ impl Stranger {
 
     /// The player 1 is registered at the bystander's address, and player 0 sends to it.
     fn forge_address(&mut self, net: &mut Network, keeps_alive: bool) {
-        let (Some(_), Some((code, pid))) = (self.registered(net, 0), self.ids(net, 1)) else { return };
+        let (Some(_), Some((code, pid))) = (self.registered(net, 0), self.ids(net, 1)) else {
+            return;
+        };
         let registrar = net.registrar(self.me);
         if self.step.is_multiple_of(16) {
             net.send_forged_bytes(self.me, self.bystander, registrar, pid.as_bytes());
@@ -289,7 +296,9 @@ impl Stranger {
         }
         for from in [number, 0] {
             let ports = &self.holds[from].ports;
-            let Some(port) = ports.get(self.step as usize % ports.len().max(1)).copied() else { continue };
+            let Some(port) = ports.get(self.step as usize % ports.len().max(1)).copied() else {
+                continue;
+            };
             let to = net.server_at(self.me, port);
             net.send(self.me, from as u8, to, Kind::Junk, if from == 0 { 10 } else { 1200 }, 0);
         }
@@ -403,7 +412,8 @@ impl Stranger {
 
     pub fn hear_server(&mut self, connection: u32, what: Down, net: &mut Network) {
         let is_slow = self.plan.deed == Deed::SlowReader && self.step > 3;
-        let Some(hold) = self.holds.iter_mut().find(|hold| hold.connection == Some(connection)) else {
+        let Some(hold) = self.holds.iter_mut().find(|hold| hold.connection == Some(connection))
+        else {
             return;
         };
         match what {

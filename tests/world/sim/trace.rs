@@ -40,7 +40,9 @@ impl Trace {
         let hash = bytes.iter().fold(number, |hash, byte| mix(hash, (*byte).into()));
         self.length += 1;
         self.hash = mix(self.hash, hash);
-        self.show(|| format!("{what} of {number}: {}", bytes[..bytes.len().min(100)].escape_ascii()));
+        self.show(|| {
+            format!("{what} of {number}: {}", bytes[..bytes.len().min(100)].escape_ascii())
+        });
     }
 
     pub fn effect(&mut self, effect: &Effect) {

@@ -39,10 +39,14 @@ impl Grammar {
             "relay-limit" => ["bandwidth", "lifetime", "traffic"].contains(&data),
             "error" => {
                 let code = data.split(' ').next().unwrap_or("");
-                self.answers.iter().chain(&self.ends).any(|form| form.split(' ').nth(1) == Some(code))
+                self.answers
+                    .iter()
+                    .chain(&self.ends)
+                    .any(|form| form.split(' ').nth(1) == Some(code))
             }
             _ => {
-                let commands = ["register-host-error", "connect-error", "connect-relay-error", "echo-error"];
+                let commands =
+                    ["register-host-error", "connect-error", "connect-relay-error", "echo-error"];
                 let (code, detail) = data.split_once(' ').unwrap_or((data, ""));
                 commands.contains(&command) && self.codes.contains(&code) && !detail.is_empty()
             }

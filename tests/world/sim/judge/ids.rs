@@ -87,15 +87,24 @@ impl Judge {
             return self.accuse("ids are told to who asks", now, "nobody asked".to_owned());
         };
         if from != to {
-            return self.accuse("ids are told to who asks", now, format!("{to} was told for {from}"));
+            return self.accuse(
+                "ids are told to who asks",
+                now,
+                format!("{to} was told for {from}"),
+            );
         }
         let claimed = line.strip_prefix("register-host").unwrap_or("").trim().to_owned();
         let known = self.ids.by_pid.get(&claimed).copied();
-        let validity = known.map_or(Validity::Invalid, |player| self.validity(player, &claimed, now));
+        let validity =
+            known.map_or(Validity::Invalid, |player| self.validity(player, &claimed, now));
         let is_same = claimed == pid;
         match (validity, is_same) {
             (Validity::Valid, false) => {
-                self.accuse("a player that comes back has its own ids", now, "it got others".into());
+                self.accuse(
+                    "a player that comes back has its own ids",
+                    now,
+                    "it got others".into(),
+                );
             }
             (Validity::Invalid, true) => {
                 self.accuse("no id is valid after its time", now, "a PrivateID".into());
@@ -232,7 +241,11 @@ impl Judge {
         };
         let Some(asker_told) = cause.asker_told.take() else {
             if to != cause.from {
-                self.accuse(TOLD, now, format!("the first told is not who asked: {command} {data}"));
+                self.accuse(
+                    TOLD,
+                    now,
+                    format!("the first told is not who asked: {command} {data}"),
+                );
             } else {
                 cause.asker_told = Some(format!("{command} {data}"));
             }
@@ -241,7 +254,11 @@ impl Judge {
         let (from, line) = (cause.from, cause.line.clone());
         let (asked, code) = line.split_once(' ').unwrap_or((&line, ""));
         let Some((host, validity)) = self.meant(code.trim(), now) else {
-            return self.accuse("nobody is found by a code that was never given", now, code.to_owned());
+            return self.accuse(
+                "nobody is found by a code that was never given",
+                now,
+                code.to_owned(),
+            );
         };
         let asker = self.ids.connections.get(&from).and_then(|of| of.1);
         let of_host = &self.ids.players[host];
@@ -258,7 +275,13 @@ impl Judge {
         }
     }
 
-    fn check_introduction(&mut self, players: [usize; 2], is_relay: bool, told: [&str; 2], now: Time) {
+    fn check_introduction(
+        &mut self,
+        players: [usize; 2],
+        is_relay: bool,
+        told: [&str; 2],
+        now: Time,
+    ) {
         let data = told.map(|told| told.rsplit_once(' ').map_or(told, |(_, data)| data));
         let [asker, host] = players.map(|player| self.ids.players[player].address);
         let (Some(asker), Some(host)) = (asker, host) else {
@@ -266,7 +289,9 @@ impl Judge {
         };
         let relayed = data.map(|data| match data.rsplit_once(':') {
             None => data.parse().ok(),
-            Some((server, port)) if self.server_ips.iter().any(|ip| server.contains(ip.as_str())) => {
+            Some((server, port))
+                if self.server_ips.iter().any(|ip| server.contains(ip.as_str())) =>
+            {
                 port.parse().ok()
             }
             Some(_) => None,

@@ -40,7 +40,11 @@ impl Judge {
                 self.accuse("honest players meet by relay", now, format!("{client} and {host}"));
             }
         } else if self.can_punch(client, host) {
-            self.accuse("players meet by punch where RFC 4787 says so", now, format!("{client} and {host}"));
+            self.accuse(
+                "players meet by punch where RFC 4787 says so",
+                now,
+                format!("{client} and {host}"),
+            );
         }
     }
 
@@ -95,7 +99,13 @@ impl Judge {
             "no-common-family" => self.peer(client).is_ipv6 != self.peer(host).is_ipv6,
             // Wrong codes of a neighbour block the whole IP, and strangers at that IP use its share of introductions.
             "rate-limited" => self.has_deed_at(
-                &[Deed::Guess, Deed::Fumble, Deed::AskForHost, Deed::Unconfirmed, Deed::BothUnconfirmed],
+                &[
+                    Deed::Guess,
+                    Deed::Fumble,
+                    Deed::AskForHost,
+                    Deed::Unconfirmed,
+                    Deed::BothUnconfirmed,
+                ],
                 sites[0],
             ),
             "unconfirmed" => [client, host].iter().all(|peer| self.is_unconfirmed(*peer)),

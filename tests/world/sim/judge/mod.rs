@@ -171,7 +171,13 @@ impl Judge {
     }
 
     /// The IPs as text, the server's first, and which of them belong to ordinary people.
-    pub fn set_ips(&mut self, ips: Vec<String>, server: usize, ordinary: Vec<u16>, bystanders: Vec<u16>) {
+    pub fn set_ips(
+        &mut self,
+        ips: Vec<String>,
+        server: usize,
+        ordinary: Vec<u16>,
+        bystanders: Vec<u16>,
+    ) {
         self.server_ips = ips[..server].to_vec();
         (self.ips, self.ordinary_ips, self.bystanders) = (ips, ordinary, bystanders);
     }
@@ -218,16 +224,16 @@ impl Judge {
 
     /// Whether the server was away, or a peer disturbed, in that time or shortly before.
     fn is_excused(&self, peers: &[u16], from: Time, until: Time) -> bool {
-        let overlaps = |(start, end): &(Time, Time)| *start <= until && from <= end.saturating_add(5 * SECOND);
+        let overlaps =
+            |(start, end): &(Time, Time)| *start <= until && from <= end.saturating_add(5 * SECOND);
         self.outages.iter().any(overlaps)
             || peers.iter().any(|peer| self.peer(*peer).disturbed.iter().any(overlaps))
     }
 
     /// For how much of that time the server stood still.
     fn outage_within(&self, from: Time, until: Time) -> Time {
-        let overlap = |(start, end): &(Time, Time)| {
-            (*end).min(until).saturating_sub((*start).max(from))
-        };
+        let overlap =
+            |(start, end): &(Time, Time)| (*end).min(until).saturating_sub((*start).max(from));
         self.outages.iter().map(overlap).sum()
     }
 

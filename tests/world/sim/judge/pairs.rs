@@ -78,7 +78,18 @@ impl Pairs {
 impl Side {
     fn new(player: usize, peer: u16, port: u16) -> Self {
         let (from_since, first, last, steady_since, second, bytes) = (0, 0, 0, 0, 0, 0);
-        Self { player, peer, port, from: None, from_since, first, last, steady_since, second, bytes }
+        Self {
+            player,
+            peer,
+            port,
+            from: None,
+            from_since,
+            first,
+            last,
+            steady_since,
+            second,
+            bytes,
+        }
     }
 
     fn arrived(&mut self, datagram: &Datagram, now: Time) {
@@ -119,7 +130,8 @@ impl Judge {
         let key = (asker.min(host), asker.max(host));
         if let Some(known) = self.pairs.by_players.get(&key).copied() {
             let pair = &self.pairs.all[known];
-            let port_of = |player| pair.sides.iter().find(|side| side.player == player).map(|s| s.port);
+            let port_of =
+                |player| pair.sides.iter().find(|side| side.player == player).map(|s| s.port);
             let is_same = port_of(host) == Some(host_port) && port_of(asker) == Some(asker_port);
             if is_same && !pair.is_closed {
                 // Asked again, or closed and opened anew.
@@ -204,7 +216,8 @@ impl Judge {
         let has_registered_ip = registered.is_some_and(|known| known.ip == datagram.from.ip);
         let is_its_own = side.peer == datagram.sender && has_registered_ip;
         if !is_its_own || self.weapons.is_forged(datagram) {
-            self.pairs.current = Some(Current { pair: index, sender, must_pass: false, is_forwarded: false });
+            self.pairs.current =
+                Some(Current { pair: index, sender, must_pass: false, is_forwarded: false });
             return;
         }
         let before = pair.sides[sender].last;
@@ -222,7 +235,8 @@ impl Judge {
         if pair.is_closed || peers.iter().any(|peer| !self.peer(*peer).is_honest) {
             return false;
         }
-        let is_followed = |side: &Side| now - side.from_since > FOLLOWED && now - side.first > FOLLOWED;
+        let is_followed =
+            |side: &Side| now - side.from_since > FOLLOWED && now - side.first > FOLLOWED;
         let is_calm = from.is_settled(now) && is_followed(to) && now - to.last < 2 * SECOND;
         let is_small = now - pair.opened + SECOND < self.promises.lifetime
             && pair.carried + 100_000 < self.promises.lifetime_traffic
@@ -232,7 +246,13 @@ impl Judge {
     }
 
     /// A datagram was sent on. Returns where it goes, if that is an address of this world.
-    pub fn forwarded(&mut self, datagram: &Datagram, via: u16, to: Option<Addr>, now: Time) -> Option<Addr> {
+    pub fn forwarded(
+        &mut self,
+        datagram: &Datagram,
+        via: u16,
+        to: Option<Addr>,
+        now: Time,
+    ) -> Option<Addr> {
         let Some(to) = to else {
             self.accuse("datagrams go to the partner", now, "to an unknown address".to_owned());
             return None;
@@ -256,7 +276,8 @@ impl Judge {
         }
         let is_own = datagram.sender == sender.peer;
         if !is_own && !self.may_take_place(sender, datagram.from, now) {
-            let what = format!("at port {}, from {}", datagram.to.port, shown(&self.ips, datagram.from));
+            let what =
+                format!("at port {}, from {}", datagram.to.port, shown(&self.ips, datagram.from));
             self.accuse("only the partner gets datagrams through", now, what);
         } else if !self.may_be_sent(receiver, to, now) {
             let expected = receiver.from.map(|from| shown(&self.ips, from));
@@ -348,7 +369,8 @@ impl Judge {
         let mut live = self.pairs.all.iter().rev().filter(|pair| !pair.is_closed);
         live.find_map(|pair| {
             let side = pair.sides.iter().position(|side| side.peer == peer)?;
-            let is_settled = pair.sides[side].is_settled(now) && now - pair.opened > SETTLED + SLACK;
+            let is_settled =
+                pair.sides[side].is_settled(now) && now - pair.opened > SETTLED + SLACK;
             is_settled.then(|| pair.sides[1 - side].port)
         })
     }

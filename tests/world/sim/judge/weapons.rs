@@ -77,10 +77,12 @@ impl Judge {
         };
         victim.sent += length as u64;
         let is_over = victim.sent > victim.received + ALLOWANCE * victim.pairs;
-        let is_late = by_relay && victim.alive.is_some_and(|at| {
-            let stood = self.outages.iter().map(|(a, b)| (*b).min(now).saturating_sub((*a).max(at)));
-            now - at > idle + 2 * SECOND + stood.sum::<Time>()
-        });
+        let is_late = by_relay
+            && victim.alive.is_some_and(|at| {
+                let stood =
+                    self.outages.iter().map(|(a, b)| (*b).min(now).saturating_sub((*a).max(at)));
+                now - at > idle + 2 * SECOND + stood.sum::<Time>()
+            });
         let (sent, received) = (victim.sent, victim.received);
         let what = format!("{sent} bytes to {} for {received}", shown(&self.ips, to));
         if victim.alive.is_none() && is_over {
