@@ -22,9 +22,9 @@ pub struct Coverage {
 
 /// What only the shell gives, and the test that shows it.
 pub const OF_THE_SHELL: [(&str, &str, &str); 4] = [
-    ("bound", "requests", "tests/http.rs: half a request delays nobody else's"),
+    ("bound", "requests", "tests/http.rs"),
     ("drop", "send-buffer-full", "tests/nat_lab/faults.rs"),
-    ("drop", "too-large", "tests/relaying.rs"),
+    ("drop", "too-large", "tests/nat_lab/faults.rs"),
     ("drop", "send-failed", "tests/nat_lab/faults.rs"),
 ];
 

@@ -209,8 +209,11 @@ impl Maker {
     }
 
     fn site(&mut self, kind: RouterKind) -> u16 {
+        self.site_with(kind, if kind == RouterKind::SeveralIps { 3 } else { 1 })
+    }
+
+    fn site_with(&mut self, kind: RouterKind, ipv4: u16) -> u16 {
         let (id, line) = (self.id(), self.line());
-        let ipv4 = if kind == RouterKind::SeveralIps { 3 } else { 1 };
         let ipv6 = self.has_ipv6.then_some(id);
         let timeout_s = self.random.within(30, 120) as u16;
         self.plan.sites.push(Site { id, kind, ipv4, ipv6, timeout_s, line });
@@ -376,11 +379,13 @@ impl Maker {
             _ => false,
         };
         let kind = match deed {
-            Deed::Unconfirmed | Deed::BothUnconfirmed | Deed::Drift => RouterKind::SeveralIps,
+            Deed::Unconfirmed | Deed::BothUnconfirmed => RouterKind::SeveralIps,
             _ => *self.random.pick(&[RouterKind::None, RouterKind::Home]),
         };
         let site = match victim {
             Some((_, site, _)) if is_neighbour => site,
+            // From its second IP it goes on after a while.
+            _ if deed == Deed::Drift => self.site_with(kind, 2),
             _ => self.site(kind),
         };
         let id = self.id();

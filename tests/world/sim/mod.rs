@@ -342,6 +342,12 @@ impl World {
     fn act(&mut self, number: u16) {
         let what = self.plan.acts[usize::from(number)].what.clone();
         let now = self.net.now;
+        if let Some(until) = self.net.stands_still_until()
+            && !matches!(what, What::Forget { .. } | What::Move { .. })
+        {
+            // Whoever does something at the server waits for the machine.
+            return self.net.plan(until, Event::Act(number));
+        }
         match what {
             What::Forget { site } => self.forget(site),
             What::Move { player, site } => self.move_player(player, site),
@@ -371,19 +377,18 @@ impl World {
                 for port in [REGISTRAR, read_config(&self.config).relay_ports.as_slice()[0]] {
                     let (from, to) = (Addr { ip: at, port }, Addr { ip: at, port: REGISTRAR });
                     let (kind, sender, length, number) = (net::Kind::Junk, u16::MAX, 100, 0);
-                    let datagram = net::Datagram { from, to, sender, kind, length, number };
-                    self.net.plan(now, Event::Datagram(datagram));
+                    let is_forged = true;
+                    let datagram =
+                        net::Datagram { from, to, sender, is_forged, kind, length, number };
+                    self.net.arrive_at_server(datagram);
                 }
             }
         }
     }
 
-    /// The operator does something, as soon as the machine runs.
+    /// The operator does something.
     fn with_server(&mut self, action: impl FnOnce(&mut Server, Time)) {
         let now = self.net.now;
-        if self.net.stands_still.is_some_and(|(until, _)| now < until) {
-            return;
-        }
         if let Some(server) = &mut self.net.server {
             server.trace.now = now;
             action(server, now);

@@ -114,6 +114,8 @@ pub struct Datagram {
     pub to: Addr,
     /// Who really sent it.
     pub sender: u16,
+    /// The source is not the sender's.
+    pub is_forged: bool,
     pub kind: Kind,
     pub length: u16,
     /// Counts the sender's datagrams; of [`Kind::Bytes`], where they are.

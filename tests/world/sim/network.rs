@@ -261,7 +261,7 @@ impl Network {
         } else {
             self.routers[router].send(Inside { peer, socket }, to, self.now)
         };
-        let datagram = Datagram { from, to, sender: peer, kind, length, number };
+        let datagram = Datagram { from, to, sender: peer, is_forged: false, kind, length, number };
         self.launch(router, datagram);
     }
 
@@ -269,14 +269,16 @@ impl Network {
     pub fn send_forged(&mut self, peer: u16, from: Addr, to: Addr, kind: Kind, length: u16) {
         self.judge.note_forged(from);
         let router = usize::from(self.route[usize::from(peer)]);
-        self.launch(router, Datagram { from, to, sender: peer, kind, length, number: 0 });
+        let (is_forged, number) = (true, 0);
+        self.launch(router, Datagram { from, to, sender: peer, is_forged, kind, length, number });
     }
 
     pub fn send_forged_bytes(&mut self, peer: u16, from: Addr, to: Addr, bytes: &[u8]) {
         self.judge.note_forged(from);
         let (number, length) = self.keep(bytes);
         let router = usize::from(self.route[usize::from(peer)]);
-        self.launch(router, Datagram { from, to, sender: peer, kind: Kind::Bytes, length, number });
+        let (is_forged, kind) = (true, Kind::Bytes);
+        self.launch(router, Datagram { from, to, sender: peer, is_forged, kind, length, number });
     }
 
     fn launch(&mut self, router: usize, datagram: Datagram) {
@@ -312,6 +314,11 @@ impl Network {
             Owner::Peer(peer) => Some(self.route[usize::from(peer)].into()),
             Owner::Server | Owner::Bystander => None,
         }
+    }
+
+    /// Until when the server's machine does not run, if it does not run now.
+    pub fn stands_still_until(&self) -> Option<Time> {
+        self.stands_still.map(|(until, _)| until).filter(|until| self.now < *until)
     }
 
     /// Whether the server's machine does not run now, so that the event comes later or never.
@@ -375,12 +382,12 @@ impl Network {
                     let Some(to) = self.ips.find(to) else { continue };
                     let from = Addr { ip: self.server_ip_for(to), port: REGISTRAR };
                     self.judge.answered(cause, to, answer, self.now);
-                    let kind = Kind::Bytes;
-                    let sender = u16::MAX;
-                    self.send_from_server(Datagram { from, to, sender, kind, length, number });
+                    let (sender, is_forged, kind) = (u16::MAX, false, Kind::Bytes);
+                    let answer = Datagram { from, to, sender, is_forged, kind, length, number };
+                    self.send_from_server(answer);
                 }
                 Output::Draining => {
-                    self.judge.drain_began(self.now);
+                    self.judge.drain_began();
                     self.drained_at = Some(self.now);
                     self.is_listening = false;
                 }

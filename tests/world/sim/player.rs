@@ -357,7 +357,6 @@ impl Player {
                 let partner = self.partners.iter_mut().find(|partner| partner.at == from);
                 if let Some(partner) = partner {
                     partner.heard = now;
-                    net.judge.heard(self.me, datagram);
                 }
             }
             Kind::Bytes | Kind::Junk | Kind::Ask => {}

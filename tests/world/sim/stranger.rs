@@ -266,7 +266,7 @@ impl Stranger {
         let (Some(_), Some((code, _))) = (self.registered(net, 0), self.registered(net, 1)) else {
             return;
         };
-        if self.step.is_multiple_of(64) {
+        if self.step.is_multiple_of(if self.plan.deed == Deed::Drift { 8 } else { 64 }) {
             self.say(net, 0, &format!("connect-relay {code}\n"));
         }
         for number in [0, 1] {

@@ -361,6 +361,7 @@ impl Judge {
     }
 
     fn address_registered(&mut self, player: usize, from: Addr, now: Time) {
+        self.note_alive(player, now);
         let of = &mut self.ids.players[player];
         let is_new = of.address.replace(from) != Some(from);
         if is_new {

@@ -222,8 +222,13 @@ impl Judge {
         self.outages.push((from, until));
     }
 
-    /// Whether the server was away, or a peer disturbed, in that time or shortly before.
+    /// Whether the server was away or drained, or a peer was disturbed, in that time or shortly before.
     fn is_excused(&self, peers: &[u16], from: Time, until: Time) -> bool {
+        self.is_draining || self.is_disturbed(peers, from, until)
+    }
+
+    /// The same, where a drain counts for nothing: games that are on go on.
+    fn is_disturbed(&self, peers: &[u16], from: Time, until: Time) -> bool {
         let overlaps =
             |(start, end): &(Time, Time)| *start <= until && from <= end.saturating_add(5 * SECOND);
         self.outages.iter().any(overlaps)
@@ -243,10 +248,9 @@ impl Judge {
         self.pairs.note_reload(now);
     }
 
-    pub fn drain_began(&mut self, now: Time) {
+    /// Nobody new is introduced from now on.
+    pub fn drain_began(&mut self) {
         self.is_draining = true;
-        // Nobody new is introduced from now on.
-        self.outage(now, Time::MAX);
     }
 
     pub fn server_ended(&mut self, now: Time) {

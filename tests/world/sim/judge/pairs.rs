@@ -28,6 +28,8 @@ struct Side {
     from_since: Time,
     first: Time,
     last: Time,
+    /// When its datagram or its PrivateID last came.
+    alive: Time,
     /// Since when there has been no gap, and its bytes in the current second.
     steady_since: Time,
     second: Time,
@@ -59,12 +61,22 @@ pub(super) struct Pairs {
     by_players: BTreeMap<(usize, usize), usize>,
     current: Option<Current>,
     reloaded: Option<Time>,
-    /// All bytes that came for relays in this second.
+    /// All bytes that came for relays in this second, and in the one before.
     second: Time,
     bytes: u64,
+    bytes_before: u64,
 }
 
 impl Pairs {
+    fn count(&mut self, bytes: u64, now: Time) {
+        if now - self.second >= SECOND {
+            let is_next = now - self.second < 2 * SECOND;
+            self.bytes_before = if is_next { self.bytes } else { 0 };
+            (self.second, self.bytes) = (now, 0);
+        }
+        self.bytes += bytes;
+    }
+
     pub(super) fn note_reload(&mut self, now: Time) {
         self.reloaded = Some(now);
     }
@@ -86,6 +98,7 @@ impl Side {
             from_since,
             first,
             last,
+            alive: last,
             steady_since,
             second,
             bytes,
@@ -102,7 +115,7 @@ impl Side {
         if now - self.last > ALIVE {
             self.steady_since = now;
         }
-        self.last = now;
+        (self.last, self.alive) = (now, now);
         if now - self.second >= SECOND {
             (self.second, self.bytes) = (now, 0);
         }
@@ -187,6 +200,15 @@ impl Judge {
             && pair.carried + 10_000 < self.promises.lifetime_traffic
     }
 
+    /// A player's PrivateID came: it is there.
+    pub(super) fn note_alive(&mut self, player: usize, now: Time) {
+        for side in self.pairs.all.iter_mut().flat_map(|pair| &mut pair.sides) {
+            if side.player == player {
+                side.alive = now;
+            }
+        }
+    }
+
     /// A player has registered another address: its relays follow.
     pub(super) fn pairs_follow(&mut self, player: usize, address: Addr, now: Time) {
         let mut allowances = 0;
@@ -204,10 +226,7 @@ impl Judge {
         self.pairs.current = None;
         self.came_from(datagram, now);
         let Some(index) = self.pairs.at(datagram.to.port) else { return };
-        if now - self.pairs.second >= SECOND {
-            (self.pairs.second, self.pairs.bytes) = (now, 0);
-        }
-        self.pairs.bytes += u64::from(datagram.length) + 28;
+        self.pairs.count(u64::from(datagram.length) + 28, now);
         let pair = &mut self.pairs.all[index];
         let owner = usize::from(pair.sides[1].port == datagram.to.port);
         let sender = 1 - owner;
@@ -215,7 +234,7 @@ impl Judge {
         let registered = self.ids.players[side.player].address;
         let has_registered_ip = registered.is_some_and(|known| known.ip == datagram.from.ip);
         let is_its_own = side.peer == datagram.sender && has_registered_ip;
-        if !is_its_own || self.weapons.is_forged(datagram) {
+        if !is_its_own || datagram.is_forged {
             self.pairs.current =
                 Some(Current { pair: index, sender, must_pass: false, is_forwarded: false });
             return;
@@ -241,7 +260,7 @@ impl Judge {
         let is_small = now - pair.opened + SECOND < self.promises.lifetime
             && pair.carried + 100_000 < self.promises.lifetime_traffic
             && from.bytes < self.promises.pair_rate / 2;
-        let is_disturbed = self.is_excused(&peers, now.saturating_sub(2 * SECOND), now);
+        let is_disturbed = self.is_disturbed(&peers, now.saturating_sub(2 * SECOND), now);
         is_calm && is_small && !is_disturbed && !self.promises.has_no_latching
     }
 
@@ -283,6 +302,9 @@ impl Judge {
             let expected = receiver.from.map(|from| shown(&self.ips, from));
             let what = format!("to {} instead of {expected:?}", shown(&self.ips, to));
             self.accuse("datagrams go to the partner", now, what);
+        } else if self.has_fallen_silent(receiver, now) {
+            let what = format!("{} gets something", shown(&self.ips, to));
+            self.accuse("who fell silent is sent nothing after the idle time", now, what);
         }
         Some(to)
     }
@@ -317,6 +339,17 @@ impl Judge {
         is_own && (is_new || !side.is_settled(now)) || has_any
     }
 
+    /// Whether nothing has come from that side for longer than the idle time, also nothing that passes for its own.
+    fn has_fallen_silent(&self, side: &Side, now: Time) -> bool {
+        use crate::world::plan::Deed::{KnownPort, Scan};
+        let peer = self.peer(side.peer);
+        let is_sure = peer.is_honest
+            && side.from.is_some()
+            && !self.has_deed_at(&[Scan, KnownPort], peer.site);
+        let silent = now - side.alive;
+        is_sure && silent > self.promises.idle + 2 * SECOND + self.outage_within(side.alive, now)
+    }
+
     /// A datagram was handled. If it had to pass, it did.
     pub fn was_handled(&mut self, datagram: &Datagram, now: Time) {
         let Some(current) = self.pairs.current.take() else { return };
@@ -326,7 +359,9 @@ impl Judge {
         if self.pairs.reloaded.is_some_and(|at| now - at < SECOND) {
             return;
         }
-        if self.pairs.bytes > self.promises.global_rate / 4 && !self.has_only_one_flooder() {
+        if self.pairs.bytes.max(self.pairs.bytes_before) > self.promises.global_rate / 4
+            && !self.has_only_one_flooder()
+        {
             return;
         }
         let what = format!(
@@ -374,7 +409,4 @@ impl Judge {
             is_settled.then(|| pair.sides[1 - side].port)
         })
     }
-
-    /// A player's game has heard its partner.
-    pub fn heard(&mut self, _peer: u16, _datagram: &Datagram) {}
 }

@@ -1,9 +1,10 @@
 //! That the server is no weapon: nobody is sent what nobody there asked for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::{Judge, shown};
 use crate::world::net::{Addr, Datagram, SECOND, Time};
+use crate::world::router::Fast;
 
 /// What a relay may send to an address that was never heard, in a pair's life.
 const ALLOWANCE: u64 = 64 * 1024;
@@ -21,14 +22,11 @@ struct Victim {
 #[derive(Default)]
 pub(super) struct Weapons {
     victims: BTreeMap<Addr, Victim>,
+    /// Addresses from which their owners sent something to the server, by [`Addr::key`].
+    owned: HashSet<u64, Fast>,
 }
 
 impl Weapons {
-    /// Whether the source is not the sender's.
-    pub(super) fn is_forged(&self, datagram: &Datagram) -> bool {
-        !self.victims.is_empty() && self.victims.contains_key(&datagram.from)
-    }
-
     /// A server that starts knows of no pair, and of nobody that was heard.
     pub(super) fn forget_pairs(&mut self) {
         for victim in self.victims.values_mut() {
@@ -55,6 +53,9 @@ impl Judge {
     }
 
     pub(super) fn came_from(&mut self, datagram: &Datagram, now: Time) {
+        if !datagram.is_forged {
+            self.weapons.owned.insert(datagram.from.key().into());
+        }
         if self.weapons.victims.is_empty() {
             return;
         }
@@ -67,7 +68,7 @@ impl Judge {
     }
 
     pub(super) fn sent_to(&mut self, to: Addr, length: usize, by_relay: bool, now: Time) {
-        if self.weapons.victims.is_empty() || !self.bystanders.contains(&to.ip) {
+        if self.weapons.owned.contains(&to.key().into()) {
             return;
         }
         let idle = self.promises.idle;
