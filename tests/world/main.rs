@@ -101,21 +101,26 @@ fn a_failing_plan_is_shrunk_to_what_is_needed() {
 }
 
 fn replay() {
-    let Some(seed) = seed_to_replay() else { ignore("NORAY_SEED is not set") };
-    let plan = plan(seed);
+    let Some(plan) = plan_to_replay() else { ignore("NORAY_SEED is not set") };
     let outcome = play_and_tell(&plan, true);
     println!("{}", serde_json::to_string_pretty(&plan).expect("JSON"));
     outcome.text.iter().for_each(|line| println!("{line}"));
-    expect_peace(&format!("seed {seed}"), &plan, &outcome);
     println!("{}", outcome.coverage);
+    expect_peace(&format!("seed {}", plan.seed), &plan, &outcome);
 }
 
+/// The plan of a seed, or one in a file.
 #[expect(
     clippy::disallowed_methods,
-    reason = "the seed to replay comes from the person at the keyboard"
+    reason = "what to replay comes from the person at the keyboard"
 )]
-fn seed_to_replay() -> Option<u64> {
-    std::env::var("NORAY_SEED").ok().map(|seed| seed.parse().expect("a number"))
+fn plan_to_replay() -> Option<Plan> {
+    let wanted = std::env::var("NORAY_SEED").ok()?;
+    let of_file = |path: &str| {
+        let text = fs::read_to_string(path).expect("NORAY_SEED is a number, or the name of a file");
+        serde_json::from_str(&text).expect("a plan")
+    };
+    Some(wanted.parse().map_or_else(|_| of_file(&wanted), plan))
 }
 
 /// Shows a broken promise with the smallest plan that breaks it.

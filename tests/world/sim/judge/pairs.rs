@@ -230,8 +230,12 @@ impl Judge {
         let pair = &mut self.pairs.all[index];
         let owner = usize::from(pair.sides[1].port == datagram.to.port);
         let sender = 1 - owner;
-        let side = &pair.sides[sender];
+        let side = &mut pair.sides[sender];
         let registered = self.ids.players[side.player].address;
+        if [side.from, registered].iter().flatten().any(|known| known.ip == datagram.from.ip) {
+            // A neighbour may have taken its place.
+            side.alive = now;
+        }
         let has_registered_ip = registered.is_some_and(|known| known.ip == datagram.from.ip);
         let is_its_own = side.peer == datagram.sender && has_registered_ip;
         if !is_its_own || datagram.is_forged {
@@ -341,11 +345,9 @@ impl Judge {
 
     /// Whether nothing has come from that side for longer than the idle time, also nothing that passes for its own.
     fn has_fallen_silent(&self, side: &Side, now: Time) -> bool {
-        use crate::world::plan::Deed::{KnownPort, Scan};
         let peer = self.peer(side.peer);
-        let is_sure = peer.is_honest
-            && side.from.is_some()
-            && !self.has_deed_at(&[Scan, KnownPort], peer.site);
+        let has_one_ip = peer.kind != RouterKind::SeveralIps && !self.promises.has_any_latching;
+        let is_sure = peer.is_honest && side.from.is_some() && has_one_ip;
         let silent = now - side.alive;
         is_sure && silent > self.promises.idle + 2 * SECOND + self.outage_within(side.alive, now)
     }
