@@ -353,7 +353,7 @@ impl World {
             What::Move { player, site } => self.move_player(player, site),
             What::StandStill { ms, loses } => {
                 let until = now + Time::from(ms) * MS;
-                self.net.judge.outage(now, until + if loses { 2 * SECOND } else { SECOND });
+                self.net.judge.stalls(now, until);
                 self.net.stands_still = Some((until, loses));
             }
             What::Restart { after_ms } => {

@@ -101,6 +101,8 @@ pub struct Connection {
     down: Time,
     /// The player has gone, and the server has not been told.
     pub has_vanished: bool,
+    /// The server has it, or had it.
+    has_arrived: bool,
     is_over: bool,
     /// The end of a reader's wait is planned.
     is_watched: bool,
@@ -441,7 +443,8 @@ impl Network {
         self.judge.coverage.add(&server.coverage);
         self.judge.note_trace(&server.trace);
         for connection in 0..self.connections.len() {
-            if !self.connections[connection].is_over {
+            // One that is under way comes to the next process.
+            if self.connections[connection].has_arrived && !self.connections[connection].is_over {
                 self.to_peer(connection as u32, Down::Closed);
                 self.connections[connection].is_over = true;
             }
@@ -458,7 +461,7 @@ impl Network {
             place => self.routers[router].ips[usize::from(place)],
         };
         let (site, up, down) = (router as u16, self.now, self.now);
-        let (has_vanished, is_over, is_watched) = (false, false, false);
+        let (has_vanished, has_arrived, is_over, is_watched) = (false, false, false, false);
         self.connections.push(Connection {
             peer,
             ip,
@@ -466,6 +469,7 @@ impl Network {
             up,
             down,
             has_vanished,
+            has_arrived,
             is_over,
             is_watched,
         });
@@ -575,6 +579,7 @@ impl Network {
             }
         } else {
             self.judge.connected(id, peer, of.ip);
+            self.connections[connection as usize].has_arrived = true;
             self.to_peer(connection, Down::Connected);
             let server = self.server.as_mut().expect("it runs");
             server.accept(id, ip, self.now);

@@ -109,7 +109,12 @@ impl Judge {
                 sites[0],
             ),
             "unconfirmed" => [client, host].iter().all(|peer| self.is_unconfirmed(*peer)),
-            "relays-exhausted" => self.has_deed_at(&[Deed::Relays], sites[0]),
+            // Networks that take all they may, one after the other, leave a 32nd.
+            "relays-exhausted" => {
+                let hoards = |(deed, at): &&(Deed, u16)| *deed == Deed::Relays && *at != sites[0];
+                self.has_deed_at(&[Deed::Relays], sites[0])
+                    || self.deeds.iter().filter(hoards).count() > 1
+            }
             _ => false,
         };
         if !is_allowed {
@@ -138,9 +143,21 @@ impl Judge {
         let since = now.saturating_sub(16 * SECOND);
         let are_here = peers.iter().all(|peer| !self.is_gone(*peer, now));
         let is_fixed = !self.promises.has_no_latching;
-        if are_here && is_fixed && !self.is_excused(&peers, since, now) && !self.is_worn_out() {
+        let is_excused =
+            self.is_draining || self.was_away(&peers, since, now) || self.stood_too_long(now);
+        if are_here && is_fixed && !is_excused && !self.is_worn_out() {
             self.accuse("games go on", now, format!("{} and {}", peers[0], peers[1]));
         }
+    }
+
+    /// A stall of some seconds ends no game, as none of it counts as silence. Games themselves give up after 8 s.
+    fn stood_too_long(&self, now: Time) -> bool {
+        let since = now.saturating_sub(20 * SECOND);
+        self.stalls
+            .iter()
+            .map(|(from, until)| (*until).min(now).saturating_sub((*from).max(since)))
+            .sum::<Time>()
+            > 6 * SECOND + SECOND / 2
     }
 
     /// Pairs may end by their age or by what they have carried.

@@ -39,6 +39,7 @@ pub struct Promises {
     pub lifetime_traffic: u64,
     pub pair_rate: u64,
     pub global_rate: u64,
+    pub burst: Time,
     pub has_any_latching: bool,
     pub has_no_latching: bool,
     pub relay_only: bool,
@@ -59,6 +60,7 @@ impl Promises {
             lifetime_traffic: config.relay_max_lifetime_traffic.0,
             pair_rate: config.relay_max_individual_traffic.0,
             global_rate: config.relay_max_global_traffic.0,
+            burst: nanos(config.relay_traffic_interval),
             has_any_latching: config.relay_latching == Latching::Any,
             has_no_latching: config.relay_latching == Latching::Off,
             relay_only: config.relay_only,
@@ -78,6 +80,7 @@ impl Promises {
             lifetime_traffic: self.lifetime_traffic.min(other.lifetime_traffic),
             pair_rate: self.pair_rate.min(other.pair_rate),
             global_rate: self.global_rate.min(other.global_rate),
+            burst: self.burst.max(other.burst),
             has_any_latching: self.has_any_latching || other.has_any_latching,
             has_no_latching: self.has_no_latching || other.has_no_latching,
             relay_only: self.relay_only && other.relay_only,
@@ -121,8 +124,9 @@ pub struct Judge {
     promises: Promises,
     /// What strangers may do that the plan has, and that takes something from honest players.
     deeds: Vec<(Deed, u16)>,
-    /// Times in which the server stood still or was away.
+    /// Times in which the server was away, and in which it stood still.
     outages: Vec<(Time, Time)>,
+    stalls: Vec<(Time, Time)>,
     ordinary_ips: Vec<u16>,
     bystanders: Vec<u16>,
     ids: Ids,
@@ -149,6 +153,7 @@ impl Judge {
             promises: Promises::of(config),
             deeds: plan.strangers.iter().map(site_of).collect(),
             outages: Vec::new(),
+            stalls: Vec::new(),
             ordinary_ips: Vec::new(),
             bystanders: Vec::new(),
             ids: Ids::default(),
@@ -217,7 +222,12 @@ impl Judge {
         self.peers[usize::from(peer)].disturbed.push((from, until));
     }
 
-    /// The server stands still, or is away.
+    /// The server stands still.
+    pub fn stalls(&mut self, from: Time, until: Time) {
+        self.stalls.push((from, until));
+    }
+
+    /// The server is away, or serves nobody new.
     pub fn outage(&mut self, from: Time, until: Time) {
         self.outages.push((from, until));
     }
@@ -229,17 +239,23 @@ impl Judge {
 
     /// The same, where a drain counts for nothing: games that are on go on.
     fn is_disturbed(&self, peers: &[u16], from: Time, until: Time) -> bool {
+        self.was_away(peers, from, until)
+            || self.stalls.iter().any(|(start, end)| *start <= until && from <= end + 7 * SECOND)
+    }
+
+    /// The same, where it counts for nothing that the server stood still.
+    fn was_away(&self, peers: &[u16], from: Time, until: Time) -> bool {
         let overlaps =
             |(start, end): &(Time, Time)| *start <= until && from <= end.saturating_add(5 * SECOND);
         self.outages.iter().any(overlaps)
             || peers.iter().any(|peer| self.peer(*peer).disturbed.iter().any(overlaps))
     }
 
-    /// For how much of that time the server stood still.
+    /// For how much of that time the server stood still or was away.
     fn outage_within(&self, from: Time, until: Time) -> Time {
         let overlap =
             |(start, end): &(Time, Time)| (*end).min(until).saturating_sub((*start).max(from));
-        self.outages.iter().map(overlap).sum()
+        self.outages.iter().chain(&self.stalls).map(overlap).sum()
     }
 
     pub fn reloaded(&mut self, config: &Config, now: Time) {

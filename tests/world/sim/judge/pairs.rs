@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Judge, SLACK, shown};
+use super::{Judge, Promises, SLACK, shown};
 use crate::world::net::{Addr, Datagram, Kind, SECOND, Time};
 use crate::world::router::RouterKind;
 
@@ -34,6 +34,23 @@ struct Side {
     steady_since: Time,
     second: Time,
     bytes: u64,
+    rate: Meter,
+}
+
+/// What passes in a direction at a rate: when the last of it would have passed.
+#[derive(Default)]
+struct Meter {
+    clear_at: Time,
+}
+
+impl Meter {
+    /// How far the rate is behind what has passed.
+    fn count(&mut self, bytes: u64, rate: u64, now: Time) -> Time {
+        let behind = self.clear_at.saturating_sub(now);
+        let takes = u128::from(bytes) * u128::from(SECOND) / u128::from(rate.max(1));
+        self.clear_at = self.clear_at.max(now) + takes as Time;
+        behind
+    }
 }
 
 struct Pair {
@@ -65,6 +82,7 @@ pub(super) struct Pairs {
     second: Time,
     bytes: u64,
     bytes_before: u64,
+    total: Meter,
 }
 
 impl Pairs {
@@ -77,8 +95,14 @@ impl Pairs {
         self.bytes += bytes;
     }
 
+    /// Limits begin anew.
     pub(super) fn note_reload(&mut self, now: Time) {
         self.reloaded = Some(now);
+        self.total = Meter::default();
+        self.all
+            .iter_mut()
+            .flat_map(|pair| &mut pair.sides)
+            .for_each(|side| side.rate = Meter::default());
     }
 
     fn at(&self, port: u16) -> Option<usize> {
@@ -102,6 +126,7 @@ impl Side {
             steady_since,
             second,
             bytes,
+            rate: Meter::default(),
         }
     }
 
@@ -147,7 +172,9 @@ impl Judge {
                 |player| pair.sides.iter().find(|side| side.player == player).map(|s| s.port);
             let is_same = port_of(host) == Some(host_port) && port_of(asker) == Some(asker_port);
             if is_same && !pair.is_closed {
-                // Asked again, or closed and opened anew.
+                // Asked again, or closed and opened anew, with fresh limits.
+                let sides = &mut self.pairs.all[known].sides;
+                sides.iter_mut().for_each(|side| side.rate = Meter::default());
                 return;
             }
             if !is_same && self.is_surely_live(pair, now) {
@@ -264,8 +291,15 @@ impl Judge {
         let is_small = now - pair.opened + SECOND < self.promises.lifetime
             && pair.carried + 100_000 < self.promises.lifetime_traffic
             && from.bytes < self.promises.pair_rate / 2;
-        let is_disturbed = self.is_disturbed(&peers, now.saturating_sub(2 * SECOND), now);
+        let is_disturbed = self.is_disturbed(&peers, now.saturating_sub(2 * SECOND), now)
+            || self.anybody_may_be_first();
         is_calm && is_small && !is_disturbed && !self.promises.has_no_latching
+    }
+
+    /// With `NORAY_UDP_RELAY_LATCHING=any`, whoever is first at a port in its first 10 s has the place.
+    fn anybody_may_be_first(&self) -> bool {
+        use crate::world::plan::Deed::{ForgeSources, KnownPort, Scan};
+        self.promises.has_any_latching && self.has_deed(&[ForgeSources, KnownPort, Scan])
     }
 
     /// A datagram was sent on. Returns where it goes, if that is an address of this world.
@@ -287,9 +321,16 @@ impl Judge {
         };
         current.is_forwarded = true;
         self.pairs.current = Some(current);
+        let bytes = u64::from(datagram.length) + 28;
         let pair = &mut self.pairs.all[current.pair];
         pair.forwarded = now;
-        pair.carried += u64::from(datagram.length) + 28;
+        pair.carried += bytes;
+        let Promises { pair_rate, global_rate, burst, .. } = self.promises;
+        let of_pair = pair.sides[current.sender].rate.count(bytes, pair_rate, now);
+        if of_pair.max(self.pairs.total.count(bytes, global_rate, now)) > burst + SLACK / 10 {
+            let what = format!("at port {}", datagram.to.port);
+            self.accuse("pairs carry no more than their rates", now, what);
+        }
         let pair = &self.pairs.all[current.pair];
         let (sender, receiver) = (&pair.sides[current.sender], &pair.sides[1 - current.sender]);
         if via != sender.port {
@@ -393,6 +434,7 @@ impl Judge {
         let [from, to] = [&pair.sides[sender], &pair.sides[1 - sender]];
         let sites = [peer, to.peer].map(|peer| self.peer(peer).site);
         let are_honest = [from.peer, to.peer].iter().all(|peer| self.peer(*peer).is_honest);
+        let are_honest = are_honest && !self.anybody_may_be_first();
         if peer == to.peer || !are_honest || sites[0] == sites[1] || datagram.sender != from.peer {
             return;
         }

@@ -78,15 +78,12 @@ impl Judge {
         };
         victim.sent += length as u64;
         let is_over = victim.sent > victim.received + ALLOWANCE * victim.pairs;
-        let is_late = by_relay
-            && victim.alive.is_some_and(|at| {
-                let stood =
-                    self.outages.iter().map(|(a, b)| (*b).min(now).saturating_sub((*a).max(at)));
-                now - at > idle + 2 * SECOND + stood.sum::<Time>()
-            });
+        let alive = victim.alive;
         let (sent, received) = (victim.sent, victim.received);
+        let is_late = by_relay
+            && alive.is_some_and(|at| now - at > idle + 2 * SECOND + self.outage_within(at, now));
         let what = format!("{sent} bytes to {} for {received}", shown(&self.ips, to));
-        if victim.alive.is_none() && is_over {
+        if alive.is_none() && is_over {
             self.accuse("an address that is not heard gets 64 KiB more than it sent", now, what);
         } else if is_late {
             self.accuse("a silent address is sent nothing after the idle time", now, what);
