@@ -1,6 +1,8 @@
 //! As many worlds as fit into the time: `cargo bench --bench world` for a minute, `cargo bench --bench world -- 60` for
 //! sixty, `cargo bench --bench world -- 60 4000000` from that seed on, so that every run sees others.
 //!
+//! `cargo bench --bench world -- until-broken` begins with the first small world and ends with the first broken promise.
+//!
 //! First it measures how fast a world with 200 players is. In the end it prints what the worlds have covered; what the core
 //! can give and no world has shown is a hole, and ends it with status 1, as a broken promise does. `NORAY_SEED=N cargo
 //! test --test world -- --nocapture replay` plays the world with that seed again. `tests/world/README.md` tells the rest.
@@ -35,9 +37,14 @@ struct Sum {
     datagrams: u64,
     coverage: Coverage,
     broken: u64,
+    /// What broke first.
+    first: Option<&'static str>,
 }
 
 fn main() -> ExitCode {
+    if std::env::args().any(|argument| argument == "until-broken") {
+        return play_until_broken();
+    }
     let numbers: Vec<u64> = std::env::args().filter_map(|argument| argument.parse().ok()).collect();
     let minutes = numbers.first().copied().unwrap_or(1);
     let first = numbers.get(1).copied().unwrap_or(FIRST_LARGE);
@@ -66,6 +73,23 @@ fn main() -> ExitCode {
     if is_complete && sum.broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// Plays worlds for a minute, until the first broken promise.
+fn play_until_broken() -> ExitCode {
+    let (start, mut sum) = (Instant::now(), Sum::default());
+    for seed in 0.. {
+        if start.elapsed() >= Duration::from_secs(60) {
+            break;
+        }
+        sum.play(seed);
+        if let Some(promise) = sum.first {
+            println!("{seed} | {:.1} s | {promise}", start.elapsed().as_secs_f64());
+            return ExitCode::FAILURE;
+        }
+    }
+    println!("nothing in {} worlds", sum.worlds);
+    ExitCode::SUCCESS
+}
+
 impl Sum {
     /// Plays the world with that seed, and now and then once more with handovers.
     fn play(&mut self, seed: u64) {
@@ -79,6 +103,7 @@ impl Sum {
             self.record(seed, &with_handovers, &other);
             if other.violation.is_none() && outcome.hash != other.hash {
                 self.broken += 1;
+                self.first.get_or_insert("a handover changes nothing");
                 println!("seed {seed}: a handover shows: {:?}", with_handovers.acts);
             }
         }
@@ -91,6 +116,7 @@ impl Sum {
         self.coverage.add(&outcome.coverage);
         if let Some(violation) = &outcome.violation {
             self.broken += 1;
+            self.first.get_or_insert(violation.promise);
             let small = shrink(plan, violation.promise);
             let small = serde_json::to_string(&small).expect("JSON");
             let at = violation.at as f64 / SECOND as f64;
