@@ -134,6 +134,7 @@ impl World {
                 kind: if is_ipv6 { RouterKind::None } else { of_site.kind },
                 is_ipv6,
                 is_split: plan.family == Family::Both,
+                stale: None,
                 disturbed: Vec::new(),
                 has_left: None,
             });
@@ -152,6 +153,7 @@ impl World {
                 kind: self.plan.site(plan.site).kind,
                 is_ipv6: false,
                 is_split: false,
+                stale: None,
                 disturbed: Vec::new(),
                 has_left: None,
             });
@@ -402,7 +404,7 @@ impl World {
         let now = self.net.now;
         for peer in 0..self.peers.len() as u16 {
             if self.net.route[usize::from(peer)] == *router {
-                self.net.judge.disturb(peer, now, now + 3 * SECOND);
+                self.net.judge.mapping_lost(peer, now);
             }
         }
     }
@@ -411,6 +413,8 @@ impl World {
         let Some(router) = self.sites.get(&site).copied() else { return };
         let Some(peer) = self.net.judge.peer_of(player) else { return };
         let kind = self.plan.site(site).kind;
+        let now = self.net.now;
+        self.net.judge.disturb(peer, now, now + 10 * SECOND);
         self.net.judge.moved(peer, router, kind);
         self.net.route[usize::from(peer)] = router;
         if let Someone::Player(player) = &mut self.peers[usize::from(peer)] {

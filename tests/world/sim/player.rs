@@ -198,7 +198,6 @@ impl Player {
         if self.game == Game::Over {
             return;
         }
-        net.judge.disturb(self.me, net.now, net.now + 10 * SECOND);
         if let Some(connection) = self.connection.take() {
             net.vanish(connection);
         }

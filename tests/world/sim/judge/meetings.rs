@@ -1,6 +1,6 @@
 //! That honest players meet, in time, and stay together.
 
-use super::Judge;
+use super::{Judge, Peer};
 use crate::world::net::{SECOND, Time};
 use crate::world::plan::Deed;
 use crate::world::router::RouterKind;
@@ -67,9 +67,17 @@ impl Judge {
     fn can_relay(&self, client: u16, host: u16) -> bool {
         let [client, host] = [client, host].map(|peer| self.peer(peer));
         let has_one_ip = |kind| kind != RouterKind::SeveralIps;
-        let is_fixed = |kind: RouterKind| !kind.maps_by_destination();
-        let is_enough = if self.promises.has_no_latching { is_fixed } else { has_one_ip };
-        is_enough(client.kind) && is_enough(host.kind) && !(client.is_split && host.is_split)
+        let is_fixed = |peer: &Peer| !peer.kind.maps_by_destination() && peer.stale.is_none();
+        // Behind such a router a neighbour that sends to all ports is another source at each. It may be first at one, and
+        // keep the place if it comes by often enough.
+        let is_crowded = |peer: &Peer| {
+            peer.kind.maps_by_destination() && self.has_deed_at(&[Deed::Scan], peer.site)
+        };
+        let is_enough = |peer: &Peer| {
+            let can_be_heard = !self.promises.has_no_latching || is_fixed(peer);
+            has_one_ip(peer.kind) && can_be_heard && !is_crowded(peer)
+        };
+        is_enough(client) && is_enough(host) && !(client.is_split && host.is_split)
     }
 
     /// A client has waited for a while, and its host is there.
@@ -186,7 +194,9 @@ impl Judge {
     }
 
     /// A player has registered, perhaps again.
-    pub fn recovered(&mut self, _peer: u16, _now: Time) {
+    pub fn recovered(&mut self, peer: u16, now: Time) {
+        // What was on its way when the router forgot came from the old mapping.
+        self.peers[usize::from(peer)].stale.take_if(|at| now - *at > 2 * SECOND);
         self.coverage.count("world", "registered");
     }
 }

@@ -21,7 +21,7 @@ use noray::config::Config;
 
 use super::coverage::Coverage;
 use super::net::{Addr, Datagram, MS, SECOND, Time};
-use super::plan::{Deed, Plan};
+use super::plan::{Deed, Plan, StrangerPlan};
 use super::random::{Rng, mix};
 use super::trace::Trace;
 
@@ -103,11 +103,14 @@ pub struct Violation {
 pub struct Peer {
     pub is_honest: bool,
     pub id: u16,
+    /// The number of its router.
     pub site: u16,
     pub kind: super::router::RouterKind,
     pub is_ipv6: bool,
     /// Its connection and its datagrams come from different IPs.
     pub is_split: bool,
+    /// When its router forgot the mapping that it registered.
+    pub stale: Option<Time>,
     /// Times in which nothing is expected of it.
     pub disturbed: Vec<(Time, Time)>,
     pub has_left: Option<Time>,
@@ -127,6 +130,8 @@ pub struct Judge {
     /// Times in which the server was away, and in which it stood still.
     outages: Vec<(Time, Time)>,
     stalls: Vec<(Time, Time)>,
+    /// When a server began in the place of another one.
+    restarted: Option<Time>,
     ordinary_ips: Vec<u16>,
     bystanders: Vec<u16>,
     ids: Ids,
@@ -142,7 +147,9 @@ pub struct Judge {
 
 impl Judge {
     pub fn new(plan: &Plan, config: &Config) -> Self {
-        let site_of = |stranger: &super::plan::StrangerPlan| (stranger.deed, stranger.site);
+        let number =
+            |id| plan.sites.iter().position(|site| site.id == id).expect("it has the site");
+        let site_of = |stranger: &StrangerPlan| (stranger.deed, number(stranger.site) as u16);
         let mut this = Self {
             violation: None,
             coverage: Coverage::default(),
@@ -154,6 +161,7 @@ impl Judge {
             deeds: plan.strangers.iter().map(site_of).collect(),
             outages: Vec::new(),
             stalls: Vec::new(),
+            restarted: None,
             ordinary_ips: Vec::new(),
             bystanders: Vec::new(),
             ids: Ids::default(),
@@ -283,6 +291,17 @@ impl Judge {
             *end = (*end).min(now);
         }
         self.disturb_all(now, now + 8 * SECOND);
+        self.restarted = (now > 0).then_some(now);
+    }
+
+    /// A peer's router has forgotten its mappings: what it sends comes from other ports, while the server knows the old one.
+    pub fn mapping_lost(&mut self, peer: u16, now: Time) {
+        self.peers[usize::from(peer)].stale = Some(now);
+        // A host that goes on sending to the relays of a former process, from an address that it has not registered, looks
+        // like a sprayer for a minute.
+        let is_like_a_sprayer = self.restarted.is_some_and(|at| now - at < 60 * SECOND);
+        let lasts = if is_like_a_sprayer { 70 * SECOND } else { 3 * SECOND };
+        self.disturb(peer, now, now + lasts);
     }
 
     /// A datagram came while the server did not read, and the socket was full.

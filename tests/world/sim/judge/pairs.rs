@@ -357,7 +357,8 @@ impl Judge {
     /// Whether somebody else's datagrams may pass for those of that side: neighbours of its IP before it is settled or
     /// while it is silent, and whoever forges its very address.
     fn may_take_place(&self, side: &Side, from: Addr, now: Time) -> bool {
-        if !self.peer(side.peer).is_honest || side.from == Some(from) {
+        let is_certain = self.peer(side.peer).is_honest && !self.anybody_may_be_first();
+        if !is_certain || side.from == Some(from) {
             return true;
         }
         let registered = self.ids.players[side.player].address;
@@ -381,14 +382,16 @@ impl Judge {
         let has_any = self.promises.has_any_latching || self.promises.has_no_latching;
         let is_own = of.addresses.iter().chain(&side.from).any(|known| known.ip == to.ip);
         let is_new = now - side.from_since <= FOLLOWED || now - side.last > ALIVE;
-        is_own && (is_new || !side.is_settled(now)) || has_any
+        let is_disturbed = self.is_disturbed(&[side.peer], now, now);
+        is_own && (is_new || is_disturbed || !side.is_settled(now)) || has_any
     }
 
     /// Whether nothing has come from that side for longer than the idle time, also nothing that passes for its own.
     fn has_fallen_silent(&self, side: &Side, now: Time) -> bool {
         let peer = self.peer(side.peer);
         let has_one_ip = peer.kind != RouterKind::SeveralIps && !self.promises.has_any_latching;
-        let is_sure = peer.is_honest && side.from.is_some() && has_one_ip;
+        let is_latched = side.from.is_some() && !self.promises.has_no_latching;
+        let is_sure = peer.is_honest && is_latched && has_one_ip;
         let silent = now - side.alive;
         is_sure && silent > self.promises.idle + 2 * SECOND + self.outage_within(side.alive, now)
     }
@@ -434,7 +437,9 @@ impl Judge {
         let [from, to] = [&pair.sides[sender], &pair.sides[1 - sender]];
         let sites = [peer, to.peer].map(|peer| self.peer(peer).site);
         let are_honest = [from.peer, to.peer].iter().all(|peer| self.peer(*peer).is_honest);
-        let are_honest = are_honest && !self.anybody_may_be_first();
+        // A neighbour may take the place of who has gone.
+        let is_disturbed = self.is_disturbed(&[from.peer, to.peer], now, now);
+        let are_honest = are_honest && !is_disturbed && !self.anybody_may_be_first();
         if peer == to.peer || !are_honest || sites[0] == sites[1] || datagram.sender != from.peer {
             return;
         }
