@@ -376,7 +376,8 @@ impl World {
             }
             What::FromItself => {
                 let at = self.net.server_ips[0];
-                for port in [REGISTRAR, read_config(&self.config).relay_ports.as_slice()[0]] {
+                let relay = self.net.server.as_ref().and_then(Server::first_port);
+                for port in relay.into_iter().chain([REGISTRAR]) {
                     let (from, to) = (Addr { ip: at, port }, Addr { ip: at, port: REGISTRAR });
                     let (kind, sender, length, number) = (net::Kind::Junk, u16::MAX, 100, 0);
                     let is_forged = true;

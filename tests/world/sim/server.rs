@@ -14,7 +14,6 @@ use noray::core::relay::{Action, OwnAddresses, RelayPort};
 use noray::core::snapshot::Snapshot;
 use noray::core::{Core, Input};
 use noray::limits::admission::{Admission, AdmissionSnapshot, Caps, Permit};
-use noray::limits::bounds::Bound;
 use noray::limits::connection_policy::{CommandRate, ConnectionPolicy, DisconnectReason};
 use noray::time::{RunningTime, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -101,7 +100,7 @@ pub struct Server {
     /// The longest wait that the loop has announced.
     announced: Duration,
     wake: Option<Timestamp>,
-    /// The registrar's address at which datagrams of each family arrive, if the system tells.
+    /// The system tells at which address a datagram came to the registrar.
     tells_arrival: bool,
     pub output: Vec<Output>,
     pub coverage: Coverage,
@@ -133,7 +132,7 @@ impl Server {
         let start = any_instant();
         let ports: Vec<RelayPort> =
             config.relay_ports.as_slice().iter().copied().map(RelayPort).collect();
-        let own = own_addresses(&ips, &config);
+        let own = own_addresses(&ips, config.relay_ports.as_slice().iter().copied());
         let core = Core::new(config.settings(), own, ports, &mut random, Timestamp::START);
         let reading = start + Duration::from_nanos(now);
         Self {
@@ -447,7 +446,8 @@ impl Server {
             self.config.relay_ports.as_slice().iter().copied().map(RelayPort).collect();
         let of_pairs = passed.core.ports_of_pairs().map(|port| port.0);
         self.open_ports = open_ports(ports.iter().map(|port| port.0).chain(of_pairs));
-        let own = own_addresses(&self.ips, &self.config);
+        let bound = (0..).zip(&self.open_ports).filter(|(_, is_open)| **is_open);
+        let own = own_addresses(&self.ips, bound.map(|(port, _)| port));
         self.now = passed.core.taken;
         self.time = RunningTime::go_on(reading, self.now);
         self.core = Core::restore(passed.core, self.config.settings(), own, &ports)
@@ -530,6 +530,11 @@ impl Server {
         self.output.push(Output::Told { to: to.0, text });
     }
 
+    /// One of its ports for relays.
+    pub fn first_port(&self) -> Option<u16> {
+        self.open_ports.iter().position(|is_open| *is_open).map(|port| port as u16)
+    }
+
     /// Checks what the core promises of its own tables.
     pub fn check_invariants(&self) {
         self.core.check_invariants();
@@ -588,10 +593,6 @@ fn open_ports(ports: impl Iterator<Item = u16>) -> Vec<bool> {
     open
 }
 
-fn own_addresses(ips: &[IpAddr], config: &Config) -> OwnAddresses {
-    let ports = config.relay_ports.as_slice().iter().copied().chain([REGISTRAR]);
-    OwnAddresses::new(ips.iter().copied(), ports)
+fn own_addresses(ips: &[IpAddr], relay_ports: impl Iterator<Item = u16>) -> OwnAddresses {
+    OwnAddresses::new(ips.iter().copied(), relay_ports.chain([REGISTRAR]))
 }
-
-/// Bounds that the world's own sockets reach, not the core.
-pub const OF_SOCKETS: [Bound; 1] = [Bound::Requests];

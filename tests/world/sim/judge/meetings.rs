@@ -62,6 +62,8 @@ impl Judge {
             && !host.kind.maps_by_destination()
             && client.kind.can_punch(host.kind)
             && !self.promises.relay_only
+            && client.stale.is_none()
+            && host.stale.is_none()
     }
 
     fn can_relay(&self, client: u16, host: u16) -> bool {

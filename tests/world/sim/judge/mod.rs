@@ -291,6 +291,12 @@ impl Judge {
             *end = (*end).min(now);
         }
         self.disturb_all(now, now + 8 * SECOND);
+        for peer in self.peers.iter_mut().filter(|peer| now > 0 && peer.kind.maps_by_destination())
+        {
+            // It goes on sending to the relays of the former process. Whoever is heard at a port within a minute before a
+            // pair begins there cannot be the first, and the pair ends after half a minute more.
+            peer.disturbed.push((now, now + 100 * SECOND));
+        }
         self.restarted = (now > 0).then_some(now);
     }
 

@@ -399,6 +399,13 @@ impl Judge {
     /// A datagram was handled. If it had to pass, it did.
     pub fn was_handled(&mut self, datagram: &Datagram, now: Time) {
         let Some(current) = self.pairs.current.take() else { return };
+        if !current.is_forwarded {
+            // Whoever is refused is not in its place yet.
+            let side = &mut self.pairs.all[current.pair].sides[current.sender];
+            if side.from == Some(datagram.from) {
+                side.steady_since = now;
+            }
+        }
         if current.is_forwarded || !current.must_pass {
             return;
         }
