@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use world::coverage::{Coverage, OF_THE_SHELL};
 use world::generate::{FIRST_LARGE, plan};
 use world::net::SECOND;
-use world::plan::Plan;
+use world::plan::{Plan, What};
 use world::random::Rng;
 use world::shrink::shrink;
 use world::{Outcome, play};
@@ -98,7 +98,7 @@ impl Sum {
         self.record(seed, &plan, &outcome);
         let random = &mut Rng::of(seed, "handover", 0);
         if outcome.violation.is_none() && random.is_hit(200) && !plan.stands_still() {
-            let with_handovers = plan.with_handovers(random);
+            let with_handovers = plan.with(&What::HandOver, random);
             let other = play(&with_handovers);
             self.record(seed, &with_handovers, &other);
             if other.violation.is_none() && outcome.hash != other.hash {

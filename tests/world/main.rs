@@ -13,6 +13,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use harness::{ignore, run, tests};
+use world::coverage::OF_THE_SHELL;
 use world::generate::{FIRST_LARGE, plan};
 use world::net::SECOND;
 use world::plan::{Deed, Plan, What};
@@ -31,6 +32,8 @@ fn main() -> ExitCode {
         hundreds_of_worlds_keep_every_promise,
         the_same_seed_gives_the_same_trace,
         a_handover_changes_nothing,
+        a_reload_of_what_is_in_force_changes_nothing,
+        what_the_shell_alone_gives_has_a_test,
         kept_cases_keep_every_promise,
         a_failing_plan_is_shrunk_to_what_is_needed,
         replay,
@@ -62,32 +65,63 @@ fn the_same_seed_gives_the_same_trace() {
 /// shows: how much of that time counts depends on when the loop turned last.
 fn a_handover_changes_nothing() {
     for seed in 2000..2080 {
-        let mut plan = plan(seed);
-        plan.acts.retain(|act| !matches!(act.what, What::StandStill { .. }));
-        let with = plan.with_handovers(&mut Rng::of(seed, "handover", 0));
-        let [without, with_handovers] = [&plan, &with].map(play);
-        if without.hash != with_handovers.hash {
-            let [one, other] = [&plan, &with].map(|plan| play_and_tell(plan, true).text);
-            let different = one.iter().zip(&other).position(|(one, other)| one != other);
-            let at = different.unwrap_or(one.len().min(other.len()));
-            let shown =
-                |text: &[String]| text[at.saturating_sub(3)..].iter().take(6).cloned().collect();
-            let [one, other]: [Vec<String>; 2] = [shown(&one), shown(&other)];
-            let acts = &with.acts;
-            panic!("seed {seed}: without a handover {one:#?}, with {other:#?}; {acts:?}");
-        }
+        let plan = plan(seed).without(|what| matches!(what, What::StandStill { .. }));
+        let with = plan.with(&What::HandOver, &mut Rng::of(seed, "handover", 0));
+        expect_the_same(&format!("seed {seed}"), &plan, &with);
     }
 }
 
-/// Worlds that have shown a fault, as JSON in `tests/world/cases`.
+/// A reload begins the limits on traffic anew, so it shows only where somebody is at a limit.
+fn a_reload_of_what_is_in_force_changes_nothing() {
+    let mut compared = 0;
+    for seed in 3000..3100 {
+        let mut plan = plan(seed).without(|what| matches!(what, What::Reload(_)));
+        plan.strangers.clear();
+        if play(&plan).coverage.has_reached_rates() {
+            continue;
+        }
+        compared += 1;
+        let reload = What::Reload(plan.config.clone());
+        let with = plan.with(&reload, &mut Rng::of(seed, "reload", 0));
+        expect_the_same(&format!("seed {seed}"), &plan, &with);
+    }
+    assert!(compared >= 40, "only {compared} worlds without limits");
+}
+
+/// Both plans lead to the same trace.
+fn expect_the_same(name: &str, plan: &Plan, other: &Plan) {
+    if play(plan).hash == play(other).hash {
+        return;
+    }
+    let texts = [plan, other].map(|plan| play_and_tell(plan, true).text);
+    let different = texts[0].iter().zip(&texts[1]).position(|(one, other)| one != other);
+    let from = different.unwrap_or(0).saturating_sub(3);
+    let [one, other] = texts.map(|text| text.into_iter().skip(from).take(8).collect::<Vec<_>>());
+    panic!("{name}: {one:#?} with, and without {other:#?}");
+}
+
+fn what_the_shell_alone_gives_has_a_test() {
+    for (kind, name, test) in OF_THE_SHELL {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(test);
+        let text = fs::read_to_string(path).expect("the test's file");
+        assert!(text.contains(name), "{kind} {name} in {test}");
+    }
+}
+
+/// Worlds that have shown a fault of the server, as JSON in `tests/world/cases`. Where there is a handover, it shows
+/// nowhere.
 fn kept_cases_keep_every_promise() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/world/cases");
-    let Ok(cases) = fs::read_dir(&folder) else { ignore("no case is kept") };
-    for case in cases {
+    for case in fs::read_dir(folder).expect("the folder") {
         let path = case.expect("a file").path();
+        let name = path.display().to_string();
         let text = fs::read_to_string(&path).expect("UTF-8");
         let plan: Plan = serde_json::from_str(&text).expect("a plan");
-        expect_peace(&path.display().to_string(), &plan, &play(&plan));
+        expect_peace(&name, &plan, &play(&plan));
+        if !plan.stands_still() {
+            let without = plan.without(|what| matches!(what, What::HandOver));
+            expect_the_same(&name, &plan, &without);
+        }
     }
 }
 

@@ -41,6 +41,13 @@ impl Coverage {
         self.drops[reason.index()] += 1;
     }
 
+    /// Whether a rate of relays was reached.
+    pub fn has_reached_rates(&self) -> bool {
+        use DropReason::{GlobalBandwidth, HostBandwidth, PairBandwidth, SilentHost};
+        let rates = [GlobalBandwidth, HostBandwidth, PairBandwidth, SilentHost];
+        rates.iter().any(|reason| self.drops[reason.index()] > 0)
+    }
+
     pub fn bound(&mut self, bound: Bound) {
         self.count("bound", bound.label());
     }

@@ -140,7 +140,8 @@ impl Maker {
         self.set("UDP_RELAY_PORTS", "50000-50199");
         let resume = *self.random.pick(&["0", "8s", "20s", "1m"]);
         self.set("RESUME_WINDOW", resume);
-        let idle = self.random.within(5, 35);
+        // The shortest is shorter than some stalls.
+        let idle = if self.random.is_hit(400) { 5 } else { self.random.within(5, 35) };
         self.set("UDP_RELAY_TIMEOUT", format!("{idle}s"));
         let sweep = self.random.within(1, 30);
         self.set("UDP_RELAY_CLEANUP_INTERVAL", format!("{sweep}s"));

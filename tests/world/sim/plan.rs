@@ -206,14 +206,21 @@ impl Plan {
         self.acts.iter().any(|act| matches!(act.what, What::StandStill { .. }))
     }
 
-    /// The same with some handovers more.
-    pub fn with_handovers(&self, random: &mut Rng) -> Self {
+    /// The same with that act at some more moments.
+    pub fn with(&self, what: &What, random: &mut Rng) -> Self {
         let mut with = self.clone();
         for _ in 0..random.within(1, 5) {
             let at_ms = random.below(u64::from(self.seconds) * 1000 + 30_000) as u32;
-            with.acts.push(Act { at_ms, what: What::HandOver });
+            with.acts.push(Act { at_ms, what: what.clone() });
         }
         with
+    }
+
+    /// The same without such acts.
+    pub fn without(&self, is_left_out: fn(&What) -> bool) -> Self {
+        let mut without = self.clone();
+        without.acts.retain(|act| !is_left_out(&act.what));
+        without
     }
 
     pub fn site(&self, id: u16) -> &Site {

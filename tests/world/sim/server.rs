@@ -397,7 +397,7 @@ impl Server {
     pub fn reload(&mut self, lines: &[String], now: Time) {
         let config = read_config(lines);
         self.begin_turn(now);
-        self.trace.note("reload", &[]);
+        self.trace.show(|| "reload".to_owned());
         let needs_handover = config.relay_ports != self.config.relay_ports;
         self.config = config;
         self.admission.set_caps(caps(&self.config));

@@ -180,10 +180,13 @@ impl Judge {
             None => Validity::Unsure,
             Some(since) => {
                 let window = self.promises.resume_window;
-                let least = (now - since).saturating_sub(self.outage_within(since, now));
+                let stood = self.outage_within(since, now);
+                let least = (now - since).saturating_sub(stood);
+                // Of a time in which it stood still, no more counts than the server would have waited anyway.
+                let most = least + stood.min(31 * SECOND);
                 if window == 0 || least > window + SECOND + SLACK {
                     Validity::Invalid
-                } else if now - since + SLACK < window && !is_crowded {
+                } else if most + SLACK < window && !is_crowded {
                     Validity::Valid
                 } else {
                     Validity::Unsure

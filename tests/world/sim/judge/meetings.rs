@@ -176,7 +176,10 @@ impl Judge {
     }
 
     pub fn line_broke(&mut self, peer: u16, now: Time) {
-        if self.peer(peer).is_honest && !self.is_excused(&[peer], now.saturating_sub(SECOND), now) {
+        // That the server stood still is no reason.
+        let is_excused =
+            self.is_draining || self.was_away(&[peer], now.saturating_sub(SECOND), now);
+        if self.peer(peer).is_honest && !is_excused {
             let is_crowded = self.has_deed(&[Deed::Connections, Deed::Silent]);
             let is_neighbour = is_crowded && {
                 let site = self.peer(peer).site;
