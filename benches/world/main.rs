@@ -22,7 +22,7 @@ use world::generate::{FIRST_LARGE, plan};
 use world::net::SECOND;
 use world::plan::{Plan, What};
 use world::random::Rng;
-use world::shrink::shrink;
+use world::shrink::{shrink, shrink_while};
 use world::{Outcome, play};
 
 /// The time after which every hole must be closed. A shorter run tells them, and that is all.
@@ -90,6 +90,14 @@ fn play_until_broken() -> ExitCode {
     ExitCode::SUCCESS
 }
 
+fn has_handover_that_shows(plan: &Plan) -> bool {
+    play(plan).hash != play(&plan.without(|what| matches!(what, What::HandOver))).hash
+}
+
+fn tell_shrunk(plan: &Plan) {
+    println!("  shrunk: {}", serde_json::to_string(plan).expect("JSON"));
+}
+
 impl Sum {
     /// Plays the world with that seed, and now and then once more with handovers.
     fn play(&mut self, seed: u64) {
@@ -104,7 +112,8 @@ impl Sum {
             if other.violation.is_none() && outcome.hash != other.hash {
                 self.broken += 1;
                 self.first.get_or_insert("a handover changes nothing");
-                println!("seed {seed}: a handover shows: {:?}", with_handovers.acts);
+                println!("seed {seed}: a handover changes something");
+                tell_shrunk(&shrink_while(&with_handovers, has_handover_that_shows));
             }
         }
     }
@@ -117,11 +126,9 @@ impl Sum {
         if let Some(violation) = &outcome.violation {
             self.broken += 1;
             self.first.get_or_insert(violation.promise);
-            let small = shrink(plan, violation.promise);
-            let small = serde_json::to_string(&small).expect("JSON");
             let at = violation.at as f64 / SECOND as f64;
             println!("seed {seed}: {}: at {at:.3} s: {}", violation.promise, violation.what);
-            println!("  shrunk: {small}");
+            tell_shrunk(&shrink(plan, violation.promise));
         }
     }
 
