@@ -9,7 +9,6 @@ use noray::core::id::{ConnectionId, OpenId, PrivateId};
 use noray::core::protocol::{Command, LineReader, LineTooLong, MAX_ECHOED_NAME, MAX_LINE, Reply};
 use noray::core::registrar::Way;
 use noray::core::relay::{OwnAddresses, RelayPort};
-use noray::core::snapshot::Snapshot;
 use noray::core::{Core, Input};
 use noray::label::Label;
 use noray::time::Timestamp;
@@ -65,7 +64,6 @@ fn lines_of(stream: &[u8], size: usize) -> Vec<Vec<u8>> {
 
 struct Server {
     core: Core,
-    config: Config,
     random: Repeatable,
     now: Timestamp,
     asker: u64,
@@ -80,7 +78,7 @@ impl Server {
         let (config, mut random, now) = (Config::default(), Repeatable::new(), Timestamp::START);
         let own = OwnAddresses::default();
         let core = Core::new(config.settings(), own, PORTS.to_vec(), &mut random, now);
-        let mut this = Self { core, config, random, now, asker: 0 };
+        let mut this = Self { core, random, now, asker: 0 };
         let from = IpAddr::from([192, 0, 2, 1]);
         for player in 1..=3 {
             this.handle(Input::Connected(ConnectionId(player), from));
@@ -120,20 +118,6 @@ impl Server {
             let effects = self.handle(Input::Command(ConnectionId(self.asker), &command));
             self.check(line, &command, &effects);
         }
-        if line.len() % 16 == 7 {
-            self.hand_over();
-        }
-    }
-
-    /// Another process goes on with a core that knows as much.
-    fn hand_over(&mut self) {
-        let snapshot = self.core.snapshot(self.now);
-        let text = serde_json::to_vec(&snapshot).expect("it can be written");
-        let read: Snapshot = serde_json::from_slice(&text).expect("it can be read");
-        let own = OwnAddresses::default();
-        self.core = Core::restore(read, self.config.settings(), own, &PORTS).expect("it is right");
-        self.core.check_invariants();
-        assert_eq!(self.core.snapshot(self.now), snapshot);
     }
 
     /// The same command with that player's id in place of `{1}` or `{2}`.

@@ -14,7 +14,7 @@ use model::{Model, SECOND};
 use noray::core::id::PlayerId;
 use noray::core::relay::{
     Action, ClosedPair, DropReason, Latching, OwnAddresses, Party, RelayPort, RelaySettings,
-    RelaySnapshot, RelayTable,
+    RelayTable,
 };
 use noray::limits::relay::RelayLimits;
 use noray::limits::share::HardCap;
@@ -146,8 +146,7 @@ impl World {
             41..44 => self.handshake(),
             44..47 => self.hijack(),
             47..50 => self.move_seamlessly(),
-            50..52 => self.hand_over(),
-            52..55 => self.repeat_private_id(),
+            50..55 => self.repeat_private_id(),
             55 => self.contend(),
             56..58 => self.spray(),
             _ => self.play(),
@@ -254,36 +253,6 @@ impl World {
         for pair in closed {
             self.model.free(pair.ports.map(|port| port.0), self.now);
         }
-    }
-
-    /// Another process goes on with the relays: what it was told is all there was to know.
-    fn hand_over(&mut self) {
-        let snapshot = self.table.snapshot();
-        let text = serde_json::to_vec(&snapshot).expect("it can be written");
-        let read: RelaySnapshot = serde_json::from_slice(&text).expect("it can be read");
-        let own = OwnAddresses::new([OWN_IP], self.ports.iter().copied());
-        let ports: Vec<RelayPort> = self.ports.iter().copied().map(RelayPort).collect();
-        let restore = |read| {
-            RelayTable::restore(read, self.settings, own.clone(), &ports).expect("it is right")
-        };
-        let restored = restore(read);
-        assert_eq!(restored.snapshot(), snapshot);
-        // Both would go on alike.
-        let original = std::mem::replace(&mut self.table, restored);
-        let later = Timestamp::from_nanos(self.now + 3600 * SECOND);
-        let now = self.now();
-        let newcomer = |id| {
-            let address = SocketAddr::from(([192, 0, 2, 200], 4000));
-            Party { player: PlayerId(id), address, connected_from: address.ip() }
-        };
-        let end_all = |mut table: RelayTable| {
-            let mut closed = Vec::new();
-            let one_more = table.introduce(newcomer(1 << 40), newcomer(1 << 41), now, &mut closed);
-            table.sweep(later, &mut closed);
-            (one_more, closed, table.snapshot())
-        };
-        let other = serde_json::from_slice(&text).expect("it can be read");
-        assert_eq!(end_all(restore(other)), end_all(original));
     }
 
     fn rebind(&mut self) {

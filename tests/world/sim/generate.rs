@@ -94,6 +94,27 @@ pub fn plan(seed: u64) -> Plan {
     maker.plan
 }
 
+/// A plan from any bytes, for fuzzing: the seed of a small world, and what its operator and its routers do besides.
+pub fn plan_of_bytes(data: &[u8]) -> Plan {
+    let (seed, more) = data.split_at(data.len().min(2));
+    let seed = seed.iter().fold(0, |seed, byte| seed << 8 | u64::from(*byte));
+    let mut plan = plan(seed);
+    for act in more.chunks_exact(4).take(16) {
+        let at_ms = u32::from(u16::from_le_bytes([act[0], act[1]]));
+        let number = usize::from(act[3]);
+        let site = plan.sites.get(number % plan.sites.len().max(1)).map(|site| site.id);
+        let what = match (act[2] % 8, site) {
+            (0..=3, _) => What::HandOver,
+            (4, _) => What::Reload(plan.config.clone()),
+            (5, _) => What::StandStill { ms: 100 * u32::from(act[3]), loses: act[3] % 2 == 0 },
+            (6, Some(site)) => What::Forget { site },
+            _ => What::FromItself,
+        };
+        plan.acts.push(Act { at_ms, what });
+    }
+    plan
+}
+
 impl Maker {
     fn id(&mut self) -> u16 {
         self.next += 1;
@@ -116,7 +137,12 @@ impl Maker {
             Theme::NoOneHonest => 2,
             Theme::Elsewhere => 4,
             Theme::Crowd | Theme::FewConnections | Theme::NarrowLine => 1,
-            _ => 0,
+            Theme::Open
+            | Theme::AnyLatching
+            | Theme::NoLatching
+            | Theme::RelayOnly
+            | Theme::ShortLives
+            | Theme::SeveralIps => 0,
         };
         for _ in 0..self.random.within(least, self.size.strangers.max(least)) {
             self.stranger();
@@ -374,14 +400,12 @@ impl Maker {
             other => other.map(|(id, ..)| id),
         };
         // A neighbour behind the victim's IP, where the page on security says what that can do.
-        let is_neighbour = match deed {
-            Deed::KnownPort => true,
-            Deed::Scan => self.random.is_hit(500),
-            _ => false,
-        };
-        let kind = match deed {
-            Deed::Unconfirmed | Deed::BothUnconfirmed => RouterKind::SeveralIps,
-            _ => *self.random.pick(&[RouterKind::None, RouterKind::Home]),
+        let is_neighbour =
+            deed == Deed::KnownPort || (deed == Deed::Scan && self.random.is_hit(500));
+        let kind = if matches!(deed, Deed::Unconfirmed | Deed::BothUnconfirmed) {
+            RouterKind::SeveralIps
+        } else {
+            *self.random.pick(&[RouterKind::None, RouterKind::Home])
         };
         let site = match victim {
             Some((_, site, _)) if is_neighbour => site,

@@ -105,7 +105,7 @@ impl World {
             has_ended: false,
             is_told,
         };
-        world.add_peers(bystanders, &config.relay_ports.as_slice().to_vec());
+        world.add_peers(bystanders, config.relay_ports.as_slice());
         let shown = (0..).map_while(|n| world.net.ips.get(n)).map(|ip| ip.to_string()).collect();
         let server = world.net.server_ips.len();
         world.net.judge.set_ips(shown, server, ordinary, bystanders.to_vec());

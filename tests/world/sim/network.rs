@@ -445,7 +445,7 @@ impl Network {
         for connection in 0..self.connections.len() {
             // One that is under way comes to the next process.
             if self.connections[connection].has_arrived && !self.connections[connection].is_over {
-                self.to_peer(connection as u32, Down::Closed);
+                self.pass_to_peer(connection as u32, Down::Closed);
                 self.connections[connection].is_over = true;
             }
         }
@@ -474,17 +474,17 @@ impl Network {
             is_watched,
         });
         let connection = self.connections.len() as u32 - 1;
-        self.to_server(connection, Up::Connect);
+        self.pass_to_server(connection, Up::Connect);
         connection
     }
 
     pub fn write(&mut self, connection: u32, bytes: &[u8]) {
-        self.to_server(connection, Up::Bytes(bytes.into()));
+        self.pass_to_server(connection, Up::Bytes(bytes.into()));
     }
 
     /// A peer ends its connection.
     pub fn close(&mut self, connection: u32) {
-        self.to_server(connection, Up::End);
+        self.pass_to_server(connection, Up::End);
     }
 
     /// A peer is gone without a word. The server's kernel notices after a while.
@@ -496,7 +496,7 @@ impl Network {
     }
 
     /// What TCP carries comes in order; what is lost on the line comes later.
-    fn to_server(&mut self, connection: u32, what: Up) {
+    fn pass_to_server(&mut self, connection: u32, what: Up) {
         let of = &self.connections[connection as usize];
         if of.has_vanished || of.is_over {
             return;
@@ -508,7 +508,7 @@ impl Network {
         self.plan(at, Event::ToServer { connection, what });
     }
 
-    fn to_peer(&mut self, connection: u32, what: Down) {
+    fn pass_to_peer(&mut self, connection: u32, what: Down) {
         let site = self.connections[connection as usize].site;
         let at = self.now + self.tcp_time(site);
         let of = &mut self.connections[connection as usize];
@@ -533,7 +533,7 @@ impl Network {
             self.judge.check_grammar(text, self.now);
         }
         self.judge.told(to, text, self.now);
-        self.to_peer(to as u32, Down::Text(text.into()));
+        self.pass_to_peer(to as u32, Down::Text(text.into()));
     }
 
     fn close_by_server(&mut self, connection: u64, mode: CloseMode) {
@@ -541,7 +541,7 @@ impl Network {
         let of = &mut self.connections[connection as usize];
         of.is_over = true;
         if mode == CloseMode::AtOnce || !of.has_vanished {
-            self.to_peer(connection as u32, Down::Closed);
+            self.pass_to_peer(connection as u32, Down::Closed);
         }
     }
 
@@ -551,7 +551,7 @@ impl Network {
         let Some(server) = &mut self.server else {
             if matches!(what, Up::Connect) {
                 self.connections[connection as usize].is_over = true;
-                self.to_peer(connection, Down::Refused);
+                self.pass_to_peer(connection, Down::Refused);
             }
             return;
         };
@@ -575,12 +575,12 @@ impl Network {
             if self.drained_at == Some(self.now) {
                 server.refuse_late(id);
             } else {
-                return self.to_peer(connection, Down::Refused);
+                return self.pass_to_peer(connection, Down::Refused);
             }
         } else {
             self.judge.connected(id, peer, of.ip);
             self.connections[connection as usize].has_arrived = true;
-            self.to_peer(connection, Down::Connected);
+            self.pass_to_peer(connection, Down::Connected);
             let server = self.server.as_mut().expect("it runs");
             server.accept(id, ip, self.now);
         }

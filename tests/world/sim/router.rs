@@ -154,8 +154,8 @@ impl Router {
     /// Who gets a datagram that comes from outside, if anybody.
     pub fn receive(&self, at: Addr, from: Addr, now: Time) -> Option<Inside> {
         let mapping = &self.mappings[*self.by_outside.get(&u64::from(at.key()))? as usize];
-        let is_over = mapping.is_dead || now - mapping.last_sent > self.timeout;
-        if is_over && !(self.is_open() && !mapping.is_dead) {
+        let is_over = now - mapping.last_sent > self.timeout;
+        if mapping.is_dead || is_over && !self.is_open() {
             return None;
         }
         let is_known = match self.kind {
