@@ -1,6 +1,10 @@
 //! The server of the world: the real rules, and in place of the shell what follows here. Only sockets, threads and the
 //! clock are imitated.
 
+mod connections;
+
+mod handover;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -8,15 +12,15 @@ use std::time::{Duration, Instant};
 use noray::config::{Config, Effective, Sources};
 use noray::core::effect::{CloseMode, Effect, Effects};
 use noray::core::id::ConnectionId;
-use noray::core::protocol::{Command, CommandKind, ErrorCode, LineReader, LineTooLong, Reply};
+use noray::core::protocol::Reply;
 use noray::core::registrar::Way;
 use noray::core::relay::{Action, OwnAddresses, RelayPort};
-use noray::core::snapshot::Snapshot;
 use noray::core::{Core, Input};
-use noray::limits::admission::{Admission, AdmissionSnapshot, Caps, Permit};
-use noray::limits::connection_policy::{CommandRate, ConnectionPolicy, DisconnectReason};
+use noray::limits::admission::{Admission, Caps};
+use noray::limits::connection_policy::DisconnectReason;
 use noray::time::{RunningTime, Timestamp};
-use serde::{Deserialize, Serialize};
+
+use connections::Connection;
 
 use super::coverage::Coverage;
 use super::net::Time;
@@ -49,38 +53,6 @@ pub enum Output {
     Draining,
     /// The process ends.
     Ended,
-}
-
-/// What the server knows of a connection beside the core.
-struct Connection {
-    ip: IpAddr,
-    permit: Permit,
-    time: RunningTime,
-    now: Timestamp,
-    policy: ConnectionPolicy,
-    lines: LineReader,
-    /// Nothing more is read.
-    is_deaf: bool,
-    /// What the player has not read.
-    unread: usize,
-}
-
-/// A connection in a handover. The shell's own is private to it; this one has the same content.
-#[derive(Serialize, Deserialize)]
-struct PassedConnection {
-    id: u64,
-    ip: IpAddr,
-    is_registered: bool,
-    now: Timestamp,
-    policy: ConnectionPolicy,
-    incomplete: Vec<u8>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Passed {
-    core: Snapshot,
-    admission: AdmissionSnapshot,
-    connections: Vec<PassedConnection>,
 }
 
 pub struct Server {
@@ -250,228 +222,10 @@ impl Server {
         true
     }
 
-    /// Somebody connects. Whether it is admitted.
-    pub fn accept(&mut self, id: u64, ip: IpAddr, now: Time) -> bool {
-        self.begin_turn(now);
-        let reading = self.start + Duration::from_nanos(now);
-        let accepted = self.accepting.advance(reading, Duration::MAX);
-        self.trace.note("connects", &[id]);
-        let permit = match self.admission.admit(ip.into(), accepted) {
-            Ok(permit) => permit,
-            Err(bound) => {
-                self.coverage.bound(bound);
-                self.refuse(id, &Reply::ServerFull);
-                return false;
-            }
-        };
-        let connection = Connection {
-            ip,
-            permit,
-            time: RunningTime::new(reading),
-            now: Timestamp::START,
-            policy: ConnectionPolicy::new(Timestamp::START),
-            lines: LineReader::default(),
-            is_deaf: !self.has_threads,
-            unread: 0,
-        };
-        self.connections.insert(id, connection);
-        self.handle(Input::Connected(ConnectionId(id), ip));
-        if !self.has_threads {
-            self.handle(Input::NoThread(ConnectionId(id)));
-        }
-        self.has_threads
-    }
-
-    /// Somebody connects while the port is being closed.
-    pub fn refuse_late(&mut self, id: u64) {
-        self.refuse(id, &Reply::Failed(CommandKind::Other, ErrorCode::Draining));
-    }
-
-    fn refuse(&mut self, id: u64, why: &Reply) {
-        self.coverage.reply(why);
-        self.output.push(Output::Told { to: id, text: why.encode() });
-        self.output.push(Output::Closed { connection: id, mode: CloseMode::AfterReplies });
-    }
-
-    /// Bytes came from a player, as its thread reads them: a kibibyte at once.
-    pub fn read(&mut self, id: u64, bytes: &[u8], now: Time) {
-        self.begin_turn(now);
-        for mut piece in bytes.chunks(1024) {
-            let Some(connection) = self.listening(id) else { return };
-            let wait = connection.longest_wait();
-            let reading = self.start + Duration::from_nanos(now);
-            let connection = self.connections.get_mut(&id).expect("it listens");
-            connection.advance(reading, wait.unwrap_or(Duration::MAX));
-            loop {
-                let Some(connection) = self.connections.get_mut(&id) else { return };
-                match connection.lines.next_line(&mut piece) {
-                    Ok(Some(line)) => {
-                        let line = line.into_owned();
-                        connection.policy.record_line_end();
-                        if !self.handle_line(id, line, now) {
-                            return;
-                        }
-                    }
-                    Ok(None) => break,
-                    Err(LineTooLong) => return self.close(id, DisconnectReason::LineTooLong),
-                }
-            }
-            let Some(connection) = self.connections.get_mut(&id) else { return };
-            let at = connection.advance(reading, Duration::ZERO);
-            connection.policy.record_bytes(connection.lines.is_incomplete(), at);
-        }
-    }
-
-    fn listening(&self, id: u64) -> Option<&Connection> {
-        self.connections.get(&id).filter(|connection| !connection.is_deaf)
-    }
-
-    /// Whether the connection goes on.
-    fn handle_line(&mut self, id: u64, line: Vec<u8>, now: Time) -> bool {
-        let reading = self.start + Duration::from_nanos(now);
-        let connection = self.connections.get_mut(&id).expect("its line was read");
-        let at = connection.advance(reading, Duration::ZERO);
-        let rate = connection.policy.count_command(at);
-        if rate == CommandRate::FarOver {
-            self.close(id, DisconnectReason::TooManyCommands);
-            return false;
-        }
-        let Some(command) = Command::parse(&line) else { return true };
-        self.trace.text("line", id, &line);
-        self.output.push(Output::Read { line, from: id });
-        let player = ConnectionId(id);
-        if rate == CommandRate::Within {
-            self.handle(Input::Command(player, &command));
-        } else {
-            self.handle(Input::RateLimitedCommand(player, command.kind()));
-        }
-        self.listening(id).is_some()
-    }
-
-    fn close(&mut self, id: u64, reason: DisconnectReason) {
-        if let Some(connection) = self.connections.get_mut(&id) {
-            connection.is_deaf = true;
-            self.handle(Input::Disconnect(ConnectionId(id), reason));
-        }
-    }
-
-    /// A reader's wait is over.
-    pub fn check_reader(&mut self, id: u64, now: Time) {
-        self.begin_turn(now);
-        let reading = self.start + Duration::from_nanos(now);
-        let Some(wait) = self.listening(id).and_then(Connection::longest_wait) else { return };
-        let connection = self.connections.get_mut(&id).expect("it listens");
-        connection.advance(reading, wait);
-        if let Some(reason) = connection.overdue() {
-            self.close(id, reason);
-        }
-    }
-
-    /// How long the reader waits, if there is a limit.
-    pub fn next_check(&self, id: u64) -> Option<Time> {
-        self.listening(id)?.longest_wait().map(|wait| wait.as_nanos() as Time)
-    }
-
-    /// A player has read what it was told.
-    pub fn record_read(&mut self, id: u64, length: usize) {
-        if let Some(connection) = self.connections.get_mut(&id) {
-            connection.unread = connection.unread.saturating_sub(length);
-        }
-    }
-
-    /// A player has ended its connection, or the kernel has given it up.
-    pub fn end(&mut self, id: u64, has_vanished: bool, now: Time) {
-        self.begin_turn(now);
-        self.trace.note("end", &[id]);
-        if has_vanished {
-            return self.close(id, DisconnectReason::Vanished);
-        }
-        self.handle(Input::Disconnected(ConnectionId(id)));
-    }
-
-    pub fn set_threads(&mut self, has_threads: bool) {
-        self.has_threads = has_threads;
-    }
-
-    /// Puts another configuration in force. What cannot change within the process takes a handover.
-    pub fn reload(&mut self, lines: &[String], now: Time) {
-        let config = read_config(lines);
-        self.begin_turn(now);
-        self.trace.show(|| "reload".to_owned());
-        let needs_handover = config.relay_ports != self.config.relay_ports;
-        self.config = config;
-        self.admission.set_caps(caps(&self.config));
-        self.handle(Input::Reload(Box::new(self.config.settings())));
-        if needs_handover {
-            self.hand_over(now);
-        }
-    }
-
     pub fn drain(&mut self, now: Time) {
         self.begin_turn(now);
         self.trace.note("drain", &[]);
         self.handle(Input::Drain);
-    }
-
-    /// Another process goes on: what it knows has been text in between.
-    pub fn hand_over(&mut self, now: Time) {
-        self.begin_turn(now);
-        if self.core.is_draining() {
-            return;
-        }
-        self.coverage.handovers += 1;
-        let reading = self.start + Duration::from_nanos(now);
-        let mut connections = Vec::new();
-        for (id, connection) in &mut self.connections {
-            connections.push(PassedConnection {
-                id: *id,
-                ip: connection.ip,
-                is_registered: connection.permit.is_registered(),
-                now: connection.advance(reading, LONGEST_WAIT),
-                policy: connection.policy.clone(),
-                incomplete: connection.lines.incomplete().to_vec(),
-            });
-        }
-        let accepted = self.accepting.advance(reading, Duration::MAX);
-        let admission = self.admission.snapshot(accepted);
-        let passed = Passed { core: self.core.snapshot(self.now), admission, connections };
-        let text = serde_json::to_vec(&passed).expect("it can be written");
-        let read: Passed = serde_json::from_slice(&text).expect("it can be read");
-        assert_eq!(read.core, passed.core, "the snapshot is read as it was written");
-        self.take_over(read, reading);
-    }
-
-    fn take_over(&mut self, passed: Passed, reading: Instant) {
-        let ports: Vec<RelayPort> =
-            self.config.relay_ports.as_slice().iter().copied().map(RelayPort).collect();
-        let of_pairs = passed.core.ports_of_pairs().map(|port| port.0);
-        self.open_ports = open_ports(ports.iter().map(|port| port.0).chain(of_pairs));
-        let bound = (0..).zip(&self.open_ports).filter(|(_, is_open)| **is_open);
-        let own = own_addresses(&self.ips, bound.map(|(port, _)| port));
-        self.now = passed.core.taken;
-        self.time = RunningTime::go_on(reading, self.now);
-        self.core = Core::restore(passed.core, self.config.settings(), own, &ports)
-            .expect("the snapshot fits");
-        self.core.check_invariants();
-        self.admission = Admission::new(caps(&self.config));
-        self.accepting = RunningTime::go_on(reading, passed.admission.now);
-        self.admission.restore(passed.admission);
-        let unread: BTreeMap<u64, usize> =
-            self.connections.iter().map(|(id, connection)| (*id, connection.unread)).collect();
-        self.connections.clear();
-        for passed in passed.connections {
-            let PassedConnection { id, ip, is_registered, now, policy, incomplete } = passed;
-            let permit = self.admission.adopt(ip.into());
-            if is_registered {
-                permit.mark_registered();
-            }
-            let time = RunningTime::go_on(reading, now);
-            let lines = LineReader::with_incomplete(incomplete);
-            let unread = unread[&id];
-            let connection =
-                Connection { ip, permit, time, now, policy, lines, is_deaf: false, unread };
-            self.connections.insert(id, connection);
-        }
     }
 
     fn carry_out_effects(&mut self) {
@@ -568,23 +322,6 @@ impl Server {
 pub enum Payload<'a> {
     Bytes(&'a [u8]),
     Length(usize),
-}
-
-impl Connection {
-    fn advance(&mut self, reading: Instant, wait: Duration) -> Timestamp {
-        self.now = self.time.advance(reading, wait);
-        self.now
-    }
-
-    fn longest_wait(&self) -> Option<Duration> {
-        let (deadline, _) = self.policy.deadline(self.permit.is_registered())?;
-        Some(deadline.since(self.now).min(LONGEST_WAIT))
-    }
-
-    fn overdue(&self) -> Option<DisconnectReason> {
-        let (deadline, reason) = self.policy.deadline(self.permit.is_registered())?;
-        (deadline <= self.now).then_some(reason)
-    }
 }
 
 fn open_ports(ports: impl Iterator<Item = u16>) -> Vec<bool> {
