@@ -83,8 +83,8 @@ impl Server {
             self.config.relay_ports.as_slice().iter().copied().map(RelayPort).collect();
         let of_pairs = passed.core.ports_of_pairs().map(|port| port.0);
         self.open_ports = open_ports(ports.iter().map(|port| port.0).chain(of_pairs));
-        let bound = (0..).zip(&self.open_ports).filter(|(_, is_open)| **is_open);
-        let own = own_addresses(&self.ips, bound.map(|(port, _)| port));
+        let bound = (0..=u16::MAX).filter(|port| self.open_ports[usize::from(*port)]);
+        let own = own_addresses(&self.ips, bound);
         self.now = passed.core.taken;
         self.time = RunningTime::go_on(reading, self.now);
         self.core = Core::restore(passed.core, self.config.settings(), own, &ports)
