@@ -117,6 +117,7 @@
 
 pub mod config;
 pub mod core;
+pub mod kernel;
 pub mod label;
 pub mod limits;
 pub mod operation;

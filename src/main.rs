@@ -70,7 +70,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(StartError::Socket(..) | StartError::Registrar(..)) => exit::UNAVAILABLE.into(),
-        Err(StartError::System(_)) => exit::FAILURE.into(),
+        Err(StartError::KernelPath(_) | StartError::System(_)) => exit::FAILURE.into(),
     }
 }
 

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::config::units::{ByteSize, PortList, TimeSpan, parse_digits};
-use crate::config::{BlockedList, LogLevel};
+use crate::config::{BlockedList, InterfaceNames, KernelPath, LogLevel};
 use crate::core::host::Host;
 use crate::core::id::{Alphabet, MAX_PRIVATE_ID};
 use crate::core::relay::Latching;
@@ -215,6 +215,15 @@ keys! {
         #[key("NORAY_DRAIN_TIMEOUT", default = "30s", read = time_span, takes_effect = AtOnce)]
         pub drain_timeout: TimeSpan,
 
+        /// Whether the kernel forwards established pairs by itself: `off`, `auto` (if it can) or `required` (or the server
+        /// does not start). The machine's firewall then sees only one of their datagrams in a while.
+        #[key("NORAY_KERNEL_PATH", default = "off", read = choice, takes_effect = AtOnce)]
+        pub kernel_path: KernelPath,
+
+        /// The interfaces where it does, joined by commas. By default, all that are up.
+        #[key("NORAY_KERNEL_INTERFACES", default = "", read = interface_names, takes_effect = AtOnce)]
+        pub kernel_interfaces: InterfaceNames,
+
         /// Which lines the log has: `silent`, `fatal`, `error`, `warn`, `info`, `debug` or `trace`.
         #[key("NORAY_LOGLEVEL", default = "info", read = choice, takes_effect = AtOnce)]
         pub log_level: LogLevel,
@@ -336,6 +345,22 @@ impl fmt::Display for PublicHost {
 
 fn public_host(text: &str) -> Result<PublicHost, String> {
     if text.is_empty() { Ok(PublicHost(None)) } else { Ok(PublicHost(Some(text.parse()?))) }
+}
+
+/// The kernel takes names of at most 15 bytes without slashes and spaces.
+fn interface_names(text: &str) -> Result<InterfaceNames, String> {
+    let names: Vec<String> = text
+        .split(',')
+        .map(|name| name.trim().to_owned())
+        .filter(|name| !name.is_empty())
+        .collect();
+    match names
+        .iter()
+        .find(|name| name.len() > 15 || name.contains(|c: char| c == '/' || c.is_whitespace()))
+    {
+        Some(bad) => Err(format!("`{bad}` is no name of an interface; `ip link` lists them")),
+        None => Ok(InterfaceNames(names)),
+    }
 }
 
 fn blocked_list(path: &str) -> Result<BlockedList, String> {

@@ -21,6 +21,7 @@ mod names;
 mod origin;
 pub mod units;
 
+use std::fmt;
 use std::net::SocketAddr;
 
 use log::LevelFilter;
@@ -55,6 +56,28 @@ labels! {
         Debug = "debug",
         /// Single datagrams.
         Trace = "trace",
+    }
+}
+
+labels! {
+    /// Whether the kernel forwards established pairs by itself.
+    pub enum KernelPath {
+        /// All datagrams take the way through the sockets.
+        Off = "off",
+        /// The kernel does, if it can.
+        Auto = "auto",
+        /// The server does not start if the kernel cannot.
+        Required = "required",
+    }
+}
+
+/// Names of interfaces, joined by commas; none for all that are up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InterfaceNames(pub Vec<String>);
+
+impl fmt::Display for InterfaceNames {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0.join(","))
     }
 }
 

@@ -50,6 +50,9 @@ pub enum Effect {
         /// The asker and the host.
         players: [OpenId; 2],
     },
+    /// Something else than a datagram changed the pair whose asker has this port. What is offered of it to the kernel's
+    /// path may have changed.
+    PairChanged(RelayPort),
     /// A pair was closed; its ports are free.
     PairClosed(ClosedPair),
     /// A command was answered with an error.

@@ -42,6 +42,16 @@ impl TokenBucket {
         self.full_at = Timestamp::from_nanos(self.full_at.max(now).as_nanos().saturating_add(cost));
     }
 
+    /// When the bucket will be full.
+    pub fn full_at(&self) -> Timestamp {
+        self.full_at
+    }
+
+    /// The bucket is full no earlier than that: somebody else has charged it.
+    pub fn raise(&mut self, full_at: Timestamp) {
+        self.full_at = self.full_at.max(full_at);
+    }
+
     /// Takes a token, if any is left. Returns whether it did.
     pub fn try_acquire(&mut self, limit: RateLimit, now: Timestamp) -> bool {
         let is_allowed = self.has_tokens(limit.burst, now);

@@ -32,6 +32,8 @@ pub struct Status {
     pub registrar: Registrar,
     /// What was relayed.
     pub relayed: Relayed,
+    /// Which part of that the kernel relays by itself.
+    pub kernel_path: KernelPath,
     /// What was not relayed, by reason. Reasons that have not occurred are left out.
     pub dropped: Vec<Dropped>,
     /// Limits that were reached. Others are left out.
@@ -90,6 +92,18 @@ pub struct Relayed {
     pub datagrams: u64,
     /// Their payload.
     pub bytes: u64,
+}
+
+/// What the kernel relays by itself.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KernelPath {
+    /// Whether its path is open. Otherwise everything takes the way through the sockets.
+    pub is_open: bool,
+    /// How many pairs it relays now.
+    pub pairs: u64,
+    /// How many of the relayed datagrams it relayed.
+    pub datagrams: u64,
 }
 
 /// What was not relayed for one reason.
@@ -181,6 +195,11 @@ impl Status {
             relayed: Relayed {
                 datagrams: metrics.relay_datagrams.value(),
                 bytes: metrics.relay_bytes.value(),
+            },
+            kernel_path: KernelPath {
+                is_open: is_set(&metrics.kernel_path),
+                pairs: metrics.kernel_pairs.value(),
+                datagrams: metrics.kernel_datagrams.value(),
             },
             dropped: dropped(metrics),
             bounds_reached: bounds_reached(metrics),

@@ -8,6 +8,8 @@ use crate::core::id::ConnectionId;
 use crate::core::protocol::{Command, CommandKind};
 use crate::core::relay::OwnAddresses;
 use crate::core::snapshot::Snapshot;
+use crate::kernel::Kernel;
+use crate::kernel::interfaces::Interface;
 use crate::limits::connection_policy::DisconnectReason;
 use crate::shell::connection::SharedConnection;
 use crate::shell::handover::Departure;
@@ -42,6 +44,10 @@ pub(crate) enum Event {
     Halted(Box<Halted>),
     /// The machine's addresses have changed.
     OwnAddresses(Box<OwnAddresses>),
+    /// The machine's interfaces are these, or its routes have changed.
+    Interfaces(Vec<Interface>),
+    /// The kernel's path is to be used from now on, or not any more. The loop answers when that is so.
+    KernelPath(Option<Box<dyn Kernel>>, Sender<()>),
     /// The server is to end once its relays are quiet.
     Drain,
     /// The server is to end.

@@ -20,6 +20,7 @@
 //! | `reader_state` | what is known about what a player sent? |
 //! | `sockets` | how is UDP read and written, and which socket is next? |
 //! | `packet_info` | at which address of the machine did a datagram arrive? |
+//! | `kernel_path` | how is the kernel's path switched on and off? |
 //! | `own_addresses` | which addresses are the server's own? |
 //! | `connection_table` | how do threads share the table of connections? |
 //! | `acceptor` | how is a TCP port opened and closed? |
@@ -36,6 +37,7 @@ mod event_loop;
 mod halt;
 pub mod handover;
 mod http;
+mod kernel_path;
 mod own_addresses;
 mod packet_info;
 mod player_thread;

@@ -10,6 +10,7 @@ use crossbeam_channel::bounded;
 use crate::config::{Config, MAX_CONNECTIONS};
 use crate::core::id::ConnectionId;
 use crate::core::relay::RelayPort;
+use crate::kernel::Opened;
 use crate::operation::capacity::{self, Capacity};
 use crate::operation::metrics::{Metrics, PortState};
 use crate::operation::supervisor::Supervisor;
@@ -24,6 +25,7 @@ use crate::shell::event_loop::{EventLoop, Resumed};
 use crate::shell::halt::Halt;
 use crate::shell::handover::{Arrival, PlayerConnection};
 use crate::shell::http::{self, Endpoint, Requests};
+use crate::shell::kernel_path::KernelSwitch;
 use crate::shell::own_addresses;
 use crate::shell::reader_state::ReaderState;
 use crate::shell::refused::RefusedConnections;
@@ -45,6 +47,8 @@ pub struct Server {
     warnings: Arc<Warnings>,
     halt: Halt,
     adopted: Adopted,
+    /// The kernel's path, if it is to be used.
+    opened: Option<Opened>,
 }
 
 /// The ports of a server.
@@ -156,6 +160,16 @@ impl Server {
         let wanted = config.relay_ports.as_slice();
         let bound = sockets.relay_ports().iter().filter(|port| config.relay_ports.contains(port.0));
         metrics.relay_ports.of(PortState::Unbindable).set(wanted.len() - bound.count());
+        let kernel = KernelSwitch::new(addresses.registrar.ip(), sockets.relay_ports().len());
+        let opened = match kernel.open(config) {
+            Err(why) if resumption.is_none() => return Err(StartError::KernelPath(why)),
+            Err(why) => {
+                // Games that were handed over must go on.
+                log::error!("{}; the sockets serve", StartError::KernelPath(why));
+                None
+            }
+            Ok(opened) => opened,
+        };
         let (resumed, adopted) = resumption.unzip();
         let halt = Halt::new().map_err(StartError::System)?;
         let (event_loop, events) = EventLoop::new(
@@ -176,6 +190,7 @@ impl Server {
             requests: Arc::new(Requests::new()),
             http: http.as_ref().map(Acceptor::control),
             started,
+            kernel: Arc::new(kernel),
         };
         Ok(Self {
             event_loop,
@@ -187,6 +202,7 @@ impl Server {
             warnings: Arc::default(),
             halt,
             adopted: adopted.unwrap_or_default(),
+            opened,
         })
     }
 
@@ -218,7 +234,7 @@ impl Server {
     /// [`StartError::System`] if a thread cannot be started or `poll` fails.
     pub fn run(self) -> Result<(), StartError> {
         let Self {
-            event_loop,
+            mut event_loop,
             handle,
             acceptor,
             http,
@@ -227,9 +243,22 @@ impl Server {
             warnings,
             halt,
             adopted,
+            opened,
         } = self;
-        let ServerHandle { events, table, metrics, requests, started, http: http_control, .. } =
-            handle;
+        let ServerHandle {
+            events,
+            table,
+            metrics,
+            requests,
+            started,
+            http: http_control,
+            kernel,
+            ..
+        } = handle;
+        if let Some(opened) = opened {
+            let path = kernel.start(opened, events.clone()).map_err(StartError::System)?;
+            event_loop.set_kernel_path(Some(path));
+        }
         let mut threads = Vec::new();
         let mut spawn = |name, body: Box<dyn FnOnce() + Send>| {
             let thread =
@@ -251,6 +280,7 @@ impl Server {
         if registrar.ip().is_unspecified() {
             let read =
                 move || own_addresses::read(registrar, relay_ports.as_slice().iter().copied());
+            let events = events.clone();
             let post = move |own| events.post(Event::OwnAddresses(Box::new(own)));
             spawn("addresses", Box::new(move || own_addresses::watch(read, &is_stopped, post)))?;
         }
@@ -261,6 +291,7 @@ impl Server {
             control.end();
         }
         drop(stop);
+        kernel.end(&events);
         for thread in threads {
             if thread.join().is_err() {
                 log::error!("a thread has panicked");

@@ -20,6 +20,7 @@ use crate::shell::connection_table::ConnectionTable;
 use crate::shell::event_channel::{Event, EventSender};
 use crate::shell::handover::{self, Departure, Manifest, Openings, Program};
 use crate::shell::http::Requests;
+use crate::shell::kernel_path::KernelSwitch;
 
 /// How long a reload waits for the event loop. It answers within milliseconds unless it is stuck.
 pub const RELOAD_PATIENCE: Duration = Duration::from_secs(5);
@@ -49,6 +50,7 @@ pub struct ServerHandle {
     pub(super) http: Option<AcceptorControl>,
     /// When the server began to serve, in this process or in the one that has handed over.
     pub(super) started: Instant,
+    pub(super) kernel: Arc<KernelSwitch>,
 }
 
 /// The event loop has not taken a new configuration in time.
@@ -67,13 +69,40 @@ impl fmt::Display for LoopStuck {
 
 impl std::error::Error for LoopStuck {}
 
+/// Why a reload failed.
+#[derive(Debug)]
+pub enum ReloadError {
+    /// The loop does not turn.
+    Stuck(LoopStuck),
+    /// The kernel's path is required and cannot be used: what is missing. All else is in force.
+    KernelPath(String),
+}
+
+impl fmt::Display for ReloadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stuck(stuck) => stuck.fmt(f),
+            Self::KernelPath(why) => write!(
+                f,
+                "NORAY_KERNEL_PATH is `required`, and the kernel's path cannot be used: {why}; the sockets serve, and all \
+                 else of the configuration is in force"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for ReloadError {}
+
 impl ServerHandle {
     /// Puts a new configuration in force, except its addresses and ports, and waits until that is done. Live relays go on.
     ///
     /// # Errors
-    /// [`LoopStuck`] if the event loop does not answer within [`RELOAD_PATIENCE`].
-    pub fn reload(&self, config: &Config) -> Result<(), LoopStuck> {
-        self.reload_within(config, RELOAD_PATIENCE)
+    /// If the event loop does not answer within [`RELOAD_PATIENCE`], or the kernel's path is required and cannot be used.
+    pub fn reload(&self, config: &Config) -> Result<(), ReloadError> {
+        self.reload_within(config, RELOAD_PATIENCE).map_err(ReloadError::Stuck)?;
+        self.kernel.switch(config, &self.events).map_err(ReloadError::KernelPath)?;
+        self.metrics.has_reload_failed.set(0);
+        Ok(())
     }
 
     pub(super) fn reload_within(
@@ -91,7 +120,6 @@ impl ServerHandle {
         }
         self.capacity.warn_if_below(config.max_connections);
         self.table.set_caps(caps(&self.capacity, config));
-        self.metrics.has_reload_failed.set(0);
         Ok(())
     }
 

@@ -31,6 +31,8 @@ pub enum StartError {
     Socket(SocketAddr, io::Error),
     /// The registrar's port cannot be bound.
     Registrar(SocketAddr, io::Error),
+    /// The kernel's path is required and cannot be used: what is missing.
+    KernelPath(String),
     /// The kernel has no epoll instance, descriptor or thread left.
     System(io::Error),
 }
@@ -46,6 +48,11 @@ impl fmt::Display for StartError {
                 let remedy = REGISTRAR.remedy(error);
                 write!(f, "cannot bind the registrar to {address}/udp: {error}; {remedy}")
             }
+            Self::KernelPath(why) => write!(
+                f,
+                "NORAY_KERNEL_PATH is `required`, and the kernel's path cannot be used: {why}; with `auto` the server \
+                 would start without it"
+            ),
             Self::System(error) => write!(f, "cannot start: {error}"),
         }
     }

@@ -195,6 +195,7 @@ fn figures(readings: &Readings) -> String {
                 bytes(now.relayed.bytes as f64)
             ),
         ),
+        ("path", path(readings)),
         (
             "dropped",
             format!(
@@ -210,6 +211,20 @@ fn figures(readings: &Readings) -> String {
         wrap(&mut text, &words, INDENT);
     }
     text
+}
+
+/// Who relays.
+fn path(readings: &Readings) -> String {
+    let kernel = &readings.now.kernel_path;
+    if !kernel.is_open {
+        return "all through noray's sockets".to_owned();
+    }
+    format!(
+        "the kernel relays {} of the pairs itself: {} datagrams a second, in all {}",
+        grouped(kernel.pairs),
+        readings.rate(|status| status.kernel_path.datagrams),
+        grouped(kernel.datagrams)
+    )
 }
 
 /// How long the event loop's turns took since the reading before.
@@ -240,7 +255,7 @@ fn loop_turns(readings: &Readings) -> String {
 #[cfg(test)]
 mod tests {
     use noray::operation::status::{
-        BoundReached, Dropped, LoopTurns, Players, Relayed, TurnCount, Warning,
+        BoundReached, Dropped, KernelPath, LoopTurns, Players, Relayed, TurnCount, Warning,
     };
 
     use super::*;
@@ -280,6 +295,7 @@ mod tests {
             started: Some(0),
             players: Players { connected: 4, registered: 3, away: 1, max_connected: 4096 },
             relayed: Relayed { datagrams: 3000, bytes: 304_800 },
+            kernel_path: KernelPath { is_open: true, pairs: 2, datagrams: 1200 },
             dropped: vec![dropped(25)],
             bounds_reached: vec![BoundReached {
                 bound: "commands".to_owned(),
@@ -307,6 +323,7 @@ mod tests {
             "noray 1.2.3 at 127.0.0.1:8891: ready\nup 1 min 42 s, since 1970-01-01 00:00 UTC\n",
             "players       4 connected of 4096 possible, 3 registered, 1 away\n",
             "relayed       1,000 datagrams a second, 100 kB a second;",
+            "path          the kernel relays 2 of the pairs itself: 600 datagrams a second,\n",
             "pair-bandwidth: 25 datagrams, 10 a second\n",
             "-> raise it\n",
             "commands: refused 8 times, 4.0 a second\n      too many\n",
@@ -326,6 +343,14 @@ mod tests {
         let text = PLAIN.status(address(), &readings);
         assert!(text.contains("relayed       ? datagrams a second"), "{text}");
         assert!(text.contains("loop          ?\n"), "{text}");
+    }
+
+    #[test]
+    fn a_server_without_the_kernels_path_says_so() {
+        let mut readings = readings();
+        readings.now.kernel_path = KernelPath::default();
+        let text = PLAIN.status(address(), &readings);
+        assert!(text.contains("path          all through noray's sockets\n"), "{text}");
     }
 
     #[test]

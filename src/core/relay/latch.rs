@@ -194,6 +194,13 @@ impl Latch {
         is_current
     }
 
+    /// The current address was heard at `heard`, if it is `source`. Somebody else may have been heard since.
+    pub fn hear_earlier(&mut self, source: SocketAddr, heard: Timestamp) {
+        if source == self.current && self.heard.is_some_and(|known| known < heard) {
+            self.heard = Some(heard);
+        }
+    }
+
     /// Handles any other source of a datagram. Either it is the player at a new address, or it is refused.
     ///
     /// # Errors

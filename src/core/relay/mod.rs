@@ -3,8 +3,10 @@
 //! - [`RelayTable`] holds the pairs. It gives them ports and decides what happens to a datagram.
 //! - [`Latch`] holds a player's address as seen at one port.
 //! - [`PortPool`] holds the ports that are free or reserved.
+//! - [`Offer`] says what of a pair the kernel may forward by itself.
 
 mod latch;
+mod offer;
 mod pair;
 mod port_map;
 mod ports;
@@ -25,6 +27,7 @@ pub use latch::{
     ANY_IP_WINDOW, CLAIMING_DATAGRAMS, GAP_WHILE_SETTLING, LONGEST_GAP, Latch, REBINDING_DATAGRAMS,
     SETTLING_TIME, SILENCE_BEFORE_LATCHING, TAKE_BACK_WINDOW,
 };
+pub use offer::{KernelTraffic, Offer};
 pub use port_map::PortMap;
 pub use ports::PortPool;
 pub use sources::{SOURCE_MEMORY, SOURCES_PER_PORT};
@@ -173,6 +176,11 @@ impl OwnAddresses {
     /// The same and the whole loopback network. A server that is bound to every address is reached there too.
     pub fn and_loopback(self) -> Self {
         Self { has_loopback: true, ..self }
+    }
+
+    /// The machine's IPs.
+    pub fn ips(&self) -> impl Iterator<Item = IpAddr> {
+        self.ips.iter().copied()
     }
 
     /// Whether `source` can be a player's address.

@@ -240,6 +240,11 @@ impl Pair {
         Some((self.members[owner as usize].player, rate))
     }
 
+    /// Whether at least one of the players is confirmed.
+    pub(super) fn is_confirmed(&self) -> bool {
+        self.is_confirmed
+    }
+
     /// Whether that player is the host.
     pub(super) fn is_hosted_by(&self, player: PlayerId) -> bool {
         self.members[Role::Host as usize].player == player
@@ -300,7 +305,12 @@ impl Pair {
 }
 
 impl Life {
-    fn refusal(&self, limits: &RelayLimits, now: Timestamp) -> Option<DropReason> {
+    /// Whether both players were heard in time, so that the pair does not end for that.
+    pub(super) fn is_settled(&self) -> bool {
+        self.unheard_until.is_none()
+    }
+
+    pub(super) fn refusal(&self, limits: &RelayLimits, now: Timestamp) -> Option<DropReason> {
         if now.since(self.created) >= limits.lifetime {
             return Some(DropReason::LifetimeDuration);
         }

@@ -113,17 +113,17 @@ pub struct ClosedPair {
 /// one side of a pair; it ends with it.
 #[derive(Debug)]
 pub struct RelayTable {
-    settings: RelaySettings,
+    pub(super) settings: RelaySettings,
     own: OwnAddresses,
     ports: PortPool,
     /// How many ports there are in all, with those that retire.
     size: usize,
     /// The ports of pairs that are not among the configured ones.
     retiring: BTreeSet<RelayPort>,
-    pairs: Pairs,
+    pub(super) pairs: Pairs,
     /// The live pairs, by the network that asked for them, also if the asker is not connected any more.
     shares: HeldShares,
-    total_traffic: TotalTraffic,
+    pub(super) total_traffic: TotalTraffic,
     host_traffic: HostTraffic,
     last_sweep: Timestamp,
     /// The sources that were heard lately at ports without a pair.
@@ -131,6 +131,8 @@ pub struct RelayTable {
     sprayers: Sprayers,
     /// Who was expected at the ports of pairs that ended lately, and when they ended.
     former: BTreeMap<RelayPort, (PlayerId, Timestamp)>,
+    /// The asker's ports of pairs that changed for another reason than a datagram. Empty between inputs of the core.
+    pub(super) changed: Vec<RelayPort>,
 }
 
 impl RelayTable {
@@ -150,6 +152,7 @@ impl RelayTable {
             early: BTreeMap::new(),
             sprayers: Sprayers::default(),
             former: BTreeMap::new(),
+            changed: Vec::new(),
         }
     }
 
@@ -294,12 +297,21 @@ impl RelayTable {
 
     /// Handles that a player has registered another address. Its pairs send there from now on.
     pub fn handle_address_change(&mut self, player: PlayerId, address: SocketAddr) {
-        self.pairs.for_each_of(player, |pair| pair.handle_address_change(player, address));
+        self.pairs.for_each_of(player, |pair| {
+            pair.handle_address_change(player, address);
+            self.changed.push(pair.ports()[0]);
+        });
     }
 
     /// Handles that a player goes on on another connection, which comes from that IP.
     pub fn handle_resumption(&mut self, player: PlayerId, connected_from: IpAddr) {
-        self.pairs.for_each_of(player, |pair| pair.handle_resumption(player, connected_from));
+        self.pairs.for_each_of(player, |pair| {
+            let was_confirmed = pair.is_confirmed();
+            pair.handle_resumption(player, connected_from);
+            if pair.is_confirmed() != was_confirmed {
+                self.changed.push(pair.ports()[0]);
+            }
+        });
     }
 
     /// Handles that a player has repeated its PrivateID from its registered address, as it does when its game does not
@@ -385,7 +397,7 @@ impl RelayTable {
         let [_, host] = pair.players();
         self.shares.take(pair.network());
         self.pairs.insert(pair);
-        self.pairs.update_crowd(host, self.settings.limits.crowd);
+        self.pairs.update_crowd(host, self.settings.limits.crowd, &mut self.changed);
     }
 
     fn close(&mut self, index: PairIndex, now: Timestamp) -> ClosedPair {
@@ -393,7 +405,7 @@ impl RelayTable {
         let [asker, host] = pair.players();
         self.former.extend(pair.ports().into_iter().zip([(host, now), (asker, now)]));
         self.shares.give_back(pair.network());
-        self.pairs.update_crowd(host, self.settings.limits.crowd);
+        self.pairs.update_crowd(host, self.settings.limits.crowd, &mut self.changed);
         let ports = pair.ports();
         let mut retired = Vec::new();
         for port in ports {

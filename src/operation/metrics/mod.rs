@@ -126,6 +126,12 @@ metrics! {
         pub relay_datagrams: Counter = "noray_relay_datagrams_total",
         /// Payload bytes relayed.
         pub relay_bytes: Counter = "noray_relay_bytes_total",
+        /// 1 while the kernel forwards established pairs by itself.
+        pub kernel_path: Gauge = "noray_kernel_path",
+        /// Relayed pairs that the kernel forwards now.
+        pub kernel_pairs: Gauge = "noray_kernel_pairs",
+        /// Datagrams that the kernel relayed; they count in the numbers of all relayed datagrams too.
+        pub kernel_datagrams: Counter = "noray_kernel_datagrams_total",
         /// Errors when reading from UDP sockets.
         pub receive_errors: Counter = "noray_receive_errors_total",
         /// Seconds of work in a turn of the event loop.

@@ -169,6 +169,14 @@ impl<S: Scale> Histogram<S> {
         self.counts[bucket.unwrap_or(S::BOUNDS.len())].add_as_only_writer(1);
         self.sum.add_as_only_writer(value);
     }
+
+    /// Counts values that were counted elsewhere: how many lie between each two of the first bounds, and their sum.
+    pub fn add(&self, counts: &[u64], sum: u64) {
+        for (count, more) in self.counts.iter().zip(counts) {
+            count.add_as_only_writer(*more);
+        }
+        self.sum.add_as_only_writer(sum);
+    }
 }
 
 impl<S: Scale> Histogram<S> {

@@ -56,6 +56,7 @@ impl EventLoop {
     fn handle_registration(&mut self, datagram: &Datagram) {
         let Datagram { source, length, arrived_at } = *datagram;
         let way = Way { source, arrived_at };
+        self.refresh_from_kernel();
         let input = Input::RegistrarDatagram { way, payload: &self.buffer[..length] };
         self.core.handle(input, &mut self.random, self.now, &mut self.effects);
         self.carry_out_effects();
@@ -66,14 +67,22 @@ impl EventLoop {
         self.arrivals = self.arrivals.wrapping_add(1);
         let is_timed = self.arrivals.is_multiple_of(TIMED_DATAGRAMS);
         let begin = is_timed.then(clock::now);
-        match self.core.handle_datagram(at, source, length, self.now, &mut self.effects) {
+        if let Some(grants) = &mut self.grants {
+            grants.prepare(at, &mut self.core, self.now);
+        }
+        let action = self.core.handle_datagram(at, source, length, self.now, &mut self.effects);
+        let is_relayed = match action {
             Action::Forward { via, to } => self.forward(via, to, length),
             Action::Drop(reason) => {
                 log::trace!("port {at}: {length} bytes from {source} dropped: {}", reason.label());
                 self.record_drop(reason);
                 self.warn_of_drop(at, reason);
                 self.carry_out_effects();
+                false
             }
+        };
+        if let Some(grants) = &mut self.grants {
+            grants.conclude(at, is_relayed, &mut self.core, self.now);
         }
         if let Some(begin) = begin {
             let took = clock::now().saturating_duration_since(begin);
@@ -81,12 +90,14 @@ impl EventLoop {
         }
     }
 
-    fn forward(&mut self, via: RelayPort, to: SocketAddr, length: usize) {
+    /// Whether it was sent.
+    fn forward(&mut self, via: RelayPort, to: SocketAddr, length: usize) -> bool {
         match self.sockets.send(SocketId::Relay(via), &self.buffer[..length], to) {
             Sent::Whole => {
                 self.metrics.relay_datagrams.add_as_only_writer(1);
                 self.metrics.relay_bytes.add_as_only_writer(length as u64);
                 self.metrics.relay_size.observe(length as u64);
+                return true;
             }
             Sent::BufferFull => self.record_drop(DropReason::SendBufferFull),
             Sent::TooLarge => self.record_drop(DropReason::TooLarge),
@@ -95,6 +106,7 @@ impl EventLoop {
                 self.warn_of_failed_send(&error);
             }
         }
+        false
     }
 
     fn record_drop(&self, reason: DropReason) {

@@ -72,10 +72,12 @@ impl EventLoop {
                 log::info!(target: STEP, "relay {other}+{one}: player {asker} with player {host}");
             }
             Effect::PairClosed(ClosedPair { ports: [one, other], traffic, retired }) => {
+                self.close_grant([one, other]);
                 retired.into_iter().for_each(|port| self.sockets.close(port));
                 self.metrics.relay_expired.add_as_only_writer(1);
                 log::info!(target: STEP, "relay {one}+{other}: freed after {traffic} bytes");
             }
+            Effect::PairChanged(port) => self.check_grant(port),
             Effect::CommandFailed { connection, kind, code } => {
                 self.metrics.command_exception.of(kind).add_as_only_writer(1);
                 log::debug!("{} from {}: {code}", kind.label(), self.peer(connection));

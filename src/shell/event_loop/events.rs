@@ -43,6 +43,8 @@ impl EventLoop {
                 let _ = answer.try_send(());
             }
             Event::Reload(config, done) => {
+                // Pairs are granted anew under the new limits, after the firewall has let both players through again.
+                self.withdraw_from_kernel();
                 self.handle(Input::Reload(Box::new(config.settings())));
                 let _ = done.try_send(());
             }
@@ -51,7 +53,15 @@ impl EventLoop {
             }
             Event::HandOver(departure, refused) => self.begin_handover(departure, refused),
             Event::Halted(halted) => self.hand_over(*halted),
-            Event::OwnAddresses(own) => self.handle(Input::OwnAddresses(*own)),
+            Event::OwnAddresses(own) => {
+                self.set_kernel_addresses(&own);
+                self.handle(Input::OwnAddresses(*own));
+            }
+            Event::Interfaces(interfaces) => self.handle_machine_change(interfaces),
+            Event::KernelPath(kernel, done) => {
+                self.set_kernel_path(kernel);
+                let _ = done.try_send(());
+            }
             Event::Drain => self.handle(Input::Drain),
             Event::Shutdown => {
                 self.departure = None;
@@ -73,6 +83,7 @@ impl EventLoop {
 
     fn handle_command(&mut self, from: ConnectionId, command: &Command, received: Instant) {
         if self.connections.contains_key(&from) {
+            self.refresh_from_kernel();
             self.handle(Input::Command(from, command));
             self.record_duration(command.kind(), received);
         }

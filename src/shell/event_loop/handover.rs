@@ -67,6 +67,9 @@ impl EventLoop {
         let departure = &pending.departure;
         departure.log.finish_within(LOG_PATIENCE);
         self.now = self.time.advance(clock::now(), HALT_PATIENCE);
+        // What comes from now on waits at the sockets, and the snapshot has all that the kernel forwarded.
+        self.begin_kernel_turn();
+        self.withdraw_from_kernel();
         self.depart(departure, connections, refused)
     }
 

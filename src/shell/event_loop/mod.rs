@@ -8,6 +8,7 @@ mod datagrams;
 mod effects;
 mod events;
 mod handover;
+mod kernel_path;
 
 use std::collections::HashMap;
 use std::io;
@@ -24,6 +25,7 @@ use crate::core::id::ConnectionId;
 use crate::core::relay::OwnAddresses;
 use crate::core::snapshot::Snapshot;
 use crate::core::{Core, Input};
+use crate::kernel::Grants;
 use crate::label::counted;
 use crate::operation::clock;
 use crate::operation::metrics::Metrics;
@@ -71,6 +73,8 @@ enum Flow {
 enum LoopTask {
     /// Waking, see [`STANDING_STILL_WATCH`].
     Wake,
+    /// A tick of the kernel's path.
+    KernelPath,
     /// Telling the supervisor that the loop turns. If the loop is stuck, this stops, and systemd restarts the server.
     Beat,
 }
@@ -93,7 +97,7 @@ pub(crate) struct EventLoop {
     metrics: Arc<Metrics>,
     time: RunningTime,
     now: Timestamp,
-    deadlines: Deadlines<LoopTask, 2>,
+    deadlines: Deadlines<LoopTask, 3>,
     supervisor: Supervisor,
     /// How many datagrams came to relay ports. Some of them are timed.
     arrivals: u64,
@@ -103,6 +107,8 @@ pub(crate) struct EventLoop {
     halt: Halt,
     /// The handover that waits until players' threads have ended.
     departure: Option<PendingDeparture>,
+    /// What the kernel forwards, while its path is used.
+    grants: Option<Grants>,
 }
 
 /// What another process has handed over to the loop.
@@ -179,6 +185,7 @@ impl EventLoop {
             next_connection,
             halt,
             departure: None,
+            grants: None,
         };
         event_loop.record_levels();
         Ok((event_loop, sender))
@@ -208,6 +215,7 @@ impl EventLoop {
     fn run_once(&mut self) -> io::Result<Flow> {
         let wait = self.wait()?;
         self.now = self.time.advance(clock::now(), wait);
+        self.begin_kernel_turn();
         let flow = self.handle_events();
         self.handle_datagrams();
         self.handle_deadlines();
@@ -250,11 +258,13 @@ impl EventLoop {
 
     fn handle_deadlines(&mut self) {
         if self.now >= self.core.next_deadline() {
+            self.refresh_from_kernel();
             self.handle(Input::Deadline);
         }
         while let Some(task) = self.deadlines.take_due(self.now) {
             match task {
                 LoopTask::Wake => self.watch_for_standing_still(),
+                LoopTask::KernelPath => self.tick_kernel_path(),
                 LoopTask::Beat => self.beat(),
             }
         }
@@ -271,6 +281,7 @@ impl EventLoop {
     fn watch_for_standing_still(&mut self) {
         if self.core.table_sizes().pairs > 0 {
             self.deadlines.set_earlier(LoopTask::Wake, self.now + STANDING_STILL_WATCH);
+            self.watch_kernel_path();
         }
     }
 

@@ -14,7 +14,7 @@ pub(super) type PairIndex = u32;
 
 /// All live pairs.
 #[derive(Debug)]
-pub(super) struct Pairs {
+pub(in crate::core::relay) struct Pairs {
     slots: PortMap<Slot>,
     pairs: Vec<Option<Pair>>,
     vacant: Vec<PairIndex>,
@@ -82,13 +82,13 @@ impl Pairs {
     }
 
     /// The pair that has the port, and which of its players owns it.
-    pub(super) fn at(&self, port: RelayPort) -> Option<(&Pair, Role)> {
+    pub(in crate::core::relay) fn at(&self, port: RelayPort) -> Option<(&Pair, Role)> {
         let Slot { pair, owner } = *self.slots.get(port)?;
         Some((self.get(pair).expect("a slot names a pair"), owner))
     }
 
     /// The same as [`Self::at`], for a change.
-    pub(super) fn at_mut(&mut self, port: RelayPort) -> Option<(&mut Pair, Role)> {
+    pub(in crate::core::relay) fn at_mut(&mut self, port: RelayPort) -> Option<(&mut Pair, Role)> {
         let Slot { pair, owner } = *self.slots.get(port)?;
         Some((self.pairs[pair as usize].as_mut().expect("a slot names a pair"), owner))
     }
@@ -100,20 +100,27 @@ impl Pairs {
     }
 
     /// Tells each pair of a host whether there are more than `crowd` of them.
-    pub(super) fn update_crowd(&mut self, host: PlayerId, crowd: usize) {
+    /// The asker's ports of those for which that changes are added to `changed`.
+    pub(super) fn update_crowd(
+        &mut self,
+        host: PlayerId,
+        crowd: usize,
+        changed: &mut Vec<RelayPort>,
+    ) {
         let of_host = (host, PlayerId::MIN)..=(host, PlayerId::MAX);
         let indices = self.by_players.range(of_host).map(|(_, index)| *index);
         let is_hosted = |index: &PairIndex| self.get(*index).is_some_and(|p| p.is_hosted_by(host));
         let is_crowd = indices.filter(is_hosted).nth(crowd).is_some();
         self.for_each_of(host, |pair| {
-            if pair.is_hosted_by(host) {
+            if pair.is_hosted_by(host) && pair.is_in_crowd != is_crowd {
                 pair.is_in_crowd = is_crowd;
+                changed.push(pair.ports()[0]);
             }
         });
     }
 
     /// Does something with each pair of a player.
-    pub(super) fn for_each_of(&mut self, player: PlayerId, action: impl Fn(&mut Pair)) {
+    pub(super) fn for_each_of(&mut self, player: PlayerId, mut action: impl FnMut(&mut Pair)) {
         for (_, index) in self.by_players.range((player, PlayerId::MIN)..=(player, PlayerId::MAX)) {
             let pair = self.pairs[*index as usize].as_mut();
             action(pair.expect("the index of players names a pair"));

@@ -1,6 +1,7 @@
 //! The rates that pairs share: of all relays together, and of all that goes to one host.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -15,11 +16,30 @@ use crate::time::Timestamp;
 
 /// The rate of all relays together. While more than half of its burst is left, it is nobody's share.
 #[derive(Debug)]
-pub(super) struct TotalTraffic {
+pub(in crate::core::relay) struct TotalTraffic {
     bucket: TokenBucket,
     /// What each network sent while no more than half of the burst was left.
     shares: RateShares,
+    kernel: KernelShare,
 }
+
+/// What the kernel carries of the rate of all relays together. It asks nobody, so it may carry no more than half.
+#[derive(Debug, Default)]
+struct KernelShare {
+    /// Charged bytes since the last reading.
+    bytes: u64,
+    read: Timestamp,
+    /// Bytes a second, between the last two readings. So much less is left for the sockets.
+    rate: u64,
+    /// Until then nothing is offered to the kernel.
+    paused_until: Timestamp,
+}
+
+/// For how long nothing is offered to the kernel after it carried more than half of what the server may carry.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// The least time between two readings that tell a rate.
+const READING: Duration = Duration::from_millis(100);
 
 /// What another process needs to go on with a [`TotalTraffic`].
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,7 +52,7 @@ impl TotalTraffic {
     /// Nobody has sent anything.
     pub(super) fn new(limits: &RelayLimits) -> Self {
         let shares = RateShares::new(limits.shared_limit());
-        Self { bucket: TokenBucket::default(), shares }
+        Self { bucket: TokenBucket::default(), shares, kernel: KernelShare::default() }
     }
 
     /// Charges `cost` bytes of a datagram, if it may pass; whether it may. The sender's network is only asked for when
@@ -52,8 +72,41 @@ impl TotalTraffic {
             }
             self.shares.charge(network, cost as f64, now);
         }
-        self.bucket.charge(cost, limits.global_rate, now);
+        self.bucket.charge(cost, (limits.global_rate - self.kernel.rate).max(1), now);
         true
+    }
+
+    /// Whether there is so much left that pairs need not be judged together.
+    pub(in crate::core::relay) fn is_plentiful(
+        &self,
+        limits: &RelayLimits,
+        now: Timestamp,
+    ) -> bool {
+        self.bucket.has_tokens(limits.burst / 2, now) && now >= self.kernel.paused_until
+    }
+
+    /// The kernel forwarded datagrams that cost so much.
+    pub(in crate::core::relay) fn note_kernel_traffic(&mut self, cost: u64) {
+        self.kernel.bytes += cost;
+    }
+
+    /// All that the kernel forwarded until now is noted.
+    pub(in crate::core::relay) fn handle_kernel_reading(
+        &mut self,
+        limits: &RelayLimits,
+        now: Timestamp,
+    ) {
+        let kernel = &mut self.kernel;
+        let passed = now.since(kernel.read);
+        if passed < READING {
+            return;
+        }
+        let rate = kernel.bytes as f64 / passed.as_secs_f64();
+        kernel.rate = (rate as u64).min(limits.global_rate);
+        if kernel.rate > limits.global_rate / 2 {
+            kernel.paused_until = now + PAUSE;
+        }
+        (kernel.bytes, kernel.read) = (0, now);
     }
 
     /// Forgets what was sent too long ago to matter. Looks at each network.

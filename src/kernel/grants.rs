@@ -1,0 +1,481 @@
+//! The grants: which pairs the kernel forwards now, and how the core and the kernel hear of each other.
+//!
+//! A pair is granted at a tick, if the core offers it and each of its two players was relayed by the sockets a moment ago.
+//! So whoever the machine's firewall keeps from the sockets is never forwarded. A grant ends as soon as the core offers the
+//! pair no more or differently, and when a datagram of it passed through the sockets: then the core's buckets are the
+//! right ones again.
+//!
+//! Before the core judges anything about a granted pair, it hears what the kernel forwarded until then
+//! ([`Grants::prepare`], [`Grants::refresh`]).
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use crate::core::Core;
+use crate::core::relay::{KernelTraffic, Offer, PortMap, RelayPort};
+use crate::time::{Timestamp, nanos};
+
+use super::clock::Clocks;
+use super::interfaces::Interface;
+use super::layout::{PairState, Route, SIZE_CLASSES, Sent};
+
+/// How often the kernel gets a heartbeat, all grants are read, and new ones are given.
+pub const TICK: Duration = Duration::from_millis(500);
+
+/// With an older heartbeat the program passes everything up: `HEARTBEAT` in `forward.bpf.c`.
+pub const HEARTBEAT_LIFE: Duration = Duration::from_secs(2);
+
+/// The core may know of what the kernel forwarded only so late, except where it judges a datagram.
+pub const FRESHNESS: Duration = Duration::from_millis(100);
+
+/// With many grants it may be later, so that reading them takes at most a few per cent of the time.
+const FRESHNESS_PER_GRANT: Duration = Duration::from_micros(10);
+
+/// How often a datagram of each direction takes the way through the sockets, and so through the machine's firewall.
+pub const PROOF_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How long that datagram may take.
+pub const PROOF_PATIENCE: Duration = Duration::from_secs(2);
+
+/// For how long a datagram that the sockets relayed shows that they would relay the next one.
+const RELAYED_LATELY: Duration = Duration::from_secs(2);
+
+/// How often the way to a player is looked up again. The kernel tells of most changes, but not of a smaller path MTU.
+const WAY_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How a datagram to a player leaves the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// The address of this machine that it leaves from.
+    pub via: IpAddr,
+    /// The number of the interface.
+    pub interface: u32,
+    /// The largest IP packet that fits.
+    pub mtu: u32,
+    /// The time to live that a socket would give it.
+    pub ttl: u8,
+}
+
+/// The kernel's part: the program's maps and the machine's routes.
+pub trait Kernel: Send {
+    /// The clock that the program reads, in nanoseconds.
+    fn clock(&self) -> u64;
+
+    /// The program may forward for [`HEARTBEAT_LIFE`] from now.
+    ///
+    /// # Errors
+    /// If the map does not take it.
+    fn beat(&mut self, now: u64) -> io::Result<()>;
+
+    /// Sets the state of a pair that has no route.
+    ///
+    /// # Errors
+    /// If the map does not take it.
+    fn set_pair(&mut self, slot: u32, state: &PairState) -> io::Result<()>;
+
+    /// The state of a pair.
+    ///
+    /// # Errors
+    /// If the map cannot be read.
+    fn pair(&self, slot: u32) -> io::Result<PairState>;
+
+    /// From now on the program forwards what comes to `port` along the route.
+    ///
+    /// # Errors
+    /// If the map does not take it.
+    fn set_route(&mut self, port: RelayPort, route: &Route) -> io::Result<()>;
+
+    /// The program forwards nothing more of what comes to `port`.
+    ///
+    /// # Errors
+    /// If the map does not do it.
+    fn remove_route(&mut self, port: RelayPort) -> io::Result<()>;
+
+    /// How many datagrams of each class of sizes were forwarded since the program was loaded.
+    ///
+    /// # Errors
+    /// If the map cannot be read.
+    fn sizes(&self) -> io::Result<[u64; SIZE_CLASSES]>;
+
+    /// The machine's interfaces are these.
+    fn set_interfaces(&mut self, interfaces: Vec<Interface>);
+
+    /// The machine's addresses are these. What goes to others is not forwarded.
+    ///
+    /// # Errors
+    /// If the map does not take them.
+    fn set_addresses(&mut self, ips: &[IpAddr]) -> io::Result<()>;
+
+    /// How a datagram to a player leaves the machine; `None` if there is no way that the program can take.
+    fn way(&self, to: SocketAddr) -> Option<Way>;
+}
+
+/// What the kernel forwarded, for the metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Datagrams.
+    pub datagrams: u64,
+    /// Their payload in bytes.
+    pub payload: u64,
+    /// Datagrams of each class of sizes.
+    pub sizes: [u64; SIZE_CLASSES],
+}
+
+/// A pair that the kernel forwards.
+struct Grant {
+    offer: Offer,
+    ways: [Way; 2],
+    looked_up: Timestamp,
+    /// The state when it was last read.
+    read: PairState,
+    /// Since when a proof of each player is awaited at its socket.
+    awaited: [Option<Timestamp>; 2],
+}
+
+/// All grants.
+pub struct Grants {
+    kernel: Box<dyn Kernel>,
+    clocks: Clocks,
+    grants: Vec<Option<Grant>>,
+    /// The slots without a grant. The one that was given back first is used first: for a moment the program may still
+    /// write to it.
+    vacant: VecDeque<u32>,
+    slots: PortMap<u32>,
+    /// When the sockets last relayed something that came to a port that is not granted.
+    relayed: PortMap<Timestamp>,
+    /// Such ports since the last tick, each once.
+    candidates: Vec<RelayPort>,
+    ticked: Timestamp,
+    last_read: Timestamp,
+    tally: Tally,
+    sizes: [u64; SIZE_CLASSES],
+    /// Set if a map failed. Then the kernel's path must end.
+    failure: Option<io::Error>,
+}
+
+impl Grants {
+    /// No grants, with room for a pair for every two of the `ports`.
+    pub fn new(kernel: Box<dyn Kernel>, ports: &[RelayPort], now: Timestamp) -> Self {
+        let clocks = Clocks::new(kernel.clock(), now);
+        let slots = u32::try_from(ports.len().div_ceil(2)).expect("there are at most 65536 ports");
+        Self {
+            kernel,
+            clocks,
+            grants: (0..slots).map(|_| None).collect(),
+            vacant: (0..slots).collect(),
+            slots: PortMap::new(ports.iter().copied()),
+            relayed: PortMap::new(ports.iter().copied()),
+            candidates: Vec::new(),
+            ticked: now,
+            last_read: now,
+            tally: Tally::default(),
+            sizes: [0; SIZE_CLASSES],
+            failure: None,
+        }
+    }
+
+    /// How many pairs the kernel forwards.
+    pub fn len(&self) -> usize {
+        self.grants.len() - self.vacant.len()
+    }
+
+    /// Whether the kernel forwards no pair.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether the kernel forwards what comes to this port.
+    pub fn is_granted(&self, port: RelayPort) -> bool {
+        self.slots.get(port).is_some()
+    }
+
+    /// What was forwarded since the last call.
+    pub fn take_tally(&mut self) -> Tally {
+        std::mem::take(&mut self.tally)
+    }
+
+    /// Why the kernel's path must end, if it must.
+    pub fn take_failure(&mut self) -> Option<io::Error> {
+        self.failure.take()
+    }
+
+    /// Begins a turn of the loop. If the process stood still before, the core hears of all that was forwarded.
+    pub fn begin_turn(&mut self, core: &mut Core, now: Timestamp) {
+        if self.clocks.update(self.kernel.clock(), now) {
+            self.read_all(core, now);
+        }
+    }
+
+    /// Before the core judges a datagram that came to the socket of this port: the core hears what the kernel forwarded
+    /// of the pair.
+    pub fn prepare(&mut self, at: RelayPort, core: &mut Core, now: Timestamp) {
+        if let Some(slot) = self.slots.get(at) {
+            self.read(*slot, core, now);
+        }
+    }
+
+    /// After the core judged a datagram at this port. `is_relayed` says whether it was sent on.
+    pub fn conclude(&mut self, at: RelayPort, is_relayed: bool, core: &mut Core, now: Timestamp) {
+        match self.slots.get(at) {
+            Some(slot) if is_relayed => self.conclude_relayed(*slot, at, core, now),
+            Some(_) => self.check(at, core, now),
+            None if is_relayed => self.note_relayed(at, now),
+            None => {}
+        }
+    }
+
+    fn conclude_relayed(&mut self, slot: u32, at: RelayPort, core: &mut Core, now: Timestamp) {
+        let Some(grant) = &mut self.grants[slot as usize] else { return };
+        let sender = usize::from(grant.offer.ports[0] == at);
+        if grant.awaited[sender].take().is_some() {
+            self.check(at, core, now);
+        } else {
+            // Only the core's bucket was charged.
+            self.withdraw(slot, core, now);
+            self.note_relayed(at, now);
+        }
+    }
+
+    fn note_relayed(&mut self, at: RelayPort, now: Timestamp) {
+        let is_known = self.relayed.get(at).is_some_and(|relayed| *relayed >= self.ticked);
+        self.relayed.insert(at, now);
+        if !is_known {
+            self.candidates.push(at);
+        }
+    }
+
+    /// The pair that has this port may have changed.
+    pub fn check(&mut self, at: RelayPort, core: &mut Core, now: Timestamp) {
+        if let Some(slot) = self.slots.get(at).copied()
+            && !self.is_right(slot, core, now)
+        {
+            self.withdraw(slot, core, now);
+        }
+    }
+
+    /// The pair that had these ports is closed.
+    pub fn close(&mut self, ports: [RelayPort; 2], core: &mut Core, now: Timestamp) {
+        if let Some(slot) = self.slots.get(ports[0]).copied() {
+            self.withdraw(slot, core, now);
+        }
+        for port in ports {
+            self.relayed.remove(port);
+        }
+    }
+
+    fn is_right(&self, slot: u32, core: &Core, now: Timestamp) -> bool {
+        let Some(grant) = &self.grants[slot as usize] else { return true };
+        let is_same = |offer: Offer| offer.is_same_way(&grant.offer);
+        core.offer(grant.offer.ports[0], now).is_some_and(is_same)
+    }
+
+    /// Before the core judges something that may concern any pair: it hears what the kernel forwarded, unless it did a
+    /// moment ago.
+    pub fn refresh(&mut self, core: &mut Core, now: Timestamp) {
+        let grants = u32::try_from(self.len()).unwrap_or(u32::MAX);
+        if now.since(self.last_read) >= FRESHNESS.max(FRESHNESS_PER_GRANT * grants) {
+            self.read_all(core, now);
+        }
+    }
+
+    /// The core hears all that the kernel forwarded until now.
+    pub fn read_all(&mut self, core: &mut Core, now: Timestamp) {
+        for slot in 0..self.grants.len() {
+            if self.grants[slot].is_some() {
+                self.read(slot as u32, core, now);
+            }
+        }
+        self.last_read = now;
+        core.handle_kernel_reading(now);
+    }
+
+    fn read(&mut self, slot: u32, core: &mut Core, now: Timestamp) {
+        let Some(grant) = &mut self.grants[slot as usize] else { return };
+        let state = match self.kernel.pair(slot) {
+            Ok(state) => state,
+            Err(error) => return note_failure(&mut self.failure, error),
+        };
+        for (sender, (is, was)) in state.sent.iter().zip(&grant.read.sent).enumerate() {
+            if is.proofs != was.proofs {
+                grant.awaited[sender].get_or_insert(now);
+            }
+            let traffic = KernelTraffic {
+                at: grant.offer.ports[1 - sender],
+                source: grant.offer.players[sender],
+                datagrams: is.datagrams.wrapping_sub(was.datagrams),
+                payload: is.payload.wrapping_sub(was.payload),
+                heard: self.clocks.to_core(is.heard),
+                full_at: self.clocks.to_core_ahead(is.full_at),
+            };
+            if traffic.datagrams > 0 {
+                self.tally.datagrams += traffic.datagrams;
+                self.tally.payload += traffic.payload;
+                core.handle_kernel_traffic(&traffic, now);
+            }
+        }
+        grant.read = state;
+    }
+
+    /// Ends the grant: first the routes, then the core hears the last that was forwarded.
+    fn withdraw(&mut self, slot: u32, core: &mut Core, now: Timestamp) {
+        let Some(grant) = &self.grants[slot as usize] else { return };
+        let ports = grant.offer.ports;
+        for port in ports {
+            self.try_to(|kernel| kernel.remove_route(port));
+            self.slots.remove(port);
+            self.relayed.remove(port);
+        }
+        self.read(slot, core, now);
+        self.grants[slot as usize] = None;
+        self.vacant.push_back(slot);
+    }
+
+    /// Ends all grants. A pair is granted anew after the sockets have relayed for both players.
+    pub fn withdraw_all(&mut self, core: &mut Core, now: Timestamp) {
+        for slot in 0..self.grants.len() {
+            self.withdraw(slot as u32, core, now);
+        }
+        for port in std::mem::take(&mut self.candidates) {
+            self.relayed.remove(port);
+        }
+        self.read_sizes();
+        core.handle_kernel_reading(now);
+    }
+
+    /// What is due every [`TICK`]: a heartbeat, the core hears of everything, grants end and begin.
+    pub fn tick(&mut self, core: &mut Core, now: Timestamp) {
+        let beat = self.clocks.kernel();
+        self.try_to(|kernel| kernel.beat(beat));
+        self.read_all(core, now);
+        self.read_sizes();
+        for slot in 0..self.grants.len() {
+            if self.grants[slot].is_some() && !self.may_stay(slot as u32, core, now) {
+                self.withdraw(slot as u32, core, now);
+            }
+        }
+        self.ticked = now;
+        for port in std::mem::take(&mut self.candidates) {
+            self.grant(port, core, now);
+        }
+    }
+
+    /// The machine's addresses are these.
+    pub fn set_addresses(&mut self, ips: &[IpAddr]) {
+        self.try_to(|kernel| kernel.set_addresses(ips));
+    }
+
+    /// The machine's interfaces are these, or its routes have changed: all ways are looked up again.
+    pub fn handle_machine_change(
+        &mut self,
+        interfaces: Vec<Interface>,
+        core: &mut Core,
+        now: Timestamp,
+    ) {
+        self.kernel.set_interfaces(interfaces);
+        for slot in 0..self.grants.len() {
+            if self.grants[slot].is_some() && !self.has_same_ways(slot as u32, now) {
+                self.withdraw(slot as u32, core, now);
+            }
+        }
+    }
+
+    fn may_stay(&mut self, slot: u32, core: &Core, now: Timestamp) -> bool {
+        let Some(grant) = &self.grants[slot as usize] else { return true };
+        let is_overdue = |since: &Option<Timestamp>| {
+            since.is_some_and(|since| now.since(since) >= PROOF_PATIENCE)
+        };
+        let is_proved = !grant.awaited.iter().any(is_overdue);
+        let is_due = now.since(grant.looked_up) >= WAY_INTERVAL;
+        is_proved && self.is_right(slot, core, now) && (!is_due || self.has_same_ways(slot, now))
+    }
+
+    fn has_same_ways(&mut self, slot: u32, now: Timestamp) -> bool {
+        let Some(grant) = &mut self.grants[slot as usize] else { return true };
+        grant.looked_up = now;
+        let ways = grant.offer.players.map(|player| self.kernel.way(player));
+        ways == grant.ways.map(Some)
+    }
+
+    /// Grants the pair that has this port, if it may be.
+    fn grant(&mut self, port: RelayPort, core: &Core, now: Timestamp) {
+        if self.is_granted(port) {
+            return;
+        }
+        let Some(offer) = core.offer(port, now) else { return };
+        let is_relayed = |port: &RelayPort| {
+            self.relayed.get(*port).is_some_and(|at| now.since(*at) < RELAYED_LATELY)
+        };
+        if !offer.ports.iter().all(is_relayed) {
+            return;
+        }
+        let [Some(to_asker), Some(to_host)] = offer.players.map(|player| self.kernel.way(player))
+        else {
+            return;
+        };
+        let ways = [to_asker, to_host];
+        let Some(slot) = self.vacant.pop_front() else { return };
+        let state = self.state(&offer);
+        self.try_to(|kernel| kernel.set_pair(slot, &state));
+        for sender in [0, 1] {
+            let route = self.route(slot, sender, &offer, &ways[1 - sender]);
+            let at = offer.ports[1 - sender];
+            self.try_to(|kernel| kernel.set_route(at, &route));
+            self.slots.insert(at, slot);
+        }
+        let grant = Grant { offer, ways, looked_up: now, read: state, awaited: [None; 2] };
+        self.grants[slot as usize] = Some(grant);
+    }
+
+    fn state(&self, offer: &Offer) -> PairState {
+        let sent = |player: usize| Sent {
+            full_at: self.clocks.to_kernel(offer.full_at[player]),
+            heard: self.clocks.to_kernel(offer.heard[player]),
+            proof_at: self.clocks.kernel(),
+            ..Sent::default()
+        };
+        PairState { sent: [sent(0), sent(1)], left: i64::try_from(offer.left).unwrap_or(i64::MAX) }
+    }
+
+    /// What `sender` may send to the other player, who is reached by `way`.
+    fn route(&self, slot: u32, sender: usize, offer: &Offer, way: &Way) -> Route {
+        Route {
+            from: offer.players[sender],
+            to: offer.players[1 - sender],
+            via: SocketAddr::new(way.via, offer.ports[sender].0),
+            sender: sender as u8,
+            ttl: way.ttl,
+            slot,
+            interface: way.interface,
+            mtu: way.mtu,
+            until: self.clocks.to_kernel(offer.until),
+            patience: nanos(offer.patience[1 - sender]),
+            rate: offer.rate,
+            burst: nanos(offer.burst),
+            proof_interval: nanos(PROOF_INTERVAL),
+        }
+    }
+
+    fn read_sizes(&mut self) {
+        match self.kernel.sizes() {
+            Ok(sizes) => {
+                for (class, (is, was)) in sizes.iter().zip(&self.sizes).enumerate() {
+                    self.tally.sizes[class] += is - was;
+                }
+                self.sizes = sizes;
+            }
+            Err(error) => note_failure(&mut self.failure, error),
+        }
+    }
+
+    fn try_to(&mut self, action: impl FnOnce(&mut dyn Kernel) -> io::Result<()>) {
+        if let Err(error) = action(&mut *self.kernel) {
+            note_failure(&mut self.failure, error);
+        }
+    }
+}
+
+fn note_failure(failure: &mut Option<io::Error>, error: io::Error) {
+    failure.get_or_insert(error);
+}
