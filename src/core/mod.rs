@@ -61,7 +61,7 @@ use id::{ConnectionId, Random};
 use players::{AddressRegistration, Departure, Players};
 use protocol::{ErrorCode, Reply};
 use registrar::{Registrar, Response, Way};
-use relay::{Action, ClosedPair, KernelTraffic, Offer, OwnAddresses, RelayPort, RelayTable};
+use relay::{Action, ClosedPair, Judge, KernelTraffic, Offer, OwnAddresses, RelayPort, RelayTable};
 use unheard::UnheardPlayers;
 
 pub use input::{Input, IntroductionSettings, Settings};
@@ -217,21 +217,6 @@ impl Core {
             self.explain_drop(at, source, reason, now, effects);
         }
         action
-    }
-
-    /// What the kernel may forward of the pair that has this port, if it may.
-    pub fn offer(&self, at: RelayPort, now: Timestamp) -> Option<Offer> {
-        self.relays.offer(at, now)
-    }
-
-    /// Handles what the kernel forwarded, as if each datagram had come here at its time.
-    pub fn handle_kernel_traffic(&mut self, traffic: &KernelTraffic, now: Timestamp) {
-        self.relays.handle_kernel_traffic(traffic, now);
-    }
-
-    /// Handles that all was told that the kernel forwarded until now.
-    pub fn handle_kernel_reading(&mut self, now: Timestamp) {
-        self.relays.handle_kernel_reading(now);
     }
 
     /// When the core must get [`Input::Deadline`].
@@ -400,6 +385,20 @@ impl Core {
 
     fn tell_closed_pairs(&mut self, effects: &mut Effects) {
         effects.extend(self.closed.drain(..).map(Effect::PairClosed));
+    }
+}
+
+impl Judge for Core {
+    fn offer(&self, at: RelayPort, now: Timestamp) -> Option<Offer> {
+        self.relays.offer(at, now)
+    }
+
+    fn handle_kernel_traffic(&mut self, traffic: &KernelTraffic, now: Timestamp) {
+        self.relays.handle_kernel_traffic(traffic, now);
+    }
+
+    fn handle_kernel_reading(&mut self, now: Timestamp) {
+        self.relays.handle_kernel_reading(now);
     }
 }
 

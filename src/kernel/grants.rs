@@ -13,8 +13,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::core::Core;
-use crate::core::relay::{KernelTraffic, Offer, PortMap, RelayPort};
+use crate::core::relay::{Judge, KernelTraffic, Offer, PortMap, RelayPort};
 use crate::time::{Timestamp, nanos};
 
 use super::clock::Clocks;
@@ -27,11 +26,9 @@ pub const TICK: Duration = Duration::from_millis(500);
 /// With an older heartbeat the program passes everything up: `HEARTBEAT` in `forward.bpf.c`.
 pub const HEARTBEAT_LIFE: Duration = Duration::from_secs(2);
 
-/// The core may know of what the kernel forwarded only so late, except where it judges a datagram.
-pub const FRESHNESS: Duration = Duration::from_millis(100);
-
-/// With many grants it may be later, so that reading them takes at most a few per cent of the time.
-const FRESHNESS_PER_GRANT: Duration = Duration::from_micros(10);
+/// The core may know of what the kernel forwarded only so late for each grant, except where it judges a datagram. Reading
+/// one takes a microsecond, so that reading takes at most a few per cent of the time.
+pub const FRESHNESS_PER_GRANT: Duration = Duration::from_micros(50);
 
 /// How often a datagram of each direction takes the way through the sockets, and so through the machine's firewall.
 pub const PROOF_INTERVAL: Duration = Duration::from_secs(30);
@@ -202,7 +199,7 @@ impl Grants {
     }
 
     /// Begins a turn of the loop. If the process stood still before, the core hears of all that was forwarded.
-    pub fn begin_turn(&mut self, core: &mut Core, now: Timestamp) {
+    pub fn begin_turn(&mut self, core: &mut dyn Judge, now: Timestamp) {
         if self.clocks.update(self.kernel.clock(), now) {
             self.read_all(core, now);
         }
@@ -210,35 +207,43 @@ impl Grants {
 
     /// Before the core judges a datagram that came to the socket of this port: the core hears what the kernel forwarded
     /// of the pair.
-    pub fn prepare(&mut self, at: RelayPort, core: &mut Core, now: Timestamp) {
+    pub fn prepare(&mut self, at: RelayPort, core: &mut dyn Judge, now: Timestamp) {
         if let Some(slot) = self.slots.get(at) {
             self.read(*slot, core, now);
         }
     }
 
-    /// After the core judged a datagram at this port. `is_relayed` says whether it was sent on.
-    pub fn conclude(&mut self, at: RelayPort, is_relayed: bool, core: &mut Core, now: Timestamp) {
-        match self.slots.get(at) {
-            Some(slot) if is_relayed => self.conclude_relayed(*slot, at, core, now),
-            Some(_) => self.check(at, core, now),
-            None if is_relayed => self.note_relayed(at, now),
-            None => {}
-        }
-    }
-
-    fn conclude_relayed(&mut self, slot: u32, at: RelayPort, core: &mut Core, now: Timestamp) {
-        let Some(grant) = &mut self.grants[slot as usize] else { return };
-        let sender = usize::from(grant.offer.ports[0] == at);
-        if grant.awaited[sender].take().is_some() {
-            self.check(at, core, now);
-        } else {
+    /// After the core judged a datagram at this port, and before it is sent on: whoever gets it may answer before the
+    /// next line of this process runs.
+    pub fn conclude(
+        &mut self,
+        at: RelayPort,
+        is_forwarded: bool,
+        core: &mut dyn Judge,
+        now: Timestamp,
+    ) {
+        let Some(slot) = self.slots.get(at).copied() else { return };
+        if is_forwarded && self.awaited(at).is_none_or(|awaited| awaited.is_none()) {
             // Only the core's bucket was charged.
             self.withdraw(slot, core, now);
-            self.note_relayed(at, now);
+        } else {
+            self.check(at, core, now);
         }
     }
 
-    fn note_relayed(&mut self, at: RelayPort, now: Timestamp) {
+    /// The proof that is awaited at this port, if it is granted.
+    fn awaited(&mut self, at: RelayPort) -> Option<&mut Option<Timestamp>> {
+        let slot = *self.slots.get(at)?;
+        let grant = self.grants[slot as usize].as_mut()?;
+        Some(&mut grant.awaited[usize::from(grant.offer.ports[0] == at)])
+    }
+
+    /// The sockets have sent on what came to this port: neither the firewall nor the routes are against it.
+    pub fn note_relayed(&mut self, at: RelayPort, now: Timestamp) {
+        if let Some(awaited) = self.awaited(at) {
+            *awaited = None;
+            return;
+        }
         let is_known = self.relayed.get(at).is_some_and(|relayed| *relayed >= self.ticked);
         self.relayed.insert(at, now);
         if !is_known {
@@ -247,7 +252,7 @@ impl Grants {
     }
 
     /// The pair that has this port may have changed.
-    pub fn check(&mut self, at: RelayPort, core: &mut Core, now: Timestamp) {
+    pub fn check(&mut self, at: RelayPort, core: &mut dyn Judge, now: Timestamp) {
         if let Some(slot) = self.slots.get(at).copied()
             && !self.is_right(slot, core, now)
         {
@@ -256,7 +261,7 @@ impl Grants {
     }
 
     /// The pair that had these ports is closed.
-    pub fn close(&mut self, ports: [RelayPort; 2], core: &mut Core, now: Timestamp) {
+    pub fn close(&mut self, ports: [RelayPort; 2], core: &mut dyn Judge, now: Timestamp) {
         if let Some(slot) = self.slots.get(ports[0]).copied() {
             self.withdraw(slot, core, now);
         }
@@ -265,23 +270,26 @@ impl Grants {
         }
     }
 
-    fn is_right(&self, slot: u32, core: &Core, now: Timestamp) -> bool {
+    fn is_right(&self, slot: u32, core: &dyn Judge, now: Timestamp) -> bool {
         let Some(grant) = &self.grants[slot as usize] else { return true };
         let is_same = |offer: Offer| offer.is_same_way(&grant.offer);
         core.offer(grant.offer.ports[0], now).is_some_and(is_same)
     }
 
     /// Before the core judges something that may concern any pair: it hears what the kernel forwarded, unless it did a
-    /// moment ago.
-    pub fn refresh(&mut self, core: &mut Core, now: Timestamp) {
+    /// moment ago. Returns whether it did now.
+    pub fn refresh(&mut self, core: &mut dyn Judge, now: Timestamp) -> bool {
         let grants = u32::try_from(self.len()).unwrap_or(u32::MAX);
-        if now.since(self.last_read) >= FRESHNESS.max(FRESHNESS_PER_GRANT * grants) {
+        let is_due = grants > 0 && now.since(self.last_read) >= FRESHNESS_PER_GRANT * grants;
+        if is_due {
             self.read_all(core, now);
+            self.read_sizes();
         }
+        is_due
     }
 
     /// The core hears all that the kernel forwarded until now.
-    pub fn read_all(&mut self, core: &mut Core, now: Timestamp) {
+    pub fn read_all(&mut self, core: &mut dyn Judge, now: Timestamp) {
         for slot in 0..self.grants.len() {
             if self.grants[slot].is_some() {
                 self.read(slot as u32, core, now);
@@ -291,7 +299,7 @@ impl Grants {
         core.handle_kernel_reading(now);
     }
 
-    fn read(&mut self, slot: u32, core: &mut Core, now: Timestamp) {
+    fn read(&mut self, slot: u32, core: &mut dyn Judge, now: Timestamp) {
         let Some(grant) = &mut self.grants[slot as usize] else { return };
         let state = match self.kernel.pair(slot) {
             Ok(state) => state,
@@ -319,9 +327,10 @@ impl Grants {
     }
 
     /// Ends the grant: first the routes, then the core hears the last that was forwarded.
-    fn withdraw(&mut self, slot: u32, core: &mut Core, now: Timestamp) {
+    fn withdraw(&mut self, slot: u32, core: &mut dyn Judge, now: Timestamp) {
         let Some(grant) = &self.grants[slot as usize] else { return };
         let ports = grant.offer.ports;
+        log::trace!("relay {}+{}: the kernel forwards no more", ports[1], ports[0]);
         for port in ports {
             self.try_to(|kernel| kernel.remove_route(port));
             self.slots.remove(port);
@@ -333,7 +342,7 @@ impl Grants {
     }
 
     /// Ends all grants. A pair is granted anew after the sockets have relayed for both players.
-    pub fn withdraw_all(&mut self, core: &mut Core, now: Timestamp) {
+    pub fn withdraw_all(&mut self, core: &mut dyn Judge, now: Timestamp) {
         for slot in 0..self.grants.len() {
             self.withdraw(slot as u32, core, now);
         }
@@ -345,7 +354,7 @@ impl Grants {
     }
 
     /// What is due every [`TICK`]: a heartbeat, the core hears of everything, grants end and begin.
-    pub fn tick(&mut self, core: &mut Core, now: Timestamp) {
+    pub fn tick(&mut self, core: &mut dyn Judge, now: Timestamp) {
         let beat = self.clocks.kernel();
         self.try_to(|kernel| kernel.beat(beat));
         self.read_all(core, now);
@@ -370,7 +379,7 @@ impl Grants {
     pub fn handle_machine_change(
         &mut self,
         interfaces: Vec<Interface>,
-        core: &mut Core,
+        core: &mut dyn Judge,
         now: Timestamp,
     ) {
         self.kernel.set_interfaces(interfaces);
@@ -381,7 +390,7 @@ impl Grants {
         }
     }
 
-    fn may_stay(&mut self, slot: u32, core: &Core, now: Timestamp) -> bool {
+    fn may_stay(&mut self, slot: u32, core: &dyn Judge, now: Timestamp) -> bool {
         let Some(grant) = &self.grants[slot as usize] else { return true };
         let is_overdue = |since: &Option<Timestamp>| {
             since.is_some_and(|since| now.since(since) >= PROOF_PATIENCE)
@@ -399,7 +408,7 @@ impl Grants {
     }
 
     /// Grants the pair that has this port, if it may be.
-    fn grant(&mut self, port: RelayPort, core: &Core, now: Timestamp) {
+    fn grant(&mut self, port: RelayPort, core: &dyn Judge, now: Timestamp) {
         if self.is_granted(port) {
             return;
         }
@@ -424,6 +433,8 @@ impl Grants {
             self.try_to(|kernel| kernel.set_route(at, &route));
             self.slots.insert(at, slot);
         }
+        let Offer { ports: [one, other], players: [asker, host], .. } = offer;
+        log::trace!("relay {other}+{one}: the kernel forwards between {asker} and {host}");
         let grant = Grant { offer, ways, looked_up: now, read: state, awaited: [None; 2] };
         self.grants[slot as usize] = Some(grant);
     }

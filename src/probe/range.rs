@@ -71,23 +71,25 @@ impl Turn {
         let links = 0..exchange.links.len() as u8;
         exchange.run(
             TURN,
-            |exchange, _| {
+            |exchange, round| {
                 let is_left = |link: &u8| self.number != HOSTS || !self.is_known(exchange, *link);
-                links.clone().filter(is_left).flat_map(|link| self.due(link)).collect()
+                links.clone().filter(is_left).flat_map(|link| self.due(link, round)).collect()
             },
             |exchange| links.clone().all(|link| self.is_known(exchange, link)),
         );
     }
 
-    /// The registered socket goes first: while it is in its place, what the fresh one sends is dropped.
-    fn due(self, link: u8) -> Vec<Tag> {
+    /// The registered socket goes a round ahead: while it is in its place, what the fresh one sends is dropped. (In the
+    /// same round it could be overtaken by the fresh one, which the server's kernel may forward by itself.)
+    fn due(self, link: u8, round: u32) -> Vec<Tag> {
         let mut due = Vec::new();
         for (end, from_turn) in [(End::Asker, ASKERS), (End::Host, HOSTS)] {
             let tag = |purpose| Tag { purpose, link, end, number: self.number };
-            if !self.takes_fresh || self.number >= from_turn {
+            let says_hello = !self.takes_fresh || self.number >= from_turn;
+            if says_hello {
                 due.push(tag(Purpose::Hello));
             }
-            if self.takes_fresh {
+            if self.takes_fresh && !(says_hello && round == 0) {
                 due.push(tag(Purpose::Fresh));
             }
         }

@@ -1,6 +1,9 @@
 //! Random players behind random routers against the relay table, step by step beside a model that is written
 //! another way. A failure prints the seed; `NORAY_SIM_SEED=17 cargo test --test relay_simulation` replays it.
 
+#[path = "../support/kernel_model.rs"]
+mod kernel_model;
+mod kernel_path;
 mod model;
 
 use noray::label::Label;
@@ -10,6 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 use fastrand::Rng;
+use kernel_path::KernelPath;
 use model::{Model, SECOND};
 use noray::core::id::PlayerId;
 use noray::core::relay::{
@@ -20,43 +24,78 @@ use noray::limits::relay::RelayLimits;
 use noray::limits::share::HardCap;
 use noray::time::Timestamp;
 
-const SEEDS: u64 = 200;
 const STEPS: usize = 2000;
 const REGISTRAR: u16 = 8809;
 const OWN_IP: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 #[test]
 fn the_table_does_what_the_model_says() {
+    run(Side::Sockets);
+}
+
+/// The model knows nothing of the kernel's path: whatever the program forwards, the table would have.
+#[test]
+fn the_table_and_the_kernels_path_do_what_the_model_says() {
+    run(Side::WithKernel);
+}
+
+/// Who forwards.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Sockets,
+    WithKernel,
+}
+
+impl Side {
+    fn seeds(self) -> u64 {
+        match self {
+            Self::Sockets => 200,
+            Self::WithKernel => 100,
+        }
+    }
+}
+
+fn run(side: Side) {
     let seeds = match replayed_seed() {
         Some(seed) => seed..seed + 1,
-        None => 0..SEEDS,
+        None => 0..side.seeds(),
     };
-    let mut forwarded = 0;
+    let (mut forwarded, mut by_kernel) = (0, 0);
     let mut dropped = [0; DropReason::ALL.len()];
     for seed in seeds.clone() {
         let run = catch_unwind(AssertUnwindSafe(|| {
-            let mut world = World::new(seed);
+            let mut world = World::new(seed, side);
             (0..STEPS).for_each(|_| world.step());
-            (world.forwarded, world.dropped)
+            (world.forwarded, world.forwarded_by_kernel, world.dropped)
         }));
-        let (more_forwarded, more_dropped) = run.unwrap_or_else(|panic| {
+        let (more_forwarded, more_by_kernel, more_dropped) = run.unwrap_or_else(|panic| {
             println!(
                 "failed; replay with NORAY_SIM_SEED={seed} cargo test --test relay_simulation"
             );
             resume_unwind(panic)
         });
         forwarded += more_forwarded;
+        by_kernel += more_by_kernel;
         dropped.iter_mut().zip(more_dropped).for_each(|(sum, more)| *sum += more);
     }
-    println!("{forwarded} forwarded");
+    println!("{forwarded} forwarded, {by_kernel} of them by the kernel");
+    let is_whole = seeds.end - seeds.start == side.seeds();
+    assert!(
+        !is_whole || (side == Side::WithKernel) == (10 * by_kernel > forwarded),
+        "a dull world"
+    );
     for (reason, count) in DropReason::ALL.iter().zip(dropped) {
         println!("{count} dropped: {}", reason.label());
         let is_the_shells = matches!(
             reason,
             DropReason::SendBufferFull | DropReason::TooLarge | DropReason::SendFailed
         );
-        let is_whole = seeds.end - seeds.start == SEEDS;
-        assert!(count > 0 || is_the_shells || !is_whole, "{reason:?} never happened: a dull world");
+        // The kernel's path has a rate of all relays of its own, so that rate is no part of its world.
+        let is_elsewhere = side == Side::WithKernel && *reason == DropReason::GlobalBandwidth;
+        assert!(
+            count > 0 || is_the_shells || is_elsewhere || !is_whole,
+            "{reason:?} never happened: a dull world"
+        );
     }
 }
 
@@ -92,12 +131,14 @@ struct World {
     next_mapping: u16,
     settings: RelaySettings,
     ports: Vec<u16>,
+    kernel: Option<KernelPath>,
     forwarded: u64,
+    forwarded_by_kernel: u64,
     dropped: [u64; DropReason::ALL.len()],
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, side: Side) -> Self {
         let mut random = Rng::with_seed(seed);
         let latching = *random
             .choice([Latching::SameIp, Latching::SameIp, Latching::Any, Latching::Off].iter())
@@ -105,7 +146,10 @@ impl World {
         // Rates divide a second's nanoseconds, so that model and table round alike: not at all.
         let limits = RelayLimits {
             pair_rate: *random.choice([20_000, 100_000, 1_000_000].iter()).unwrap(),
-            global_rate: *random.choice([100_000, 1_000_000, 100_000_000].iter()).unwrap(),
+            global_rate: match side {
+                Side::Sockets => *random.choice([100_000, 1_000_000, 100_000_000].iter()).unwrap(),
+                Side::WithKernel => 1_000_000_000,
+            },
             burst: Duration::from_millis(random.u64(50..500)),
             lifetime: Duration::from_secs(random.u64(60..600)),
             lifetime_traffic: random.u64(200_000..4_000_000),
@@ -127,7 +171,9 @@ impl World {
             next_id: 0,
             next_mapping: 1024,
             ports,
+            kernel: (side == Side::WithKernel).then(|| KernelPath::new(&relay_ports)),
             forwarded: 0,
+            forwarded_by_kernel: 0,
             dropped: [0; DropReason::ALL.len()],
         }
     }
@@ -151,6 +197,7 @@ impl World {
             56..58 => self.spray(),
             _ => self.play(),
         }
+        self.follow();
         self.table.check_invariants();
         let ports = self.table.ports();
         let counts = (self.table.pairs(), ports.free(), ports.reserved());
@@ -163,6 +210,23 @@ impl World {
             85..98 => self.random.u64(..3 * SECOND),
             _ => self.random.u64(..60 * SECOND),
         };
+    }
+
+    /// The kernel's path is where the table is in time. It tells the table what was forwarded.
+    fn refresh(&mut self) {
+        let now = self.now();
+        if let Some(kernel) = &mut self.kernel {
+            kernel.pass_time(&mut self.table, self.now);
+            kernel.refresh(&mut self.table, now);
+        }
+    }
+
+    /// The kernel's path hears what has changed.
+    fn follow(&mut self) {
+        let now = self.now();
+        if let Some(kernel) = &mut self.kernel {
+            kernel.follow(&mut self.table, now);
+        }
     }
 
     fn now(&self) -> Timestamp {
@@ -238,6 +302,7 @@ impl World {
             let Player { id, registered, connected_from, .. } = self.players[index];
             (id, registered, connected_from)
         });
+        self.refresh();
         let party =
             |(id, address, connected_from)| Party { player: PlayerId(id), address, connected_from };
         let mut closed = Vec::new();
@@ -252,6 +317,10 @@ impl World {
     fn note_closed(&mut self, closed: Vec<ClosedPair>) {
         for pair in closed {
             self.model.free(pair.ports.map(|port| port.0), self.now);
+            let now = self.now();
+            if let Some(kernel) = &mut self.kernel {
+                kernel.close(pair.ports, &mut self.table, now);
+            }
         }
     }
 
@@ -273,11 +342,14 @@ impl World {
         let player = &mut self.players[index];
         player.registered = address;
         let id = player.id;
+        self.refresh();
         self.table.handle_address_change(PlayerId(id), address);
         self.model.move_player(id, address);
+        self.follow();
     }
 
     fn sweep(&mut self) {
+        self.refresh();
         let mut closed = Vec::new();
         self.table.sweep(self.now(), &mut closed);
         self.note_closed(closed);
@@ -405,6 +477,7 @@ impl World {
     fn repeat_private_id(&mut self) {
         if let Some(index) = self.someone(true) {
             let id = self.players[index].id;
+            self.refresh();
             self.table.handle_repetition(PlayerId(id), self.now());
             self.model.repeat(id, self.now);
         }
@@ -438,6 +511,7 @@ impl World {
             self.datagram(at, source, 4);
             if self.random.u8(..30) == 0 {
                 let id = self.players[player].id;
+                self.refresh();
                 self.table.handle_repetition(PlayerId(id), self.now());
                 self.model.repeat(id, self.now);
             }
@@ -471,7 +545,7 @@ impl World {
     }
 
     fn datagram(&mut self, at: u16, source: SocketAddr, length: usize) -> Action {
-        let action = self.table.handle_datagram(RelayPort(at), source, length, self.now());
+        let action = self.action(at, source, length);
         let expected = self.model.datagram(at, source, length, self.now);
         assert_eq!(action, expected, "{length} bytes from {source} at {at}, {} ns", self.now);
         match action {
@@ -479,5 +553,18 @@ impl World {
             Action::Drop(reason) => self.dropped[reason as usize] += 1,
         }
         action
+    }
+
+    fn action(&mut self, at: u16, source: SocketAddr, length: usize) -> Action {
+        let now = self.now();
+        let judge =
+            |table: &mut RelayTable| table.handle_datagram(RelayPort(at), source, length, now);
+        let Some(kernel) = &mut self.kernel else { return judge(&mut self.table) };
+        kernel.pass_time(&mut self.table, self.now);
+        if let Some(action) = kernel.forward(at, source, length) {
+            self.forwarded_by_kernel += 1;
+            return action;
+        }
+        kernel.judge(RelayPort(at), &mut self.table, now, judge)
     }
 }

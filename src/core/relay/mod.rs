@@ -27,7 +27,7 @@ pub use latch::{
     ANY_IP_WINDOW, CLAIMING_DATAGRAMS, GAP_WHILE_SETTLING, LONGEST_GAP, Latch, REBINDING_DATAGRAMS,
     SETTLING_TIME, SILENCE_BEFORE_LATCHING, TAKE_BACK_WINDOW,
 };
-pub use offer::{KernelTraffic, Offer};
+pub use offer::{Judge, KernelTraffic, Offer};
 pub use port_map::PortMap;
 pub use ports::PortPool;
 pub use sources::{SOURCE_MEMORY, SOURCES_PER_PORT};

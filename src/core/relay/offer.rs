@@ -69,13 +69,23 @@ impl KernelTraffic {
     }
 }
 
-impl RelayTable {
+/// Who judges what the kernel may forward: the core, or in a simulation its relays alone.
+pub trait Judge {
     /// What may be forwarded of the pair that has this port, if it may.
-    ///
+    fn offer(&self, at: RelayPort, now: Timestamp) -> Option<Offer>;
+
+    /// Handles what the kernel forwarded, as if each datagram had come here at its time.
+    fn handle_kernel_traffic(&mut self, traffic: &KernelTraffic, now: Timestamp);
+
+    /// Handles that all was told that the kernel forwarded until now.
+    fn handle_kernel_reading(&mut self, now: Timestamp);
+}
+
+impl Judge for RelayTable {
     /// Both players were heard and are of one family, and at least one is confirmed. Nothing that several pairs share
     /// is scarce: a pair of a crowded host is not offered, nor one whose host is silent, nor any while the server
     /// carries more than half of what it may.
-    pub fn offer(&self, at: RelayPort, now: Timestamp) -> Option<Offer> {
+    fn offer(&self, at: RelayPort, now: Timestamp) -> Option<Offer> {
         let (pair, _) = self.pairs.at(at)?;
         let may_be = self.total_traffic.is_plentiful(&self.settings.limits, now)
             && (pair.is_confirmed() || self.settings.latching == Latching::Any);
@@ -85,21 +95,32 @@ impl RelayTable {
         pair.offer(&self.settings.limits, now)
     }
 
-    /// Handles what the kernel forwarded, as if each datagram had come to the core at its time.
-    pub fn handle_kernel_traffic(&mut self, traffic: &KernelTraffic, now: Timestamp) {
+    fn handle_kernel_traffic(&mut self, traffic: &KernelTraffic, now: Timestamp) {
         self.total_traffic.note_kernel_traffic(traffic.cost());
-        if let Some((pair, owner)) = self.pairs.at_mut(traffic.at) {
-            pair.handle_kernel_traffic(owner, traffic, now);
+        let Some((pair, owner)) = self.pairs.at_mut(traffic.at) else { return };
+        // Forwarded while the core was giving the place to somebody else: it came after that.
+        if traffic.heard >= now && !pair.is_current(owner, traffic.source) {
+            let latching = self.settings.latching;
+            let _ = pair.hear_other(
+                owner,
+                traffic.source,
+                latching,
+                &self.own,
+                &mut self.sprayers,
+                now,
+            );
         }
+        pair.handle_kernel_traffic(owner, traffic, now);
     }
 
-    /// The shell has just told what the kernel forwarded from all pairs, since it last said so.
-    pub fn handle_kernel_reading(&mut self, now: Timestamp) {
+    fn handle_kernel_reading(&mut self, now: Timestamp) {
         self.total_traffic.handle_kernel_reading(&self.settings.limits, now);
     }
+}
 
+impl RelayTable {
     /// Takes the asker's ports of the pairs whose offers may have changed for another reason than a datagram.
-    pub(in crate::core) fn take_changed(&mut self) -> impl Iterator<Item = RelayPort> {
+    pub fn take_changed(&mut self) -> impl Iterator<Item = RelayPort> {
         self.changed.drain(..)
     }
 }
@@ -132,9 +153,6 @@ impl Pair {
     fn handle_kernel_traffic(&mut self, owner: Role, traffic: &KernelTraffic, now: Timestamp) {
         let sender = &mut self.sides[owner.other() as usize];
         let heard = traffic.heard.min(now);
-        if traffic.datagrams == 0 {
-            return;
-        }
         sender.latch.hear_earlier(traffic.source, heard);
         sender.bucket.raise(traffic.full_at);
         self.life.forwarded = self.life.forwarded.max(heard);

@@ -192,6 +192,11 @@ impl Pair {
         self.sides[owner.other() as usize].latch.hear_current(source, now)
     }
 
+    /// Whether that is the partner's current address at the port of `owner`.
+    pub(super) fn is_current(&self, owner: Role, source: SocketAddr) -> bool {
+        self.sides[owner.other() as usize].latch.address() == source
+    }
+
     /// Decides whether any other datagram at the port of `owner` comes from the partner.
     ///
     /// # Errors

@@ -114,7 +114,7 @@ pub struct ClosedPair {
 #[derive(Debug)]
 pub struct RelayTable {
     pub(super) settings: RelaySettings,
-    own: OwnAddresses,
+    pub(super) own: OwnAddresses,
     ports: PortPool,
     /// How many ports there are in all, with those that retire.
     size: usize,
@@ -128,7 +128,7 @@ pub struct RelayTable {
     last_sweep: Timestamp,
     /// The sources that were heard lately at ports without a pair.
     early: BTreeMap<RelayPort, Sources>,
-    sprayers: Sprayers,
+    pub(super) sprayers: Sprayers,
     /// Who was expected at the ports of pairs that ended lately, and when they ended.
     former: BTreeMap<RelayPort, (PlayerId, Timestamp)>,
     /// The asker's ports of pairs that changed for another reason than a datagram. Empty between inputs of the core.

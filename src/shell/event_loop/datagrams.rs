@@ -71,18 +71,24 @@ impl EventLoop {
             grants.prepare(at, &mut self.core, self.now);
         }
         let action = self.core.handle_datagram(at, source, length, self.now, &mut self.effects);
-        let is_relayed = match action {
-            Action::Forward { via, to } => self.forward(via, to, length),
+        if let Some(grants) = &mut self.grants {
+            let is_forwarded = matches!(action, Action::Forward { .. });
+            grants.conclude(at, is_forwarded, &mut self.core, self.now);
+        }
+        match action {
+            Action::Forward { via, to } => {
+                if self.forward(via, to, length)
+                    && let Some(grants) = &mut self.grants
+                {
+                    grants.note_relayed(at, self.now);
+                }
+            }
             Action::Drop(reason) => {
                 log::trace!("port {at}: {length} bytes from {source} dropped: {}", reason.label());
                 self.record_drop(reason);
                 self.warn_of_drop(at, reason);
                 self.carry_out_effects();
-                false
             }
-        };
-        if let Some(grants) = &mut self.grants {
-            grants.conclude(at, is_relayed, &mut self.core, self.now);
         }
         if let Some(begin) = begin {
             let took = clock::now().saturating_duration_since(begin);

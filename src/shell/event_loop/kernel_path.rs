@@ -41,8 +41,10 @@ impl EventLoop {
 
     /// Before the core handles what may concern any pair.
     pub(super) fn refresh_from_kernel(&mut self) {
-        if let Some(grants) = &mut self.grants {
-            grants.refresh(&mut self.core, self.now);
+        if let Some(grants) = &mut self.grants
+            && grants.refresh(&mut self.core, self.now)
+        {
+            self.count_kernel_traffic();
         }
     }
 
