@@ -100,11 +100,6 @@ struct pair {
     __s64 left;
 };
 
-// How many datagrams had which size, up to 32, 64, .. bytes: as the metric noray_relay_size.
-struct sizes {
-    __u64 counts[10];
-};
-
 #define MAP(name, kind, entries, key_type, value_type) \
     struct {                                           \
         int(*type)[kind];                              \
@@ -118,7 +113,9 @@ MAP(routes, BPF_MAP_TYPE_HASH, 1, __u32, struct route);
 MAP(pairs, BPF_MAP_TYPE_ARRAY, 1, __u32, struct pair);
 MAP(addresses, BPF_MAP_TYPE_HASH, 1, struct address, __u32);
 MAP(heartbeat, BPF_MAP_TYPE_ARRAY, 1, __u32, __u64);
-MAP(sizes, BPF_MAP_TYPE_PERCPU_ARRAY, 1, __u32, struct sizes);
+// How many datagrams had which size, up to 32, 64, .. bytes: as the metric noray_relay_size. An entry each, because without
+// CAP_PERFMON the verifier lets nobody compute where in an entry a count is.
+MAP(sizes, BPF_MAP_TYPE_PERCPU_ARRAY, 10, __u32, __u64);
 
 // What of a datagram decides where it goes.
 struct datagram {
@@ -131,14 +128,8 @@ struct datagram {
     __u32 payload;
 };
 
-INLINE __u16 swap(__u16 value)
-{
-    return __builtin_bswap16(value);
-}
-
-
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-#define NET16(value) swap(value)
+#define NET16(value) ((__u16)__builtin_bswap16(value))
 #define NET32(value) __builtin_bswap32(value)
 #else
 #define NET16(value) (value)
@@ -163,16 +154,20 @@ INLINE __u16 folded(__u32 sum)
     return (sum & 0xffff) + (sum >> 16);
 }
 
-// Takes what the datagram costs from the sender's bucket, if the bucket is not empty; whether it did. Where two processors
-// do that at once, the second one does not.
+// Takes what the datagram costs from the sender's bucket, if the bucket is not empty; whether it did. Where several
+// processors do that at once, each tries a few times.
 INLINE int charge(struct sent *sent, const struct route *route, __u64 cost, __u64 now)
 {
-    __u64 full_at = sent->full_at;
-    if (full_at > now && full_at - now >= route->burst)
-        return 0;
-    __u64 start = full_at > now ? full_at : now;
-    __u64 next = start + (cost * SECOND - 1) / route->rate + 1;
-    return __sync_val_compare_and_swap(&sent->full_at, full_at, next) == full_at;
+    __u64 nanos = (cost * SECOND - 1) / route->rate + 1;
+    for (int attempt = 0; attempt < 4; attempt++) {
+        __u64 full_at = sent->full_at;
+        if (full_at > now && full_at - now >= route->burst)
+            return 0;
+        __u64 start = full_at > now ? full_at : now;
+        if (__sync_val_compare_and_swap(&sent->full_at, full_at, start + nanos) == full_at)
+            return 1;
+    }
+    return 0;
 }
 
 // The route of a datagram that may pass now, which is charged. Otherwise none, and nothing has changed.
@@ -213,7 +208,7 @@ INLINE struct route *permit(const struct datagram *datagram, struct sent **of_se
     return route;
 }
 
-INLINE int size_class(__u32 payload)
+INLINE __u32 size_class(__u32 payload)
 {
     return payload <= 32     ? 0
            : payload <= 64   ? 1
@@ -229,12 +224,12 @@ INLINE int size_class(__u32 payload)
 
 INLINE int send_on(const struct route *route, struct sent *sender, __u32 payload)
 {
-    __u32 first = 0;
+    __u32 class = size_class(payload);
     __sync_fetch_and_add(&sender->datagrams, 1);
     __sync_fetch_and_add(&sender->payload, payload);
-    struct sizes *of_processor = bpf_map_lookup_elem(&sizes, &first);
+    __u64 *of_processor = bpf_map_lookup_elem(&sizes, &class);
     if (of_processor)
-        of_processor->counts[size_class(payload)] += 1;
+        *of_processor += 1;
     return bpf_redirect_neigh(route->interface, 0, 0, 0);
 }
 

@@ -39,6 +39,9 @@ pub const PROOF_PATIENCE: Duration = Duration::from_secs(2);
 /// For how long a datagram that the sockets relayed shows that they would relay the next one.
 const RELAYED_LATELY: Duration = Duration::from_secs(2);
 
+/// For so long after a grant what comes through the sockets is taken for what waited there. noray alone charges that.
+const IN_FLIGHT: Duration = Duration::from_millis(100);
+
 /// How often the way to a player is looked up again. The kernel tells of most changes, but not of a smaller path MTU.
 const WAY_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -124,11 +127,19 @@ pub struct Tally {
 struct Grant {
     offer: Offer,
     ways: [Way; 2],
+    since: Timestamp,
     looked_up: Timestamp,
     /// The state when it was last read.
     read: PairState,
     /// Since when a proof of each player is awaited at its socket.
     awaited: [Option<Timestamp>; 2],
+}
+
+impl Grant {
+    /// Which player sends to this port of the pair.
+    fn sender_at(&self, at: RelayPort) -> usize {
+        usize::from(self.offer.ports[0] == at)
+    }
 }
 
 /// All grants.
@@ -223,7 +234,9 @@ impl Grants {
         now: Timestamp,
     ) {
         let Some(slot) = self.slots.get(at).copied() else { return };
-        if is_forwarded && self.awaited(at).is_none_or(|awaited| awaited.is_none()) {
+        let Some(grant) = &self.grants[slot as usize] else { return };
+        let is_awaited = grant.awaited[grant.sender_at(at)].is_some();
+        if is_forwarded && !is_awaited && now.since(grant.since) >= IN_FLIGHT {
             // Only the core's bucket was charged.
             self.withdraw(slot, core, now);
         } else {
@@ -231,17 +244,13 @@ impl Grants {
         }
     }
 
-    /// The proof that is awaited at this port, if it is granted.
-    fn awaited(&mut self, at: RelayPort) -> Option<&mut Option<Timestamp>> {
-        let slot = *self.slots.get(at)?;
-        let grant = self.grants[slot as usize].as_mut()?;
-        Some(&mut grant.awaited[usize::from(grant.offer.ports[0] == at)])
-    }
-
     /// The sockets have sent on what came to this port: neither the firewall nor the routes are against it.
     pub fn note_relayed(&mut self, at: RelayPort, now: Timestamp) {
-        if let Some(awaited) = self.awaited(at) {
-            *awaited = None;
+        if let Some(slot) = self.slots.get(at)
+            && let Some(grant) = &mut self.grants[*slot as usize]
+        {
+            let sender = grant.sender_at(at);
+            grant.awaited[sender] = None;
             return;
         }
         let is_known = self.relayed.get(at).is_some_and(|relayed| *relayed >= self.ticked);
@@ -283,7 +292,6 @@ impl Grants {
         let is_due = grants > 0 && now.since(self.last_read) >= FRESHNESS_PER_GRANT * grants;
         if is_due {
             self.read_all(core, now);
-            self.read_sizes();
         }
         is_due
     }
@@ -435,7 +443,8 @@ impl Grants {
         }
         let Offer { ports: [one, other], players: [asker, host], .. } = offer;
         log::trace!("relay {other}+{one}: the kernel forwards between {asker} and {host}");
-        let grant = Grant { offer, ways, looked_up: now, read: state, awaited: [None; 2] };
+        let grant =
+            Grant { offer, ways, since: now, looked_up: now, read: state, awaited: [None; 2] };
         self.grants[slot as usize] = Some(grant);
     }
 

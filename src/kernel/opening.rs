@@ -1,5 +1,6 @@
 //! Opening the kernel's path, and the thread that follows the machine's interfaces.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
@@ -143,14 +144,21 @@ impl Watch {
     }
 
     fn follow(&mut self, now: Vec<Interface>) {
-        let before = self.program.interfaces();
         if now == self.known {
             return;
         }
+        let before = self.program.interfaces();
         warn_of(&self.program.attach(&chosen(&now, &self.named)));
         let after = self.program.interfaces();
-        if before != after {
-            log::info!("the kernel's path is attached to {after} interfaces, {before} before");
+        let names = |indices: BTreeSet<u32>, of: &[Interface]| {
+            let is_there = |interface: &&Interface| indices.contains(&interface.index);
+            of.iter().filter(is_there).map(|interface| interface.name.clone()).collect::<Vec<_>>()
+        };
+        for name in names(&after - &before, &now) {
+            log::info!("the kernel's path: now at {name}, too");
+        }
+        for name in names(&before - &after, &self.known) {
+            log::info!("the kernel's path: no more at {name}");
         }
         self.known = now;
     }

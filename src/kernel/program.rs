@@ -121,9 +121,9 @@ impl Program {
         self.classifier().attach_with_options(name, TcAttachType::Ingress, options)
     }
 
-    /// To how many interfaces it is attached.
-    pub fn interfaces(&self) -> usize {
-        self.links.len()
+    /// The numbers of the interfaces to which it is attached.
+    pub fn interfaces(&self) -> BTreeSet<u32> {
+        self.links.keys().copied().collect()
     }
 
     /// How it is attached.
@@ -147,7 +147,7 @@ pub struct Maps {
     pairs: Array<MapData, [u8; PAIR_BYTES]>,
     addresses: HashMap<MapData, [u8; 16], [u8; 4]>,
     heartbeat: Array<MapData, u64>,
-    sizes: PerCpuArray<MapData, [u64; SIZE_CLASSES]>,
+    sizes: PerCpuArray<MapData, u64>,
 }
 
 impl Maps {
@@ -219,12 +219,11 @@ impl Kernel for Machine {
     }
 
     fn sizes(&self) -> io::Result<[u64; SIZE_CLASSES]> {
-        let of_processors = self.maps.sizes.get(&0, 0).map_err(failed)?;
-        let mut sum = [0_u64; SIZE_CLASSES];
-        for sizes in of_processors.iter() {
-            sum.iter_mut().zip(sizes).for_each(|(sum, count)| *sum += count);
+        let mut sizes = [0; SIZE_CLASSES];
+        for (class, size) in (0..).zip(&mut sizes) {
+            *size = self.maps.sizes.get(&class, 0).map_err(failed)?.iter().sum();
         }
-        Ok(sum)
+        Ok(sizes)
     }
 
     fn way(&self, to: SocketAddr) -> Option<Way> {

@@ -16,14 +16,10 @@ pub(super) fn explain(error: &(dyn Error + 'static)) -> String {
             missing.join(" and no ")
         );
     }
-    let mut words = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        // The verifier's words are for who changes the program.
-        words = format!("{words}: {}", error.to_string().lines().next().unwrap_or_default());
-        source = error.source();
-    }
-    if is_denied(error) {
+    // The verifier's words, which fill many lines, are for who changes the program.
+    let text = error.to_string();
+    let words = text.lines().next().unwrap_or_default();
+    if is_denied(error) && text.lines().nth(1).is_none() {
         return format!(
             "the kernel refuses the system call bpf: {words}; a system-call filter or a user namespace forbids it, so \
              under systemd install the drop-in of docs/kernel-path.md, and in a container allow `bpf`"

@@ -15,6 +15,7 @@ mod handover;
 #[path = "../support/harness.rs"]
 mod harness;
 mod hijacks;
+mod kernel_path;
 mod lab;
 mod matrix;
 mod players;
@@ -58,6 +59,13 @@ fn main() -> ExitCode {
         hijacks::a_neighbour_that_tries_every_two_seconds_never_succeeds_while_the_stream_is_alive,
         hijacks::a_neighbour_that_inherits_the_victims_old_port_gets_nothing,
         hijacks::a_stream_that_paused_and_was_taken_is_taken_back_by_the_next_datagram,
+        kernel_path::an_established_pair_is_forwarded_by_the_kernel_and_counted,
+        kernel_path::a_firewall_that_blocks_a_player_is_honoured_at_once_after_a_reload,
+        kernel_path::a_killed_server_leaves_no_traffic_running,
+        kernel_path::what_comes_while_the_server_hangs_waits_at_its_sockets,
+        kernel_path::a_reload_switches_it_on_and_off_under_a_live_game,
+        kernel_path::interfaces_that_come_and_go_are_followed,
+        kernel_path::two_capabilities_suffice_and_what_is_missing_is_named,
         matrix::every_pair_of_routers_plays_by_relay_and_punches_where_its_client_can,
         probe::it_knows_the_callers_router,
         probe::a_blocked_registrar,

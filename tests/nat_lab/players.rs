@@ -232,6 +232,17 @@ impl Stream {
         Self::of(client, to_host, host, to_client)
     }
 
+    /// On machines that reach the server by that address.
+    pub fn begin_at(machines: &[Host; 2], server: SocketAddr) -> Self {
+        let [mut client, mut host] =
+            machines.each_ref().map(|machine| Player::join_at(machine, server));
+        client.line.send(&format!("connect-relay {}", host.oid));
+        let [to_host, to_client] = [&mut client, &mut host].map(|player| {
+            SocketAddr::new(server.ip(), player.line.expect("connect-relay").parse().unwrap())
+        });
+        Self::of(client, to_host, host, to_client)
+    }
+
     /// Of two that were introduced by relay.
     pub fn of(client: Player, to_host: SocketAddr, host: Player, to_client: SocketAddr) -> Self {
         open_routers(&client, to_host, &host, to_client);
@@ -248,6 +259,12 @@ impl Stream {
         assert_eq!(self.host.receive(), (format!("client {number}"), self.to_client));
         self.host.send(&format!("host {number}"), self.to_client);
         assert_eq!(self.client.receive(), (format!("host {number}"), self.to_host));
+    }
+
+    /// The same; the payload of both datagrams in bytes.
+    pub fn check_and_weigh(&mut self) -> u64 {
+        self.check();
+        (format!("client {}", self.number).len() + format!("host {}", self.number).len()) as u64
     }
 
     /// Plays for a while, twenty times a second.
