@@ -10,7 +10,7 @@ use crate::support::{self, Process};
 
 pub(crate) const NAME: &str = "coturn";
 const IP: &str = "127.77.0.2";
-const PORT: u16 = 3478;
+pub(crate) const PORT: u16 = 3478;
 
 /// The first channel number that there is. Every client needs only one.
 const CHANNEL: u16 = 0x4000;
@@ -23,11 +23,22 @@ const ALLOCATE: u16 = 0x0003;
 const CHANNEL_BIND: u16 = 0x0009;
 const SUCCESS: u16 = 0x0100;
 
-/// Starts coturn with one relay thread and all that it does not need switched off, and introduces the players.
-/// `None` if it is not installed.
+/// Starts coturn and introduces the players. `None` if it is not installed.
 pub(crate) fn start(shape: Shape) -> Option<Subject> {
+    let process = start_process(IP, IP)?;
+    let headers = headers(shape).into_iter().enumerate();
+    let sockets =
+        headers.map(|(player, header)| PlayerSocket::new(player, header)).collect::<Vec<_>>();
+    let server = SocketAddr::new(IP.parse().expect("an address"), PORT);
+    let flows = introduce(shape, &sockets, server);
+    Some(Subject { name: NAME.to_owned(), process, sockets, flows, _lines: Vec::new() })
+}
+
+/// Starts coturn with one relay thread and all that it does not need switched off. Clients ask at one IP, and hosts see the
+/// other.
+pub(crate) fn start_process(clients: &str, hosts: &str) -> Option<Process> {
     let arguments = format!(
-        "-n -L {IP} -E {IP} -p {PORT} -m 1 --no-auth --no-cli --no-tls --no-dtls --no-tcp --no-tcp-relay \
+        "-n -L {clients} -E {hosts} -p {PORT} -m 1 --no-auth --no-cli --no-tls --no-dtls --no-tcp --no-tcp-relay \
          --no-rfc5780 --no-stun-backward-compatibility --allow-loopback-peers --no-software-attribute \
          --log-file stdout --pidfile /dev/null"
     );
@@ -37,14 +48,18 @@ pub(crate) fn start(shape: Shape) -> Option<Subject> {
         .stderr(Stdio::null())
         .spawn()
         .ok()?;
+    Some(Process(child))
+}
+
+/// The bytes that coturn puts in front of what it brings, for each player.
+pub(crate) fn headers(shape: Shape) -> Vec<usize> {
     let mut headers = vec![0; shape.players()];
     shape.pairs().iter().for_each(|[_, client]| headers[*client] = 4);
-    let sockets: Vec<PlayerSocket> = headers
-        .into_iter()
-        .enumerate()
-        .map(|(player, header)| PlayerSocket::new(player, header))
-        .collect();
-    let server = SocketAddr::new(IP.parse().expect("an address"), PORT);
+    headers
+}
+
+/// Has each client of `shape` allocate a relay to its host.
+pub(crate) fn introduce(shape: Shape, sockets: &[PlayerSocket], server: SocketAddr) -> Vec<Flow> {
     let mut flows = Vec::new();
     for [host, client] in shape.pairs() {
         let relayed = allocate(&sockets[client], server);
@@ -52,21 +67,15 @@ pub(crate) fn start(shape: Shape) -> Option<Subject> {
         flows.push(Flow { from: client, to: server, channel: Some(CHANNEL) });
         flows.push(Flow { from: host, to: relayed, channel: None });
     }
-    Some(Subject {
-        name: NAME.to_owned(),
-        process: Process(child),
-        sockets,
-        flows,
-        _lines: Vec::new(),
-    })
+    flows
 }
 
 /// Channels' permissions end after five minutes; binding them again renews them.
-pub(crate) fn refresh(subject: &Subject) {
-    for pair in subject.flows.chunks(2) {
+pub(crate) fn refresh(sockets: &[PlayerSocket], flows: &[Flow]) {
+    for pair in flows.chunks(2) {
         let [client, host] = pair else { unreachable!("two flows a pair") };
-        let host = subject.sockets[host.from].address();
-        bind_channel(&subject.sockets[client.from], client.to, host);
+        let host = sockets[host.from].address();
+        bind_channel(&sockets[client.from], client.to, host);
     }
 }
 

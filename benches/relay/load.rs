@@ -49,13 +49,13 @@ pub(crate) struct Figures {
 }
 
 /// How many datagrams are sent between two looks at the receiving side.
-const BURST: u64 = 16;
+pub(crate) const BURST: u64 = 16;
 
 /// After how long without a datagram the rest is lost.
-const STRAGGLERS: Duration = Duration::from_millis(20);
+pub(crate) const STRAGGLERS: Duration = Duration::from_millis(20);
 
 /// What a TURN channel puts in front of a payload: its number and the length.
-const CHANNEL_HEADER: usize = 4;
+pub(crate) const CHANNEL_HEADER: usize = 4;
 
 impl Load {
     /// What a round shows. One in which nothing arrives is repeated once: a virtual machine can stand still as long.

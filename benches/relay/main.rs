@@ -9,16 +9,22 @@
 //!
 //! `cargo bench --bench relay -- WORDS` measures only the cases whose name contains all words, for instance
 //! `-- "50 pairs" ", 200"`. `--beside NAME=BINARY` measures another binary of noray in the same turns, for instance the
-//! one before a change. JSON lines go to `target/relay-bench.jsonl`. `-- --profile` shows instead where the time of
+//! one before a change. `-- --kernel` compares the kernel's path with the sockets' and with coturn, see `kernel`. JSON lines go to `target/relay-bench.jsonl`. `-- --profile` shows instead where the time of
 //! a saturated noray goes; it needs `perf`.
 
 mod bars;
 mod coturn;
 mod forwarder;
+mod kernel;
 mod load;
+#[path = "../../tests/nat_lab/lab/namespace.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the lab uses more of it")]
+mod namespace;
 mod noray;
+mod paced;
 mod profile;
 mod report;
+mod road;
 mod shape;
 mod subject;
 #[path = "../support/mod.rs"]
@@ -51,6 +57,9 @@ fn main() {
     prepare_machine();
     if words.iter().any(|word| word == profile::ARGUMENT) {
         return profile::run();
+    }
+    if words.iter().any(|word| word == kernel::ARGUMENT) {
+        return kernel::run();
     }
     println!("{ROUNDS} rounds of {ROUND:?} for each line, in turns");
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/target/relay-bench.jsonl");
@@ -124,7 +133,7 @@ fn measure(shape: Shape, load: &Load, subjects: &[Subject]) -> Case {
             let index = (round + turn) % subjects.len();
             let subject = &subjects[index];
             if subject.name == coturn::NAME {
-                coturn::refresh(subject);
+                coturn::refresh(&subject.sockets, &subject.flows);
             }
             rounds[index].push(load.run(subject));
         }

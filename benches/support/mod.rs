@@ -106,9 +106,12 @@ impl Line {
 
     /// From an address of the loopback network to the noray at `server`.
     pub(crate) fn connect_between(ip: IpAddr, server: IpAddr) -> Self {
+        Self::connect_to(ip, SocketAddr::new(server, PLAYERS.port()))
+    }
+
+    pub(crate) fn connect_to(ip: IpAddr, players: SocketAddr) -> Self {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         socket.bind(&SocketAddr::new(ip, 0).into()).expect("a free port");
-        let players = SocketAddr::new(server, PLAYERS.port());
         socket.connect(&players.into()).expect("noray listens");
         let stream = TcpStream::from(socket);
         stream.set_nodelay(true).expect("a socket");
@@ -163,11 +166,17 @@ impl Player {
 
     /// From an address of the loopback network at the noray at `server`.
     pub(crate) fn join_between(ip: IpAddr, server: IpAddr) -> Self {
-        let (mut line, udp) = (Line::connect_between(ip, server), udp_socket_at(ip));
+        Self::join_at_ports(ip, server, 0)
+    }
+
+    /// The same with a noray whose ports are so much higher than usual.
+    pub(crate) fn join_at_ports(ip: IpAddr, server: IpAddr, offset: u16) -> Self {
+        let players = SocketAddr::new(server, PLAYERS.port() + offset);
+        let (mut line, udp) = (Line::connect_to(ip, players), udp_socket_at(ip));
         line.send("register-host");
         let oid = line.expect("set-oid");
         let pid = line.expect("set-pid");
-        let registrar = SocketAddr::new(server, REGISTRAR.port());
+        let registrar = SocketAddr::new(server, REGISTRAR.port() + offset);
         assert_eq!(ask(&udp, pid.as_bytes(), registrar), b"OK");
         Self { server, line, udp, oid, pid }
     }
