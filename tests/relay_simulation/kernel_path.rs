@@ -104,11 +104,6 @@ impl KernelPath {
     pub(crate) fn close(&mut self, ports: [RelayPort; 2], table: &mut RelayTable, now: Timestamp) {
         self.grants.close(ports, table, now);
     }
-
-    pub(crate) fn withdraw_all(&mut self, table: &mut RelayTable, now: Timestamp) {
-        self.grants.withdraw_all(table, now);
-        assert!(self.program.model().routes.is_empty());
-    }
 }
 
 impl Program {

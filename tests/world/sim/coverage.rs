@@ -101,6 +101,7 @@ impl Coverage {
             Effect::PlayersUnconfirmed { .. } => "PlayersUnconfirmed",
             Effect::DrainStarted { .. } => "DrainStarted",
             Effect::DrainEnded => "DrainEnded",
+            Effect::PairChanged(_) => "PairChanged",
         };
         self.count("effect", name);
     }
@@ -157,7 +158,7 @@ fn expected() -> Vec<(&'static str, Vec<&'static str>)> {
     }
     let effects = "Tell Close Answer PlayerRegistered PlayerResumed PlayerLeft PlayerForgotten \
         AddressRegistration PairOpened PairClosed CommandFailed BoundReached Disconnect \
-        RelayLimitReached PartnerElsewhere PlayersUnconfirmed DrainStarted DrainEnded";
+        RelayLimitReached PartnerElsewhere PlayersUnconfirmed DrainStarted DrainEnded PairChanged";
     let replies = "SetIds Connect ConnectServer ConnectRelay Echo Failed UnknownCommand NotUtf8 \
         Disconnect ServerFull RelayLimit";
     let registrations = "First Changed Repeated TooManyChanges Implausible Unknown";

@@ -262,6 +262,7 @@ impl Server {
             | Effect::PlayerForgotten(_)
             | Effect::AddressRegistration { .. }
             | Effect::PairOpened { .. }
+            | Effect::PairChanged(_)
             | Effect::CommandFailed { .. }
             | Effect::Disconnect(..)
             | Effect::RelayLimitReached { .. }
