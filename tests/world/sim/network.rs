@@ -349,7 +349,10 @@ impl Network {
     }
 
     fn send_from_server(&mut self, datagram: Datagram) {
-        if self.ips.owner(datagram.to.ip) == Owner::Server {
+        let has_socket = |server: &Server| server.has_socket(datagram.to.port);
+        if self.ips.owner(datagram.to.ip) == Owner::Server
+            && self.server.as_ref().is_some_and(has_socket)
+        {
             self.judge.sent_to_itself(&datagram, self.now);
         }
         let Some(router) = self.router_at(datagram.to.ip) else { return };

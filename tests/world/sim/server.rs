@@ -285,6 +285,11 @@ impl Server {
         self.output.push(Output::Told { to: to.0, text });
     }
 
+    /// Whether datagrams to that port come to this server, and to no other program of its machine.
+    pub fn has_socket(&self, port: u16) -> bool {
+        port == REGISTRAR || self.open_ports[usize::from(port)]
+    }
+
     /// One of its ports for relays.
     pub fn first_port(&self) -> Option<u16> {
         self.open_ports.iter().position(|is_open| *is_open).map(|port| port as u16)

@@ -79,7 +79,11 @@ impl Judge {
             let can_be_heard = !self.promises.has_no_latching || is_fixed(peer);
             has_one_ip(peer.kind) && can_be_heard && !is_crowded(peer)
         };
-        is_enough(client) && is_enough(host) && !(client.is_split && host.is_split)
+        let is_open_to_all = self.anybody_may_be_first();
+        is_enough(client)
+            && is_enough(host)
+            && !is_open_to_all
+            && !(client.is_split && host.is_split)
     }
 
     /// A client has waited for a while, and its host is there.

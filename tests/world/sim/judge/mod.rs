@@ -350,7 +350,7 @@ impl Judge {
 
     pub fn sent_to_itself(&mut self, datagram: &Datagram, now: Time) {
         let what = format!("a datagram to port {}", datagram.to.port);
-        self.accuse("the server sends nothing to itself", now, what);
+        self.accuse("the server sends nothing to its own sockets", now, what);
     }
 }
 

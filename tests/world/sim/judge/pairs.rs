@@ -172,7 +172,8 @@ impl Judge {
             let port_of =
                 |player| pair.sides.iter().find(|side| side.player == player).map(|s| s.port);
             let is_same = port_of(host) == Some(host_port) && port_of(asker) == Some(asker_port);
-            if is_same && !pair.is_closed {
+            let may_be_over = now - pair.forwarded + 2 * SECOND >= self.promises.idle.min(UNHEARD);
+            if is_same && !pair.is_closed && !may_be_over {
                 // Asked again, or closed and opened anew, with fresh limits.
                 let sides = &mut self.pairs.all[known].sides;
                 sides.iter_mut().for_each(|side| side.rate = Meter::default());

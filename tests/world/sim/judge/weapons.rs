@@ -46,8 +46,9 @@ impl Judge {
         if let Some(victim) = self.weapons.victims.get_mut(&address) {
             victim.pairs += 1;
             if victim.alive.take().is_some() {
-                // What was sent in earlier pairs, while it was forged, is no debt of the new one.
-                (victim.received, victim.pairs) = (victim.sent, 1);
+                // What was sent in earlier pairs, while it was forged, is no debt of the new one. Pairs that live may send
+                // the rest of their allowance.
+                victim.received = victim.received.max(victim.sent);
             }
         }
     }

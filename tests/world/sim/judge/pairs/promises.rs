@@ -11,7 +11,13 @@ impl Judge {
         let is_heard = |side: &Side| {
             let was_in_time = side.first < pair.opened + UNHEARD;
             let has_one_ip = self.peer(side.peer).kind != RouterKind::SeveralIps;
-            side.from.is_some() && was_in_time && has_one_ip && now - side.last < 2 * SECOND
+            // After a restart it may be taken for somebody who sends to many ports, and not be heard.
+            let is_disturbed = self.was_away(&[side.peer], pair.opened, now);
+            side.from.is_some()
+                && was_in_time
+                && has_one_ip
+                && !is_disturbed
+                && now - side.last < 2 * SECOND
         };
         let both = pair.sides.iter().all(is_heard) && !self.promises.has_no_latching;
         both && !pair.is_closed
@@ -39,7 +45,7 @@ impl Judge {
     }
 
     /// With `NORAY_UDP_RELAY_LATCHING=any`, whoever is first at a port in its first 10 s has the place.
-    pub(super) fn anybody_may_be_first(&self) -> bool {
+    pub(in crate::world::judge) fn anybody_may_be_first(&self) -> bool {
         use crate::world::plan::Deed::{ForgeSources, KnownPort, Scan};
         self.promises.has_any_latching && self.has_deed(&[ForgeSources, KnownPort, Scan])
     }
