@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use noray::config::Config;
 use noray::core::id::{Alphabet, ConnectionId, IdScheme, OpenIdScheme, PlayerId, Random};
+use noray::core::players::Way;
 use noray::core::players::{Players, PlayersSettings};
 use noray::core::protocol::{Command, LineReader};
-use noray::core::registrar::{Registrar, Way};
+use noray::core::registrar::Registrar;
 use noray::core::relay::{
     Action, ClosedPair, Latching, OwnAddresses, Party, RelayPort, RelaySettings, RelayTable,
 };

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use crate::core::host::Host;
 use crate::core::id::ConnectionId;
-use crate::core::players::PlayersSettings;
+use crate::core::players::{PlayersSettings, Way};
 use crate::core::protocol::{Command, CommandKind};
-use crate::core::registrar::Way;
 use crate::core::relay::{OwnAddresses, RelaySettings};
 use crate::limits::connection_policy::DisconnectReason;
 

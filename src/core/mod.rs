@@ -58,9 +58,9 @@ use deadlines::Deadlines;
 use drain::Drain;
 use effect::{CloseMode, Effect, Effects};
 use id::{ConnectionId, Random};
-use players::{AddressRegistration, Departure, Players};
+use players::{AddressRegistration, Departure, Players, Way};
 use protocol::{ErrorCode, Reply};
-use registrar::{Registrar, Response, Way};
+use registrar::{Registrar, Response};
 use relay::{Action, ClosedPair, Judge, KernelTraffic, Offer, OwnAddresses, RelayPort, RelayTable};
 use unheard::UnheardPlayers;
 

@@ -1,9 +1,7 @@
 //! The UDP registrar: a player sends its PrivateID there, and so registers its external address.
 
-use std::net::{IpAddr, SocketAddr};
-
 use crate::core::id::MAX_PRIVATE_ID;
-use crate::core::players::{AddressRegistration, Players};
+use crate::core::players::{AddressRegistration, Players, Way};
 use crate::core::relay::OwnAddresses;
 use crate::limits::bounds::Bound;
 use crate::limits::rates::UNKNOWN_ANSWERS;
@@ -22,15 +20,6 @@ pub const UNKNOWN: &[u8] = b"Unknown host pid!";
 /// How many networks of strangers have a share of the answers. Sources can be forged, so there may be any number; those
 /// beyond this have none of their own, and only what is free.
 const MAX_STRANGERS: usize = 1024;
-
-/// Between which addresses a datagram came to the registrar.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Way {
-    /// The sender's address.
-    pub source: SocketAddr,
-    /// The server's address that it was sent to, if the system tells.
-    pub arrived_at: Option<IpAddr>,
-}
 
 /// What a datagram at the registrar leads to.
 #[derive(Debug, PartialEq, Eq)]

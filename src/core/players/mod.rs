@@ -14,7 +14,6 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::core::id::{ConnectionId, IdScheme, OpenId, PlayerId, PrivateId, Random};
-use crate::core::registrar::Way;
 use crate::limits::network::Network;
 use crate::limits::network_rate::NetworkRateLimiter;
 use crate::limits::rates::{
@@ -25,7 +24,7 @@ use crate::time::Timestamp;
 use absences::Absences;
 use codes::Codes;
 
-pub use player::{Ids, MAX_IDS, Player, Presence};
+pub use player::{Ids, MAX_IDS, Player, Presence, Way};
 pub use snapshot::PlayersSnapshot;
 
 /// How many random ids are tried at most until one is unused.

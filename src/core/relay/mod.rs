@@ -8,6 +8,7 @@
 mod latch;
 mod offer;
 mod pair;
+mod party;
 mod port_map;
 mod ports;
 mod sources;
@@ -28,13 +29,12 @@ pub use latch::{
     SETTLING_TIME, SILENCE_BEFORE_LATCHING, TAKE_BACK_WINDOW,
 };
 pub use offer::{Judge, KernelTraffic, Offer};
+pub use party::{PairPorts, Party};
 pub use port_map::PortMap;
 pub use ports::PortPool;
 pub use sources::{SOURCE_MEMORY, SOURCES_PER_PORT};
 pub use sprayers::{SPRAYED_OTHERS, SPRAYING_WINDOW, WATCHED_SOURCES};
-pub use table::{
-    ClosedPair, NoRelay, PairPorts, Party, RegisteredPartner, RelaySnapshot, RelayTable,
-};
+pub use table::{ClosedPair, NoRelay, RegisteredPartner, RelaySnapshot, RelayTable};
 
 /// A UDP port of the server for relays. In a pair, each player has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

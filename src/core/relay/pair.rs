@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use crate::core::id::PlayerId;
 use crate::core::relay::sources::Sources;
 use crate::core::relay::sprayers::{Expected, Sprayers};
-use crate::core::relay::table::HostRate;
 use crate::core::relay::{
     DropReason, Latch, Latching, OwnAddresses, PairPorts, Party, RelayLimit, RelayPort,
     RelaySettings,
@@ -34,6 +33,25 @@ impl Role {
         match self {
             Self::Asker => Self::Host,
             Self::Host => Self::Asker,
+        }
+    }
+}
+
+/// Which rate a datagram to a host counts for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HostRate {
+    /// Of a host that is silent towards its askers: [`SILENT_HOST`].
+    Silent,
+    /// Of a host with more pairs than [`RelayLimits::crowd`]: as much as so many may carry.
+    Crowd,
+}
+
+impl HostRate {
+    /// Why a datagram over that rate is dropped.
+    pub(super) fn drop_reason(self) -> DropReason {
+        match self {
+            Self::Silent => DropReason::SilentHost,
+            Self::Crowd => DropReason::HostBandwidth,
         }
     }
 }

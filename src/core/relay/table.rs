@@ -23,7 +23,8 @@ use crate::core::relay::pair::{Pair, Role};
 use crate::core::relay::sources::Sources;
 use crate::core::relay::sprayers::{Expected, SPRAYING_WINDOW, Sprayers};
 use crate::core::relay::{
-    Action, DropReason, Latching, OwnAddresses, PortPool, RelayLimit, RelayPort, RelaySettings,
+    Action, DropReason, Latching, OwnAddresses, PairPorts, Party, PortPool, RelayLimit, RelayPort,
+    RelaySettings,
 };
 use crate::limits::network::Network;
 use crate::limits::relay::charged_bytes;
@@ -35,44 +36,9 @@ use pairs::{PairIndex, Pairs};
 use traffic::{HostTraffic, TotalTraffic};
 
 pub use snapshot::RelaySnapshot;
-pub(super) use traffic::HostRate;
 
 /// The least time between two sweeps that are done because a port is needed.
 const SWEEP_ON_DEMAND_INTERVAL: Duration = Duration::from_secs(1);
-
-/// One player of an introduction, with its registered external address.
-#[derive(Clone, Copy, Debug)]
-pub struct Party {
-    /// Its id.
-    pub player: PlayerId,
-    /// Its address as the registrar saw it.
-    pub address: SocketAddr,
-    /// The IP that its connection comes from. It cannot be forged.
-    pub connected_from: IpAddr,
-}
-
-impl Party {
-    /// Whether its registered address has the IP of its connection, and so is not forged.
-    pub fn is_confirmed(&self) -> bool {
-        self.connected_from == self.address.ip()
-    }
-
-    /// The network of its connection.
-    pub fn network(&self) -> Network {
-        self.connected_from.into()
-    }
-}
-
-/// The ports of a pair, as the asker sees them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PairPorts {
-    /// The asker's port, to which the host sends.
-    pub asker: RelayPort,
-    /// The host's port, to which the asker sends.
-    pub host: RelayPort,
-    /// Whether the pair is new. If not, the two players had it already.
-    pub is_new: bool,
-}
 
 /// Why no pair was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::{EventLoop, SOCKETS_PER_TURN};
 use crate::core::Input;
-use crate::core::registrar::Way;
+use crate::core::players::Way;
 use crate::core::relay::{Action, DropReason, RelayPort};
 use crate::label::Label;
 use crate::operation::clock;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::core::id::PlayerId;
-use crate::core::relay::DropReason;
+use crate::core::relay::pair::HostRate;
 use crate::limits::network::Network;
 use crate::limits::rates::SILENT_HOST;
 use crate::limits::relay::RelayLimits;
@@ -123,25 +123,6 @@ impl TotalTraffic {
     pub(super) fn restore(&mut self, snapshot: TotalTrafficSnapshot) {
         self.bucket = snapshot.bucket;
         self.shares.restore(snapshot.shares);
-    }
-}
-
-/// Which rate a datagram to a host counts for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::core::relay) enum HostRate {
-    /// Of a host that is silent towards its askers: [`SILENT_HOST`].
-    Silent,
-    /// Of a host with more pairs than [`RelayLimits::crowd`]: as much as so many may carry.
-    Crowd,
-}
-
-impl HostRate {
-    /// Why a datagram over that rate is dropped.
-    pub(super) fn drop_reason(self) -> DropReason {
-        match self {
-            Self::Silent => DropReason::SilentHost,
-            Self::Crowd => DropReason::HostBandwidth,
-        }
     }
 }
 
