@@ -180,9 +180,11 @@ impl Judge {
     }
 
     pub fn line_broke(&mut self, peer: u16, now: Time) {
-        // That the server stood still is no reason.
+        // That the server stood still is no reason, unless others take all places while it catches up.
+        let is_taken = self.has_deed(&[Deed::Connections, Deed::Silent])
+            && self.is_disturbed(&[peer], now.saturating_sub(SECOND), now);
         let is_excused =
-            self.is_draining || self.was_away(&[peer], now.saturating_sub(SECOND), now);
+            self.is_draining || is_taken || self.was_away(&[peer], now.saturating_sub(SECOND), now);
         if self.peer(peer).is_honest && !is_excused {
             let is_crowded = self.has_deed(&[Deed::Connections, Deed::Silent]);
             let is_neighbour = is_crowded && {

@@ -173,10 +173,13 @@ impl Judge {
                 |player| pair.sides.iter().find(|side| side.player == player).map(|s| s.port);
             let is_same = port_of(host) == Some(host_port) && port_of(asker) == Some(asker_port);
             let may_be_over = now - pair.forwarded + 2 * SECOND >= self.promises.idle.min(UNHEARD);
-            if is_same && !pair.is_closed && !may_be_over {
+            if is_same && !pair.is_closed {
                 // Asked again, or closed and opened anew, with fresh limits.
                 let sides = &mut self.pairs.all[known].sides;
                 sides.iter_mut().for_each(|side| side.rate = Meter::default());
+                if may_be_over {
+                    self.allow_more(players);
+                }
                 return;
             }
             if !is_same && self.is_surely_live(pair, now) {

@@ -53,6 +53,17 @@ impl Judge {
         }
     }
 
+    /// The pair of these players may have ended and begun anew, with its allowances.
+    pub(super) fn allow_more(&mut self, players: [usize; 2]) {
+        for player in players {
+            for address in &self.ids.players[player].addresses {
+                if let Some(victim) = self.weapons.victims.get_mut(address) {
+                    victim.pairs += 1;
+                }
+            }
+        }
+    }
+
     pub(super) fn came_from(&mut self, datagram: &Datagram, now: Time) {
         if !datagram.is_forged {
             self.weapons.owned.insert(datagram.from.key().into());
