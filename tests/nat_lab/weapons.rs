@@ -122,8 +122,13 @@ pub(crate) fn relay_ports_say_nothing_to_anybody_but_the_introduced_two() {
     let stranger = socket(&public.host());
     noray.settle();
     let before = [sent(&lab.server), noray.handled()];
+    let handled = || noray.handled() - before[1];
     let mut attempts = 0;
     for port in 49_152..=49_407 {
+        // A busy machine loses what waits in more than a thousand frames.
+        if port % 16 == 0 {
+            assert!(try_until(PATIENCE, || handled() == attempts), "{} of {attempts}", handled());
+        }
         let port = noray.relay(port);
         for length in [0, 1, 28, 500, 1400] {
             let payload = vec![b'?'; length];
@@ -148,7 +153,6 @@ pub(crate) fn relay_ports_say_nothing_to_anybody_but_the_introduced_two() {
             }
         }
     }
-    let handled = || noray.handled() - before[1];
     assert!(try_until(PATIENCE, || handled() == attempts), "{} of {attempts}", handled());
     assert_eq!(sent(&lab.server), before[0], "not one datagram left");
     stream.check();
