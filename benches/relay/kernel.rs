@@ -55,6 +55,7 @@ pub(crate) fn run() {
     }
     let road = Road::new(0).unwrap_or_else(|why| panic!("no namespaces: {why}"));
     println!("{ROUNDS} rounds of {ROUND:?} for each line, in turns; 200 bytes of payload");
+    println!("before, the machine was {:.0} % busy with other work", paced::busy_percent());
     let processors = Processors::find();
     for shape in SHAPES {
         processors.use_relays();

@@ -32,6 +32,15 @@ const PAYLOAD: usize = 200;
 /// The sender sleeps so long between its bursts.
 const PACE: Duration = Duration::from_micros(200);
 
+/// How busy all processors are now, without a load, in percent. On a machine that others keep busy, no processor time can
+/// be told from theirs.
+pub(crate) fn busy_percent() -> f64 {
+    let (idle_before, start) = (idle_us(), Instant::now());
+    thread::sleep(Duration::from_secs(1));
+    let all = start.elapsed().as_secs_f64() * 1e6 * processors() as f64;
+    100.0 * (1.0 - (idle_us() - idle_before) / all).max(0.0)
+}
+
 /// Sends for `duration` and takes the time of what arrives.
 pub(crate) fn run(
     sockets: &[PlayerSocket],

@@ -31,7 +31,7 @@ impl Road {
     pub(crate) fn new(server_processor: usize) -> Result<Self, String> {
         let new = || Namespace::new().map_err(|error| error.to_string());
         let road = Self { clients: new()?, hosts: new()?, server: new()? };
-        let ends = [(&road.clients, "c", 1), (&road.hosts, "h", 2)];
+        let ends = [(&road.clients, "to-clients", 1), (&road.hosts, "to-hosts", 2)];
         for (end, name, network) in ends {
             let addresses: String = (10..20)
                 .map(|last| format!("addr add 10.77.{network}.{last}/24 dev out\n"))
