@@ -40,7 +40,7 @@ impl Role {
 /// Which rate a datagram to a host counts for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HostRate {
-    /// Of a host that is silent towards its askers: [`SILENT_HOST`].
+    /// Of a host that is silent towards its askers: [`SILENT_HOST`](crate::limits::rates::SILENT_HOST).
     Silent,
     /// Of a host with more pairs than [`RelayLimits::crowd`]: as much as so many may carry.
     Crowd,
