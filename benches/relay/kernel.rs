@@ -14,13 +14,14 @@ use std::time::Duration;
 
 use crate::coturn;
 use crate::load::Rate;
+use crate::noray::{self, Introduced};
 use crate::paced::{self, Round};
 use crate::report::Median;
 use crate::road::{Road, Side};
 use crate::shape::Shape;
 use crate::subject::{Flow, PlayerSocket};
 use crate::support::{
-    HTTP, Line, Player, Process, Processors, WIDE, connect_relay, start_noray_at, udp_socket_at,
+    HTTP, Line, Player, Process, Processors, WIDE, start_noray_at, udp_socket_at,
 };
 
 pub(crate) const ARGUMENT: &str = "--kernel";
@@ -143,19 +144,8 @@ fn introduce(road: &Road, shape: Shape, name: &'static str, process: Process, of
         let side = Side::of(player);
         road.at(side, || Player::join_at_ports(side.player(player), side.server(), offset))
     };
-    let mut players: Vec<Player> = (0..shape.players()).map(join).collect();
-    let mut flows = Vec::new();
-    for pair in shape.pairs() {
-        let [host, client] = players.get_disjoint_mut(pair).expect("a host is nobody's client");
-        let [to_host, to_client] = connect_relay(client, host);
-        let [host, client] = pair;
-        flows.push(Flow { from: client, to: to_host, channel: None });
-        flows.push(Flow { from: host, to: to_client, channel: None });
-    }
-    let (lines, sockets) = players
-        .into_iter()
-        .map(|player| (player.line, PlayerSocket { udp: player.udp, header: 0 }))
-        .unzip();
+    let players = (0..shape.players()).map(join).collect();
+    let Introduced { flows, sockets, lines } = noray::introduce(players, shape);
     Way { name, process: Some(process), sockets, flows, _lines: lines }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
-use crate::subject::Subject;
+use crate::subject::{Flow, Subject};
 
 /// How fast the players send, all together.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -55,7 +55,27 @@ pub(crate) const BURST: u64 = 16;
 pub(crate) const STRAGGLERS: Duration = Duration::from_millis(20);
 
 /// What a TURN channel puts in front of a payload: its number and the length.
-pub(crate) const CHANNEL_HEADER: usize = 4;
+const CHANNEL_HEADER: usize = 4;
+
+/// A datagram of the load: a payload that begins with the time, and room for a channel's header before it.
+pub(crate) struct Frame(Vec<u8>);
+
+impl Frame {
+    pub(crate) fn new(payload: usize) -> Self {
+        let mut bytes = vec![0; CHANNEL_HEADER + payload];
+        bytes[2..4].copy_from_slice(&(payload as u16).to_be_bytes());
+        Self(bytes)
+    }
+
+    /// What is sent along this flow now, with the time since `start`.
+    pub(crate) fn stamped(&mut self, flow: &Flow, start: Instant) -> &[u8] {
+        let now = start.elapsed().as_nanos() as u64;
+        self.0[CHANNEL_HEADER..][..8].copy_from_slice(&now.to_le_bytes());
+        let Some(number) = flow.channel else { return &self.0[CHANNEL_HEADER..] };
+        self.0[..2].copy_from_slice(&number.to_be_bytes());
+        &self.0
+    }
+}
 
 impl Load {
     /// What a round shows. One in which nothing arrives is repeated once: a virtual machine can stand still as long.
@@ -66,8 +86,7 @@ impl Load {
 
     fn run_once(&self, subject: &Subject) -> Option<Figures> {
         let mut receiver = Receiver::new(subject);
-        let mut frame = vec![0; CHANNEL_HEADER + self.payload];
-        frame[2..4].copy_from_slice(&(self.payload as u16).to_be_bytes());
+        let mut frame = Frame::new(self.payload);
         let cpu_before = subject.process.cpu_us();
         let start = Instant::now();
         let mut sent = 0;
@@ -84,17 +103,8 @@ impl Load {
             };
             for _ in 0..BURST.min(due.saturating_sub(sent)) {
                 let flow = &subject.flows[sent as usize % subject.flows.len()];
-                let now = start.elapsed().as_nanos() as u64;
-                frame[CHANNEL_HEADER..][..8].copy_from_slice(&now.to_le_bytes());
-                let begin = match flow.channel {
-                    Some(number) => {
-                        frame[..2].copy_from_slice(&number.to_be_bytes());
-                        0
-                    }
-                    None => CHANNEL_HEADER,
-                };
                 let socket = &subject.sockets[flow.from].udp;
-                sent += u64::from(socket.send_to(&frame[begin..], flow.to).is_ok());
+                sent += u64::from(socket.send_to(frame.stamped(flow, start), flow.to).is_ok());
             }
             receiver.drain(start, Duration::ZERO);
         }

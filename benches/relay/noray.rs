@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::shape::Shape;
 use crate::subject::{Flow, PlayerSocket, Subject, player_ip};
-use crate::support::{IP, Player, WIDE, connect_relay, start_noray_at};
+use crate::support::{IP, Line, Player, WIDE, connect_relay, start_noray_at};
 
 pub(crate) const NAME: &str = "noray";
 
@@ -30,7 +30,21 @@ pub(crate) fn start_beside(index: usize, beside: &Beside, shape: Shape) -> Subje
 fn start_at(ip: IpAddr, name: &str, binary: &str, shape: Shape) -> Subject {
     let (process, _) = start_noray_at(ip, Path::new(binary), &WIDE);
     let join = |player| Player::join_between(player_ip(player), ip);
-    let mut players: Vec<Player> = (0..shape.players()).map(join).collect();
+    let players = (0..shape.players()).map(join).collect();
+    let Introduced { flows, sockets, lines } = introduce(players, shape);
+    Subject { name: name.to_owned(), process, sockets, flows, _lines: lines }
+}
+
+/// Players that send to each other through relays.
+pub(crate) struct Introduced {
+    pub(crate) flows: Vec<Flow>,
+    pub(crate) sockets: Vec<PlayerSocket>,
+    /// The players' ids live as long.
+    pub(crate) lines: Vec<Line>,
+}
+
+/// Introduces the pairs of the shape to each other.
+pub(crate) fn introduce(mut players: Vec<Player>, shape: Shape) -> Introduced {
     let mut flows = Vec::new();
     for pair in shape.pairs() {
         let [host, client] = players.get_disjoint_mut(pair).expect("a host is nobody's client");
@@ -43,5 +57,5 @@ fn start_at(ip: IpAddr, name: &str, binary: &str, shape: Shape) -> Subject {
         .into_iter()
         .map(|player| (player.line, PlayerSocket { udp: player.udp, header: 0 }))
         .unzip();
-    Subject { name: name.to_owned(), process, sockets, flows, _lines: lines }
+    Introduced { flows, sockets, lines }
 }

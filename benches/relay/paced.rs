@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
-use crate::load::{BURST, CHANNEL_HEADER, Rate, STRAGGLERS};
+use crate::load::{BURST, Frame, Rate, STRAGGLERS};
 use crate::subject::{Flow, PlayerSocket};
 
 /// What one round showed.
@@ -70,8 +70,7 @@ fn send(
     start: Instant,
     duration: Duration,
 ) -> u64 {
-    let mut frame = vec![0; CHANNEL_HEADER + PAYLOAD];
-    frame[2..4].copy_from_slice(&(PAYLOAD as u16).to_be_bytes());
+    let mut frame = Frame::new(PAYLOAD);
     let mut sent = 0;
     while start.elapsed() < duration {
         let due = match rate {
@@ -80,17 +79,8 @@ fn send(
         };
         while sent < due {
             let flow = &flows[sent as usize % flows.len()];
-            let now = start.elapsed().as_nanos() as u64;
-            frame[CHANNEL_HEADER..][..8].copy_from_slice(&now.to_le_bytes());
-            let begin = match flow.channel {
-                Some(number) => {
-                    frame[..2].copy_from_slice(&number.to_be_bytes());
-                    0
-                }
-                None => CHANNEL_HEADER,
-            };
             // What does not leave is lost.
-            let _ = sockets[flow.from].udp.send_to(&frame[begin..], flow.to);
+            let _ = sockets[flow.from].udp.send_to(frame.stamped(flow, start), flow.to);
             sent += 1;
         }
         if rate != Rate::Saturation {
