@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use crate::config::{Config, InterfaceNames, KernelPath};
 use crate::kernel::{self, Kernel, Opened, Watching};
+use crate::operation::metrics::Metrics;
 use crate::shell::event_channel::{Event, EventSender};
 
 /// How long the event loop may take to give up the kernel's path.
@@ -88,11 +89,18 @@ impl KernelSwitch {
     ///
     /// # Errors
     /// If the path is required and cannot be opened. Then the sockets serve.
-    pub(crate) fn switch(&self, config: &Config, events: &EventSender) -> Result<(), String> {
+    pub(crate) fn switch(
+        &self,
+        config: &Config,
+        events: &EventSender,
+        metrics: &Metrics,
+    ) -> Result<(), String> {
         let wanted = (config.kernel_path, config.kernel_interfaces.clone());
         let is_same = self.state.lock().wanted.as_ref() == Some(&wanted);
         let is_open = self.state.lock().watching.is_some();
-        if is_same && (is_open || wanted.0 == KernelPath::Off) {
+        // The loop gives up a path whose maps fail. Then it is opened anew.
+        let is_used = is_open && metrics.kernel_path.value() == 1;
+        if is_same && (is_used || wanted.0 == KernelPath::Off) {
             return Ok(());
         }
         self.end(events);

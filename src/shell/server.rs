@@ -160,6 +160,8 @@ impl Server {
         let wanted = config.relay_ports.as_slice();
         let bound = sockets.relay_ports().iter().filter(|port| config.relay_ports.contains(port.0));
         metrics.relay_ports.of(PortState::Unbindable).set(wanted.len() - bound.count());
+        // The former process may have had it open.
+        metrics.kernel_path.set(0);
         let kernel = KernelSwitch::new(addresses.registrar.ip(), sockets.relay_ports().len());
         let opened = match kernel.open(config) {
             Err(why) if resumption.is_none() => return Err(StartError::KernelPath(why)),
@@ -322,7 +324,6 @@ fn channel_size(capacity: &Capacity, config: &Config) -> usize {
     64 + (2 * configured).max(capacity.players(MAX_CONNECTIONS))
 }
 
-/// Opens the HTTP port. If that fails, the server runs without it: missing metrics are no reason for an outage.
 /// Binds the relay ports that were not handed over: another program had them, or their last pair ended a moment ago.
 fn bind_missing(
     config: &Config,
@@ -339,6 +340,7 @@ fn bind_missing(
     bound
 }
 
+/// Opens the HTTP port. If that fails, the server runs without it: missing metrics are no reason for an outage.
 fn bind_http(address: SocketAddr) -> Option<Acceptor> {
     TcpListener::bind(address)
         .and_then(Acceptor::new)

@@ -100,7 +100,7 @@ impl ServerHandle {
     /// If the event loop does not answer within [`RELOAD_PATIENCE`], or the kernel's path is required and cannot be used.
     pub fn reload(&self, config: &Config) -> Result<(), ReloadError> {
         self.reload_within(config, RELOAD_PATIENCE).map_err(ReloadError::Stuck)?;
-        self.kernel.switch(config, &self.events).map_err(ReloadError::KernelPath)?;
+        self.kernel.switch(config, &self.events, &self.metrics).map_err(ReloadError::KernelPath)?;
         self.metrics.has_reload_failed.set(0);
         Ok(())
     }

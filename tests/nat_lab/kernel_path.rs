@@ -16,7 +16,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_noray");
 const REQUIRED: &str = "NORAY_KERNEL_PATH=required";
 
 /// With an older heartbeat the program passes everything up.
-const HEARTBEAT_LIFE: Duration = noray::kernel::grants::HEARTBEAT_LIFE;
+const HEARTBEAT_LIFE: Duration = noray::kernel::api::HEARTBEAT_LIFE;
 
 fn lab_with_kernel() -> Lab {
     if !cfg!(feature = "kernel") {
@@ -165,10 +165,11 @@ pub(crate) fn a_reload_switches_it_on_and_off_under_a_live_game() {
     let lab = lab_with_kernel();
     let file = Path::new(env!("CARGO_TARGET_TMPDIR"))
         .join(format!("kernel-path-{}.conf", std::process::id()));
-    let configure = |path: &str| {
-        fs::write(&file, format!("NORAY_KERNEL_PATH={path}\n")).unwrap();
+    let configure = |path: &str, last_port: u16| {
+        let ports = format!("NORAY_UDP_RELAY_PORTS=49152-{last_port}");
+        fs::write(&file, format!("NORAY_KERNEL_PATH={path}\n{ports}\n")).unwrap();
     };
-    configure("off");
+    configure("off", 51_200);
     let script = Script::new(
         "switched",
         &format!("env -u NORAY_KERNEL_PATH {PROGRAM} --config {}", file.display()),
@@ -177,8 +178,16 @@ pub(crate) fn a_reload_switches_it_on_and_off_under_a_live_game() {
     let [client, host] = [Router::Symmetric, Router::Home].map(|router| lab.lan(router));
     let mut stream = Stream::begin(&client.host(), &host.host(), &noray);
     let pid = noray.id().to_string();
-    for (path, gauge) in [("required", 1), ("off", 0), ("auto", 1), ("required", 1), ("off", 0)] {
-        configure(path);
+    // In the end with other ports, and so by a handover.
+    for (path, gauge, last_port) in [
+        ("required", 1, 51_200),
+        ("off", 0, 51_200),
+        ("auto", 1, 51_200),
+        ("required", 1, 51_200),
+        ("off", 0, 51_100),
+        ("required", 1, 51_000),
+    ] {
+        configure(path, last_port);
         thread::scope(|scope| {
             let reload = scope.spawn(|| {
                 lab.server.enter(|| Command::new(PROGRAM).args(["reload", "--pid", &pid]).status())
@@ -196,6 +205,7 @@ pub(crate) fn a_reload_switches_it_on_and_off_under_a_live_game() {
             assert_eq!(noray.metric("noray_kernel_pairs"), 0);
         }
     }
+    assert_eq!(noray.log().matches("has handed over").count(), 2, "{}", noray.log());
     drop(noray);
     fs::remove_file(file).unwrap();
 }

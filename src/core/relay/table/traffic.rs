@@ -29,7 +29,7 @@ struct KernelShare {
     /// Charged bytes since the last reading.
     bytes: u64,
     read: Timestamp,
-    /// Bytes a second, between the last two readings. So much less is left for the sockets.
+    /// Bytes a second, between the last two readings.
     rate: u64,
     /// Until then nothing is offered to the kernel.
     paused_until: Timestamp,
@@ -40,6 +40,16 @@ const PAUSE: Duration = Duration::from_secs(10);
 
 /// The least time between two readings that tell a rate.
 const READING: Duration = Duration::from_millis(100);
+
+/// For how long a reading tells what the kernel carries. While it carries something, there are two a second.
+const READING_LASTS: Duration = Duration::from_secs(2);
+
+impl KernelShare {
+    /// Bytes a second that the kernel carries now. So much less is left for the sockets.
+    fn rate(&self, now: Timestamp) -> u64 {
+        if self.rate > 0 && now.since(self.read) < READING_LASTS { self.rate } else { 0 }
+    }
+}
 
 /// What another process needs to go on with a [`TotalTraffic`].
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,7 +82,9 @@ impl TotalTraffic {
             }
             self.shares.charge(network, cost as f64, now);
         }
-        self.bucket.charge(cost, (limits.global_rate - self.kernel.rate).max(1), now);
+        // A reload may have lowered the rate since the kernel's was read.
+        let rate = limits.global_rate.saturating_sub(self.kernel.rate(now)).max(1);
+        self.bucket.charge(cost, rate, now);
         true
     }
 
@@ -101,8 +113,7 @@ impl TotalTraffic {
         if passed < READING {
             return;
         }
-        let rate = kernel.bytes as f64 / passed.as_secs_f64();
-        kernel.rate = (rate as u64).min(limits.global_rate);
+        kernel.rate = (kernel.bytes as f64 / passed.as_secs_f64()) as u64;
         if kernel.rate > limits.global_rate / 2 {
             kernel.paused_until = now + PAUSE;
         }
@@ -190,5 +201,41 @@ impl HostTraffic {
                 shares.restore(used);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn after(seconds: u64) -> Timestamp {
+        Timestamp::START + Duration::from_secs(seconds)
+    }
+
+    /// In what time the bucket is full again after a charge of 600 bytes, once the kernel has carried 400 in a second.
+    fn refilled_in(global_rate: u64, waited: Duration) -> Duration {
+        let limits = Config::default().settings().relay.limits;
+        let mut traffic = TotalTraffic::new(&limits);
+        traffic.note_kernel_traffic(400);
+        traffic.handle_kernel_reading(&limits, after(1));
+        let (now, limits) = (after(1) + waited, RelayLimits { global_rate, ..limits });
+        assert!(traffic.try_charge(|| unreachable!("there is plenty"), 600, &limits, now));
+        traffic.bucket.full_at().since(now)
+    }
+
+    #[test]
+    fn what_the_kernel_carries_is_not_there_for_the_sockets() {
+        assert_eq!(refilled_in(1000, Duration::ZERO), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_kernel_that_tells_nothing_more_carries_nothing() {
+        assert_eq!(refilled_in(1000, READING_LASTS), Duration::from_millis(600));
+    }
+
+    #[test]
+    fn a_reload_may_allow_less_than_the_kernel_carries() {
+        assert_eq!(refilled_in(300, Duration::ZERO), Duration::from_secs(600));
     }
 }
