@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
 
-use super::grants::Kernel;
+use super::api::Kernel;
 use super::interfaces::Interface;
 
 /// The kernel's path, open but not yet used. There is none.

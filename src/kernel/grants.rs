@@ -10,31 +10,27 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::core::relay::{Judge, KernelTraffic, Offer, PortMap, RelayPort};
-use crate::time::{Timestamp, nanos};
+use crate::time::Timestamp;
 
+use super::api::Kernel;
 use super::clock::Clocks;
+use super::grant::Grant;
 use super::interfaces::Interface;
-use super::layout::{PairState, Route, SIZE_CLASSES, Sent};
+use super::layout::SIZE_CLASSES;
 
 /// How often the kernel gets a heartbeat, all grants are read, and new ones are given.
 pub const TICK: Duration = Duration::from_millis(500);
 
-/// With an older heartbeat the program passes everything up: `HEARTBEAT` in `forward.bpf.c`.
-pub const HEARTBEAT_LIFE: Duration = Duration::from_secs(2);
-
 /// The core may know of what the kernel forwarded only so late for each grant, except where it judges a datagram. Reading
 /// one takes a microsecond, so that reading takes at most a few per cent of the time.
-pub const FRESHNESS_PER_GRANT: Duration = Duration::from_micros(50);
+const FRESHNESS_PER_GRANT: Duration = Duration::from_micros(50);
 
-/// How often a datagram of each direction takes the way through the sockets, and so through the machine's firewall.
-pub const PROOF_INTERVAL: Duration = Duration::from_secs(30);
-
-/// How long that datagram may take.
-pub const PROOF_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a [proof](super::grant::PROOF_INTERVAL) may take.
+const PROOF_PATIENCE: Duration = Duration::from_secs(2);
 
 /// For how long a datagram that the sockets relayed shows that they would relay the next one.
 const RELAYED_LATELY: Duration = Duration::from_secs(2);
@@ -42,75 +38,8 @@ const RELAYED_LATELY: Duration = Duration::from_secs(2);
 /// For so long after a grant what comes through the sockets is taken for what waited there. noray alone charges that.
 const IN_FLIGHT: Duration = Duration::from_millis(100);
 
-/// How often the way to a player is looked up again. The kernel tells of most changes, but not of a smaller path MTU.
-const WAY_INTERVAL: Duration = Duration::from_secs(10);
-
-/// How a datagram to a player leaves the machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Way {
-    /// The address of this machine that it leaves from.
-    pub via: IpAddr,
-    /// The number of the interface.
-    pub interface: u32,
-    /// The largest IP packet that fits.
-    pub mtu: u32,
-    /// The time to live that a socket would give it.
-    pub ttl: u8,
-}
-
-/// The kernel's part: the program's maps and the machine's routes.
-pub trait Kernel: Send {
-    /// The clock that the program reads, in nanoseconds.
-    fn clock(&self) -> u64;
-
-    /// The program may forward for [`HEARTBEAT_LIFE`] from now.
-    ///
-    /// # Errors
-    /// If the map does not take it.
-    fn beat(&mut self, now: u64) -> io::Result<()>;
-
-    /// Sets the state of a pair that has no route.
-    ///
-    /// # Errors
-    /// If the map does not take it.
-    fn set_pair(&mut self, slot: u32, state: &PairState) -> io::Result<()>;
-
-    /// The state of a pair.
-    ///
-    /// # Errors
-    /// If the map cannot be read.
-    fn pair(&self, slot: u32) -> io::Result<PairState>;
-
-    /// From now on the program forwards what comes to `port` along the route.
-    ///
-    /// # Errors
-    /// If the map does not take it.
-    fn set_route(&mut self, port: RelayPort, route: &Route) -> io::Result<()>;
-
-    /// The program forwards nothing more of what comes to `port`.
-    ///
-    /// # Errors
-    /// If the map does not do it.
-    fn remove_route(&mut self, port: RelayPort) -> io::Result<()>;
-
-    /// How many datagrams of each class of sizes were forwarded since the program was loaded.
-    ///
-    /// # Errors
-    /// If the map cannot be read.
-    fn sizes(&self) -> io::Result<[u64; SIZE_CLASSES]>;
-
-    /// The machine's interfaces are these.
-    fn set_interfaces(&mut self, interfaces: Vec<Interface>);
-
-    /// The machine's addresses are these. What goes to others is not forwarded.
-    ///
-    /// # Errors
-    /// If the map does not take them.
-    fn set_addresses(&mut self, ips: &[IpAddr]) -> io::Result<()>;
-
-    /// How a datagram to a player leaves the machine; `None` if there is no way that the program can take.
-    fn way(&self, to: SocketAddr) -> Option<Way>;
-}
+/// How often the route to a player is looked up again. The kernel tells of most changes, but not of a smaller path MTU.
+const LOOK_UP_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What the kernel forwarded, for the metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -121,25 +50,6 @@ pub struct Tally {
     pub payload: u64,
     /// Datagrams of each class of sizes.
     pub sizes: [u64; SIZE_CLASSES],
-}
-
-/// A pair that the kernel forwards.
-struct Grant {
-    offer: Offer,
-    ways: [Way; 2],
-    since: Timestamp,
-    looked_up: Timestamp,
-    /// The state when it was last read.
-    read: PairState,
-    /// Since when a proof of each player is awaited at its socket.
-    awaited: [Option<Timestamp>; 2],
-}
-
-impl Grant {
-    /// Which player sends to this port of the pair.
-    fn sender_at(&self, at: RelayPort) -> usize {
-        usize::from(self.offer.ports[0] == at)
-    }
 }
 
 /// All grants.
@@ -383,7 +293,7 @@ impl Grants {
         self.try_to(|kernel| kernel.set_addresses(ips));
     }
 
-    /// The machine's interfaces are these, or its routes have changed: all ways are looked up again.
+    /// The machine's interfaces are these, or its routes have changed: all routes are looked up again.
     pub fn handle_machine_change(
         &mut self,
         interfaces: Vec<Interface>,
@@ -392,7 +302,7 @@ impl Grants {
     ) {
         self.kernel.set_interfaces(interfaces);
         for slot in 0..self.grants.len() {
-            if self.grants[slot].is_some() && !self.has_same_ways(slot as u32, now) {
+            if self.grants[slot].is_some() && !self.has_same_egresses(slot as u32, now) {
                 self.withdraw(slot as u32, core, now);
             }
         }
@@ -404,15 +314,17 @@ impl Grants {
             since.is_some_and(|since| now.since(since) >= PROOF_PATIENCE)
         };
         let is_proved = !grant.awaited.iter().any(is_overdue);
-        let is_due = now.since(grant.looked_up) >= WAY_INTERVAL;
-        is_proved && self.is_right(slot, core, now) && (!is_due || self.has_same_ways(slot, now))
+        let is_due = now.since(grant.looked_up) >= LOOK_UP_INTERVAL;
+        is_proved
+            && self.is_right(slot, core, now)
+            && (!is_due || self.has_same_egresses(slot, now))
     }
 
-    fn has_same_ways(&mut self, slot: u32, now: Timestamp) -> bool {
+    fn has_same_egresses(&mut self, slot: u32, now: Timestamp) -> bool {
         let Some(grant) = &mut self.grants[slot as usize] else { return true };
         grant.looked_up = now;
-        let ways = grant.offer.players.map(|player| self.kernel.way(player));
-        ways == grant.ways.map(Some)
+        let egresses = grant.offer.players.map(|player| self.kernel.egress(player));
+        egresses == grant.egresses.map(Some)
     }
 
     /// Grants the pair that has this port, if it may be.
@@ -427,54 +339,20 @@ impl Grants {
         if !offer.ports.iter().all(is_relayed) {
             return;
         }
-        let [Some(to_asker), Some(to_host)] = offer.players.map(|player| self.kernel.way(player))
-        else {
-            return;
-        };
-        let ways = [to_asker, to_host];
+        let egresses = offer.players.map(|player| self.kernel.egress(player));
+        let [Some(to_asker), Some(to_host)] = egresses else { return };
         let Some(slot) = self.vacant.pop_front() else { return };
-        let state = self.state(&offer);
-        self.try_to(|kernel| kernel.set_pair(slot, &state));
+        let grant = Grant::new(offer, [to_asker, to_host], &self.clocks, now);
+        self.try_to(|kernel| kernel.set_pair(slot, &grant.read));
         for sender in [0, 1] {
-            let route = self.route(slot, sender, &offer, &ways[1 - sender]);
-            let at = offer.ports[1 - sender];
+            let route = grant.route(slot, sender, &self.clocks);
+            let at = grant.offer.ports[1 - sender];
             self.try_to(|kernel| kernel.set_route(at, &route));
             self.slots.insert(at, slot);
         }
-        let Offer { ports: [one, other], players: [asker, host], .. } = offer;
+        let Offer { ports: [one, other], players: [asker, host], .. } = grant.offer;
         log::trace!("relay {other}+{one}: the kernel forwards between {asker} and {host}");
-        let grant =
-            Grant { offer, ways, since: now, looked_up: now, read: state, awaited: [None; 2] };
         self.grants[slot as usize] = Some(grant);
-    }
-
-    fn state(&self, offer: &Offer) -> PairState {
-        let sent = |player: usize| Sent {
-            full_at: self.clocks.to_kernel(offer.full_at[player]),
-            heard: self.clocks.to_kernel(offer.heard[player]),
-            proof_at: self.clocks.kernel(),
-            ..Sent::default()
-        };
-        PairState { sent: [sent(0), sent(1)], left: i64::try_from(offer.left).unwrap_or(i64::MAX) }
-    }
-
-    /// What `sender` may send to the other player, who is reached by `way`.
-    fn route(&self, slot: u32, sender: usize, offer: &Offer, way: &Way) -> Route {
-        Route {
-            from: offer.players[sender],
-            to: offer.players[1 - sender],
-            via: SocketAddr::new(way.via, offer.ports[sender].0),
-            sender: sender as u8,
-            ttl: way.ttl,
-            slot,
-            interface: way.interface,
-            mtu: way.mtu,
-            until: self.clocks.to_kernel(offer.until),
-            patience: nanos(offer.patience[1 - sender]),
-            rate: offer.rate,
-            burst: nanos(offer.burst),
-            proof_interval: nanos(PROOF_INTERVAL),
-        }
     }
 
     fn read_sizes(&mut self) {
@@ -499,3 +377,6 @@ impl Grants {
 fn note_failure(failure: &mut Option<io::Error>, error: io::Error) {
     failure.get_or_insert(error);
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,8 @@
 //! | module | question it answers |
 //! |---|---|
 //! | [`grants`] | which pairs does the kernel forward now? |
+//! | [`api`] | what do the grants need of the kernel? |
+//! | `grant` | what is the program told of one pair? |
 //! | [`layout`] | how do routes and a pair's state look in the kernel's maps? |
 //! | [`clock`] | which of the core's times is a time of the kernel's clock? |
 //! | [`interfaces`] | to which interfaces is the program attached? |
@@ -27,7 +29,9 @@
 
 #[cfg(not(feature = "kernel"))]
 mod absent;
+pub mod api;
 pub mod clock;
+mod grant;
 pub mod grants;
 pub mod interfaces;
 pub mod layout;
@@ -42,6 +46,7 @@ mod requirements;
 
 #[cfg(not(feature = "kernel"))]
 pub use absent::{Opened, Watching, clean_up, open};
-pub use grants::{Grants, Kernel, Tally, Way};
+pub use api::{Egress, Kernel};
+pub use grants::{Grants, Tally};
 #[cfg(feature = "kernel")]
 pub use opening::{Opened, Watching, clean_up, open};

@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 
 use crate::operation::threads;
 
-use super::grants::Kernel;
+use super::api::Kernel;
 use super::interfaces::{Interface, chosen};
 use super::netlink::{Changes, Link, Routing};
 use super::program::{Hook, Machine, Program, remove_left_over};

@@ -15,7 +15,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::core::relay::RelayPort;
 
-use super::grants::{Kernel, Way};
+use super::api::{Egress, Kernel};
 use super::interfaces::Interface;
 use super::layout::{
     PAIR_BYTES, PairState, ROUTE_BYTES, Route, SIZE_CLASSES, address_bytes, port_key,
@@ -226,7 +226,7 @@ impl Kernel for Machine {
         Ok(sizes)
     }
 
-    fn way(&self, to: SocketAddr) -> Option<Way> {
+    fn egress(&self, to: SocketAddr) -> Option<Egress> {
         if let IpAddr::V6(ip) = to.ip()
             && ip.is_unicast_link_local()
         {
@@ -236,7 +236,7 @@ impl Kernel for Machine {
         let found = self.routing.route(to.ip(), bound).ok().flatten()?;
         let interface = self.interfaces.get(&found.interface)?;
         let ttl = if to.is_ipv4() { interface.ttl } else { interface.hop_limit };
-        Some(Way {
+        Some(Egress {
             via: bound.or(found.source)?,
             interface: interface.index,
             mtu: found.mtu.map_or(interface.mtu, |mtu| mtu.min(interface.mtu)),

@@ -9,7 +9,7 @@ use noray::core::relay::{Action, RelayPort, RelayTable};
 use noray::kernel::grants::TICK;
 use noray::kernel::interfaces::Interface;
 use noray::kernel::layout::{PairState, Route, SIZE_CLASSES, address_bytes};
-use noray::kernel::{Grants, Kernel, Way};
+use noray::kernel::{Egress, Grants, Kernel};
 use noray::limits::relay::charged_bytes;
 use noray::time::Timestamp;
 
@@ -151,7 +151,7 @@ impl Kernel for Program {
         Ok(())
     }
 
-    fn way(&self, _: SocketAddr) -> Option<Way> {
-        Some(Way { via: OWN_IP, interface: 1, mtu: 65_535, ttl: 64 })
+    fn egress(&self, _: SocketAddr) -> Option<Egress> {
+        Some(Egress { via: OWN_IP, interface: 1, mtu: 65_535, ttl: 64 })
     }
 }

@@ -1,6 +1,7 @@
 //! The table of connections and registered players. It finds a player by connection, OpenID or PrivateID.
 
 mod absences;
+mod address;
 mod codes;
 mod invariants;
 mod limits;
@@ -16,15 +17,14 @@ use serde::{Deserialize, Serialize};
 use crate::core::id::{ConnectionId, IdScheme, OpenId, PlayerId, PrivateId, Random};
 use crate::limits::network::Network;
 use crate::limits::network_rate::NetworkRateLimiter;
-use crate::limits::rates::{
-    ADDRESS_CHANGES, REPETITION_INTERVAL, UNCONFIRMED_CONNECTS, WRONG_OPEN_IDS,
-};
+use crate::limits::rates::{UNCONFIRMED_CONNECTS, WRONG_OPEN_IDS};
 use crate::limits::share::{HardCap, HeldShares};
 use crate::time::Timestamp;
 use absences::Absences;
 use codes::Codes;
 
-pub use player::{Ids, MAX_IDS, Player, Presence, Way};
+pub use address::{AddressRegistration, Way};
+pub use player::{Ids, MAX_IDS, Player, Presence};
 pub use snapshot::PlayersSnapshot;
 
 /// How many random ids are tried at most until one is unused.
@@ -81,24 +81,6 @@ pub struct Departure {
     pub player: PlayerId,
     /// Its join code.
     pub open_id: OpenId,
-}
-
-/// What a datagram at the registrar changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AddressRegistration {
-    /// The player registered its first address.
-    First(PlayerId, OpenId),
-    /// The player registered another address than before.
-    Changed(PlayerId, OpenId),
-    /// The player registered the same address again. Its id, unless its relays heard of that less than
-    /// [`REPETITION_INTERVAL`] ago.
-    Repeated(Option<PlayerId>),
-    /// The player has changed its address too often lately. The old address stays.
-    TooManyChanges,
-    /// The player, whose connection comes from that IP, cannot have this address. Most likely it is forged.
-    Implausible(OpenId, IpAddr),
-    /// No player has that PrivateID, or no player can have that address.
-    Unknown,
 }
 
 /// All connections, and the players that have registered on them. A player whose connection has ended is away: its ids
@@ -320,46 +302,6 @@ impl Players {
     /// The player with that PrivateID.
     pub fn by_private_id(&self, private_id: &str) -> Option<&Player> {
         self.players.get(self.by_private_id.get(private_id)?)
-    }
-
-    /// Sets the source of a datagram as the external address of the player with that PrivateID, if it can be there.
-    pub fn register_address(
-        &mut self,
-        private_id: &str,
-        way: Way,
-        now: Timestamp,
-    ) -> AddressRegistration {
-        let Way { source, arrived_at } = way;
-        let Some(id) = self.by_private_id.get(private_id) else {
-            return AddressRegistration::Unknown;
-        };
-        let player = self.players.get_mut(id).expect("the maps name the same players");
-        if !player.can_be_at(source) {
-            return AddressRegistration::Implausible(
-                player.open_id().clone(),
-                player.connected_from,
-            );
-        }
-        player.server_ip = arrived_at.or(player.server_ip);
-        let is_first = player.address.is_none();
-        if player.address == Some(source) {
-            let last = player.last_repetition;
-            if last.is_some_and(|last| now.since(last) < REPETITION_INTERVAL) {
-                return AddressRegistration::Repeated(None);
-            }
-            player.last_repetition = Some(now);
-            return AddressRegistration::Repeated(Some(*id));
-        }
-        if !is_first && !player.address_changes.try_acquire(ADDRESS_CHANGES, now) {
-            return AddressRegistration::TooManyChanges;
-        }
-        player.address = Some(source);
-        let open_id = player.open_id().clone();
-        if is_first {
-            AddressRegistration::First(*id, open_id)
-        } else {
-            AddressRegistration::Changed(*id, open_id)
-        }
     }
 
     /// A connection that was added and not removed.

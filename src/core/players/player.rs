@@ -39,15 +39,6 @@ pub enum Presence {
     Away(Timestamp),
 }
 
-/// Between which addresses a datagram came to the registrar.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Way {
-    /// The sender's address.
-    pub source: SocketAddr,
-    /// The server's address that it was sent to, if the system tells.
-    pub arrived_at: Option<IpAddr>,
-}
-
 /// One registered player. The protocol calls every player a host, clients too.
 #[derive(Clone, Debug)]
 pub struct Player {

@@ -6,6 +6,7 @@
 //! - [`Offer`] says what of a pair the kernel may forward by itself.
 
 mod latch;
+mod life;
 mod offer;
 mod pair;
 mod party;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::core::id::PlayerId;
+use crate::core::relay::life::Life;
 use crate::core::relay::sources::Sources;
 use crate::core::relay::sprayers::{Expected, Sprayers};
 use crate::core::relay::{
@@ -14,7 +15,7 @@ use crate::core::relay::{
 };
 use crate::label::Label;
 use crate::limits::network::Network;
-use crate::limits::relay::{HOST_SILENCE, RelayLimits, UNHEARD_ALLOWANCE, UNHEARD_LIFETIME};
+use crate::limits::relay::{HOST_SILENCE, RelayLimits, UNHEARD_ALLOWANCE};
 use crate::limits::token_bucket::TokenBucket;
 use crate::time::Timestamp;
 
@@ -76,18 +77,6 @@ pub(super) struct Pair {
 
 const _: () = assert!(size_of::<Pair>() <= 3 * 64);
 
-/// The age of a pair and what it has carried.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Life {
-    pub(super) created: Timestamp,
-    /// When the pair ends, as long as not both players have been heard.
-    unheard_until: Option<Timestamp>,
-    /// When a datagram was last forwarded. Until then, when the pair was created.
-    pub(super) forwarded: Timestamp,
-    /// Charged bytes, both directions together.
-    pub(super) traffic: u64,
-}
-
 /// What each datagram to or from a player of a pair needs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Side {
@@ -135,12 +124,7 @@ impl Pair {
                 Side::new(Latch::with_early(asker.address, at_host, now), ports[0]),
                 Side::new(Latch::with_early(host.address, at_asker, now), ports[1]),
             ],
-            life: Life {
-                created: now,
-                unheard_until: Some(now + UNHEARD_LIFETIME),
-                forwarded: now,
-                traffic: 0,
-            },
+            life: Life::new(now),
             is_confirmed: false,
             is_in_crowd: false,
             members: Box::new(parties.map(Member::new)),
@@ -324,27 +308,6 @@ impl Pair {
         let is_reversed = self.members[Role::Asker as usize].player != asker;
         let (asker, host) = if is_reversed { (second, first) } else { (first, second) };
         PairPorts { asker: asker.port, host: host.port, is_new: false }
-    }
-}
-
-impl Life {
-    /// Whether both players were heard in time, so that the pair does not end for that.
-    pub(super) fn is_settled(&self) -> bool {
-        self.unheard_until.is_none()
-    }
-
-    pub(super) fn refusal(&self, limits: &RelayLimits, now: Timestamp) -> Option<DropReason> {
-        if now.since(self.created) >= limits.lifetime {
-            return Some(DropReason::LifetimeDuration);
-        }
-        if self.unheard_until.is_some_and(|end| now >= end) {
-            return Some(DropReason::ReceiverUnheard);
-        }
-        (self.traffic >= limits.lifetime_traffic).then_some(DropReason::LifetimeTraffic)
-    }
-
-    pub(super) fn is_over(&self, limits: &RelayLimits, now: Timestamp) -> bool {
-        now.since(self.forwarded) >= limits.idle_timeout || self.refusal(limits, now).is_some()
     }
 }
 
