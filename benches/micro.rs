@@ -189,11 +189,12 @@ fn report_registrar() {
             player.ids().private_id.reveal().to_owned()
         })
         .collect();
-    let mut registrar = Registrar::new(OwnAddresses::default());
+    let (mut registrar, own) = (Registrar::default(), OwnAddresses::default());
     report("registrar: a known PrivateID among 10,000", || {
         for (id, secret) in (0..).zip(&secrets) {
             black_box(registrar.handle_datagram(
                 &mut players,
+                &own,
                 Way { source: address(id), arrived_at: None },
                 secret.as_bytes(),
                 Timestamp::START,

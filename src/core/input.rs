@@ -1,5 +1,6 @@
 //! Inputs: what the shell tells the core, and the core's settings.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use crate::core::host::Host;
 use crate::core::id::ConnectionId;
 use crate::core::players::{PlayersSettings, Way};
 use crate::core::protocol::{Command, CommandKind};
-use crate::core::relay::{OwnAddresses, RelaySettings};
+use crate::core::relay::RelaySettings;
 use crate::limits::connection_policy::DisconnectReason;
 
 /// What players are told of each other.
@@ -56,8 +57,8 @@ pub enum Input<'a> {
         /// The datagram's content.
         payload: &'a [u8],
     },
-    /// The server's own addresses have changed to these.
-    OwnAddresses(OwnAddresses),
+    /// The machine has these IPs now.
+    OwnIps(BTreeSet<IpAddr>),
     /// Use other settings from now on.
     Reload(Box<Settings>),
     /// Start nothing new, and end when the relays are quiet.

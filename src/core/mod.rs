@@ -131,9 +131,9 @@ impl Core {
         now: Timestamp,
     ) -> Self {
         random.shuffle(&mut ports);
-        let relays = RelayTable::new(settings.relay, own.clone(), &ports);
+        let relays = RelayTable::new(settings.relay, own, &ports);
         let players = Players::new(settings.players.clone());
-        Self::from_parts(settings, players, Registrar::new(own), relays, now)
+        Self::from_parts(settings, players, Registrar::default(), relays, now)
     }
 
     fn from_parts(
@@ -191,10 +191,7 @@ impl Core {
             Input::RegistrarDatagram { way, payload } => {
                 self.handle_registrar_datagram(way, payload, now, effects);
             }
-            Input::OwnAddresses(own) => {
-                self.registrar.set_own_addresses(own.clone());
-                self.relays.set_own_addresses(own);
-            }
+            Input::OwnIps(ips) => self.relays.set_own_ips(ips),
             Input::Reload(settings) => self.reload(*settings, now),
             Input::Drain => self.start_to_drain(now, effects),
             Input::Deadline => self.handle_deadlines(now, effects),
@@ -329,7 +326,8 @@ impl Core {
         effects: &mut Effects,
     ) {
         let source = way.source;
-        let response = self.registrar.handle_datagram(&mut self.players, way, payload, now);
+        let own = self.relays.own_addresses();
+        let response = self.registrar.handle_datagram(&mut self.players, own, way, payload, now);
         let Response { registration, answer, bound } = response;
         match &registration {
             AddressRegistration::First(player, _) => {

@@ -36,21 +36,16 @@ pub struct Response {
 #[derive(Debug)]
 pub struct Registrar {
     unknown_answers: RateShares,
-    own: OwnAddresses,
+}
+
+impl Default for Registrar {
+    fn default() -> Self {
+        let unknown_answers = RateShares::new(UNKNOWN_ANSWERS).with_max_entries(MAX_STRANGERS);
+        Self { unknown_answers }
+    }
 }
 
 impl Registrar {
-    /// A registrar that refuses datagrams from the server's `own` addresses.
-    pub fn new(own: OwnAddresses) -> Self {
-        let unknown_answers = RateShares::new(UNKNOWN_ANSWERS).with_max_entries(MAX_STRANGERS);
-        Self { unknown_answers, own }
-    }
-
-    /// Replaces the server's own addresses, which change when an interface changes.
-    pub fn set_own_addresses(&mut self, own: OwnAddresses) {
-        self.own = own;
-    }
-
     /// The rate limit of answers to strangers, for a snapshot.
     pub fn unknown_answers(&self) -> RateSharesSnapshot {
         self.unknown_answers.snapshot()
@@ -66,16 +61,18 @@ impl Registrar {
         self.unknown_answers.forget_idle(now);
     }
 
-    /// Handles a datagram. If it is a PrivateID, its source becomes that player's external address.
+    /// Handles a datagram. If it is a PrivateID, its source becomes that player's external address. It cannot be one of the
+    /// server's `own`.
     pub fn handle_datagram(
         &mut self,
         players: &mut Players,
+        own: &OwnAddresses,
         way: Way,
         payload: &[u8],
         now: Timestamp,
     ) -> Response {
         let source = way.source;
-        if !self.own.allows(source) {
+        if !own.allows(source) {
             let registration = AddressRegistration::Unknown;
             return Response { registration, answer: None, bound: None };
         }
@@ -130,8 +127,11 @@ mod tests {
         players.add_connection(ConnectionId(1), home);
         let host = players.register(ConnectionId(1), &mut Seeded::new(1)).unwrap();
         let secret = host.ids().private_id.reveal().to_owned();
-        let own = OwnAddresses::new(["192.0.2.9".parse().unwrap()], [8809]);
-        (Registrar::new(own), players, secret)
+        (Registrar::default(), players, secret)
+    }
+
+    fn own() -> OwnAddresses {
+        OwnAddresses::new(["192.0.2.9".parse().unwrap()], [8809])
     }
 
     fn way(source: &str) -> Way {
@@ -143,7 +143,8 @@ mod tests {
         payload: &[u8],
         source: &str,
     ) -> Option<&'static [u8]> {
-        setup.0.handle_datagram(&mut setup.1, way(source), payload, Timestamp::START).answer
+        let now = Timestamp::START;
+        setup.0.handle_datagram(&mut setup.1, &own(), way(source), payload, now).answer
     }
 
     #[test]
@@ -174,7 +175,7 @@ mod tests {
         let mut answered = 0;
         for millis in 0..10_000 {
             let now = Timestamp::START + Duration::from_millis(millis);
-            let response = s.0.handle_datagram(&mut s.1, way(HERE), &[b'x'; 100], now);
+            let response = s.0.handle_datagram(&mut s.1, &own(), way(HERE), &[b'x'; 100], now);
             answered += u64::from(response.answer.is_some());
             assert_ne!(response.answer.is_some(), response.bound == Some(Bound::UnknownAnswers));
         }

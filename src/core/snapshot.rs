@@ -82,8 +82,8 @@ impl Core {
             return Err(format!("version {} is not {VERSION}", snapshot.version));
         }
         let players = Players::restore(snapshot.players, settings.players.clone())?;
-        let relays = RelayTable::restore(snapshot.relays, settings.relay, own.clone(), ports)?;
-        let mut registrar = Registrar::new(own);
+        let relays = RelayTable::restore(snapshot.relays, settings.relay, own, ports)?;
+        let mut registrar = Registrar::default();
         registrar.restore(snapshot.unknown_answers);
         let mut core = Self::from_parts(settings, players, registrar, relays, snapshot.taken);
         core.deadlines.set_earlier(CoreTask::Sweep, snapshot.next_sweep);

@@ -1,5 +1,6 @@
 //! What the grants need of the kernel. Simulations have a model in its place.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -73,7 +74,7 @@ pub trait Kernel: Send {
     ///
     /// # Errors
     /// If the map does not take them.
-    fn set_addresses(&mut self, ips: &[IpAddr]) -> io::Result<()>;
+    fn set_addresses(&mut self, ips: &BTreeSet<IpAddr>) -> io::Result<()>;
 
     /// How a datagram to a player leaves the machine; `None` if there is no way that the program can take.
     fn egress(&self, to: SocketAddr) -> Option<Egress>;

@@ -8,7 +8,7 @@
 //! Before the core judges anything about a granted pair, it hears what the kernel forwarded until then
 //! ([`Grants::prepare`], [`Grants::refresh`]).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -289,7 +289,7 @@ impl Grants {
     }
 
     /// The machine's addresses are these.
-    pub fn set_addresses(&mut self, ips: &[IpAddr]) {
+    pub fn set_addresses(&mut self, ips: &BTreeSet<IpAddr>) {
         self.try_to(|kernel| kernel.set_addresses(ips));
     }
 

@@ -249,7 +249,7 @@ impl Kernel for Machine {
             interfaces.into_iter().map(|interface| (interface.index, interface)).collect();
     }
 
-    fn set_addresses(&mut self, ips: &[IpAddr]) -> io::Result<()> {
+    fn set_addresses(&mut self, ips: &BTreeSet<IpAddr>) -> io::Result<()> {
         let ours = |ip: &&IpAddr| self.bound.is_none_or(|bound| bound == **ip);
         let wanted: BTreeSet<[u8; 16]> =
             ips.iter().filter(ours).copied().map(address_bytes).collect();

@@ -1,12 +1,13 @@
 //! The bounded channel through which all other threads post events to the event loop. Each event also wakes the loop.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
 use crate::core::id::ConnectionId;
 use crate::core::protocol::{Command, CommandKind};
-use crate::core::relay::OwnAddresses;
 use crate::core::snapshot::Snapshot;
 use crate::kernel::Kernel;
 use crate::kernel::interfaces::Interface;
@@ -42,8 +43,8 @@ pub(crate) enum Event {
     HandOver(Box<Departure>, Sender<String>),
     /// All players' threads have ended, because the halt was called. The accept loop waits until they may run again.
     Halted(Box<Halted>),
-    /// The machine's addresses have changed.
-    OwnAddresses(Box<OwnAddresses>),
+    /// The machine has these IPs now.
+    OwnIps(BTreeSet<IpAddr>),
     /// The machine's interfaces are these, or its routes have changed.
     Interfaces(Vec<Interface>),
     /// The kernel's path is to be used from now on, or not any more. The loop answers when that is so.

@@ -21,7 +21,7 @@
 //! | `sockets` | how is UDP read and written, and which socket is next? |
 //! | `packet_info` | at which address of the machine did a datagram arrive? |
 //! | `kernel_path` | how is the kernel's path switched on and off? |
-//! | `own_addresses` | which addresses are the server's own? |
+//! | `own_ips` | which IPs are the server's own? |
 //! | `connection_table` | how do threads share the table of connections? |
 //! | `acceptor` | how is a TCP port opened and closed? |
 //!
@@ -38,7 +38,7 @@ mod halt;
 pub mod handover;
 mod http;
 mod kernel_path;
-mod own_addresses;
+mod own_ips;
 mod packet_info;
 mod player_thread;
 mod player_threads;

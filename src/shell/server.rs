@@ -26,7 +26,7 @@ use crate::shell::halt::Halt;
 use crate::shell::handover::{Arrival, PlayerConnection};
 use crate::shell::http::{self, Endpoint, Requests};
 use crate::shell::kernel_path::KernelSwitch;
-use crate::shell::own_addresses;
+use crate::shell::own_ips;
 use crate::shell::reader_state::ReaderState;
 use crate::shell::refused::RefusedConnections;
 use crate::shell::sockets::{Sockets, bind_relays};
@@ -279,12 +279,12 @@ impl Server {
             spawn("http", Box::new(move || http::run(acceptor, &endpoint, &requests)))?;
         }
         let (stop, is_stopped) = bounded(0);
-        if registrar.ip().is_unspecified() {
-            let read =
-                move || own_addresses::read(registrar, relay_ports.as_slice().iter().copied());
+        let host = registrar.ip();
+        if host.is_unspecified() {
             let events = events.clone();
-            let post = move |own| events.post(Event::OwnAddresses(Box::new(own)));
-            spawn("addresses", Box::new(move || own_addresses::watch(read, &is_stopped, post)))?;
+            let (read, post) =
+                (move || own_ips::read(host), move |ips| events.post(Event::OwnIps(ips)));
+            spawn("addresses", Box::new(move || own_ips::watch(read, &is_stopped, post)))?;
         }
         supervisor.ready();
         // If the loop fails, these threads end with the process.

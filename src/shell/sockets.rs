@@ -4,7 +4,7 @@
 //! socket therefore joins the queue and is read until a read finds it empty. If it has more than one turn's worth, it
 //! goes to the queue's end, so that a flooded port delays nobody.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -17,7 +17,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::core::relay::{OwnAddresses, PortMap, RelayPort};
 use crate::operation::machine::BufferSize;
-use crate::shell::own_addresses;
+use crate::shell::own_ips;
 use crate::shell::packet_info::{self, Datagram};
 
 /// Bytes that may wait at the registrar: what a thousand players send at once after a restart. A relay port has only one
@@ -212,9 +212,22 @@ impl Sockets {
         self.registrar_buffer
     }
 
+    /// The IPs of all these sockets now. If the kernel does not report them, there are none, with a warning in the log.
+    pub(crate) fn own_ips(&self) -> BTreeSet<IpAddr> {
+        own_ips::read(self.registrar_address.ip()).unwrap_or_else(|error| {
+            log::warn!(
+                "cannot read the machine's addresses, so a relay may send to the server itself: {error}; set \
+                 NORAY_UDP_HOST to the address that players use"
+            );
+            BTreeSet::new()
+        })
+    }
+
     /// The addresses of all these sockets now.
-    pub(crate) fn own_addresses(&self) -> io::Result<OwnAddresses> {
-        own_addresses::read(self.registrar_address, self.relay_ports.iter().map(|port| port.0))
+    pub(crate) fn own_addresses(&self) -> OwnAddresses {
+        let ports = self.relay_ports.iter().map(|port| port.0);
+        let own = OwnAddresses::new(self.own_ips(), ports.chain([self.registrar_address.port()]));
+        if self.bound_ip().is_none() { own.and_loopback() } else { own }
     }
 
     /// Reads one datagram. The source is an IPv4 address if the sender's is one, whatever the socket's family. Where it

@@ -108,7 +108,7 @@ impl Bench {
         self.model.beat = now;
         let ours: [IpAddr; 3] =
             ["198.51.100.1", "198.51.100.2", "2001:db8::1"].map(|ip| ip.parse().unwrap());
-        self.machine.set_addresses(&ours).unwrap();
+        self.machine.set_addresses(&ours.into()).unwrap();
         self.model.addresses = ours.into_iter().map(address_bytes).collect();
         for slot in 0..PAIRS {
             let is_ipv4 = self.random.bool();
@@ -143,7 +143,7 @@ impl Bench {
         let now = self.machine.clock();
         self.machine.beat(now).unwrap();
         let ours = "198.51.100.1".parse().unwrap();
-        self.machine.set_addresses(&[ours, "198.51.100.2".parse().unwrap()]).unwrap();
+        self.machine.set_addresses(&[ours, "198.51.100.2".parse().unwrap()].into()).unwrap();
         let players = [self.player(true), self.player(true)];
         let sent = Sent { heard: now, proof_at: now, ..Sent::default() };
         self.set_pair(0, PairState { sent: [sent; 2], left: i64::MAX });

@@ -50,7 +50,7 @@ fn play(input: &mut Unstructured<'_>) -> Result<()> {
         .collect();
     let own: Vec<SocketAddr> = OWN.iter().map(|text| text.parse().expect("one")).collect();
     let own = OwnAddresses::new([own[0].ip()], own.iter().map(SocketAddr::port));
-    let mut registrar = Registrar::new(own);
+    let mut registrar = Registrar::default();
     let mut now = Timestamp::START;
     let (mut unknown_answers, mut millis) = (0, 0);
     for _ in 0..200 {
@@ -63,7 +63,7 @@ fn play(input: &mut Unstructured<'_>) -> Result<()> {
         let way = Way { source, arrived_at: None };
         let (payload, owner) = payload(input, &pids)?;
         let before = owner.and_then(|player| players.by_connection(ConnectionId(player))?.address);
-        let response = registrar.handle_datagram(&mut players, way, &payload, now);
+        let response = registrar.handle_datagram(&mut players, &own, way, &payload, now);
 
         let length = response.answer.map_or(0, <[u8]>::len);
         assert!(length <= payload.len(), "{length} bytes for {}", payload.len());

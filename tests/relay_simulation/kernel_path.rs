@@ -1,5 +1,6 @@
 //! The kernel's path in the simulation: the real grants, and a model of the program in the kernel's place.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -147,7 +148,7 @@ impl Kernel for Program {
 
     fn set_interfaces(&mut self, _: Vec<Interface>) {}
 
-    fn set_addresses(&mut self, _: &[IpAddr]) -> io::Result<()> {
+    fn set_addresses(&mut self, _: &BTreeSet<IpAddr>) -> io::Result<()> {
         Ok(())
     }
 

@@ -179,9 +179,14 @@ impl OwnAddresses {
         Self { has_loopback: true, ..self }
     }
 
-    /// The machine's IPs.
-    pub fn ips(&self) -> impl Iterator<Item = IpAddr> {
-        self.ips.iter().copied()
+    /// Replaces the machine's IPs, which change with its interfaces.
+    pub fn set_ips(&mut self, ips: impl IntoIterator<Item = IpAddr>) {
+        self.ips = ips.into_iter().collect();
+    }
+
+    /// The server has no socket at this port any more.
+    pub fn close_port(&mut self, port: RelayPort) {
+        self.ports.remove(&port.0);
     }
 
     /// Whether `source` can be a player's address.

@@ -122,9 +122,14 @@ impl RelayTable {
         }
     }
 
-    /// Replaces the server's own addresses, which change when an interface changes.
-    pub fn set_own_addresses(&mut self, own: OwnAddresses) {
-        self.own = own;
+    /// The addresses of the server's own sockets.
+    pub fn own_addresses(&self) -> &OwnAddresses {
+        &self.own
+    }
+
+    /// Replaces the machine's IPs, which change with its interfaces.
+    pub fn set_own_ips(&mut self, ips: impl IntoIterator<Item = IpAddr>) {
+        self.own.set_ips(ips);
     }
 
     /// Replaces the settings, also for live pairs. All token buckets are full afterwards.
@@ -377,6 +382,7 @@ impl RelayTable {
         for port in ports {
             if self.retiring.remove(&port) {
                 self.former.remove(&port);
+                self.own.close_port(port);
                 self.size -= 1;
                 retired.push(port);
             } else {

@@ -55,6 +55,8 @@ fn a_pair_on_ports_that_are_not_configured_any_more_goes_on_until_it_ends() {
         )
         .expect("it was idle");
     assert_eq!(closed.retired, [bobs]);
+    let no_longer_ours = SocketAddr::new("192.0.2.200".parse().unwrap(), bobs.0);
+    assert!(play.core.relays.own_addresses().allows(no_longer_ours));
     assert_eq!(play.core.table_sizes().free_ports, fewer.len());
 }
 

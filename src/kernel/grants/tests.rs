@@ -58,7 +58,7 @@ impl Kernel for Model {
 
     fn set_interfaces(&mut self, _: Vec<Interface>) {}
 
-    fn set_addresses(&mut self, _: &[IpAddr]) -> io::Result<()> {
+    fn set_addresses(&mut self, _: &BTreeSet<IpAddr>) -> io::Result<()> {
         Ok(())
     }
 

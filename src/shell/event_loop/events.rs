@@ -53,9 +53,9 @@ impl EventLoop {
             }
             Event::HandOver(departure, refused) => self.begin_handover(departure, refused),
             Event::Halted(halted) => self.hand_over(*halted),
-            Event::OwnAddresses(own) => {
-                self.set_kernel_addresses(&own);
-                self.handle(Input::OwnAddresses(*own));
+            Event::OwnIps(ips) => {
+                self.set_kernel_addresses(&ips);
+                self.handle(Input::OwnIps(ips));
             }
             Event::Interfaces(interfaces) => self.handle_machine_change(interfaces),
             Event::KernelPath(kernel, done) => {

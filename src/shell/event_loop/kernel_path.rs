@@ -1,7 +1,10 @@
 //! The event loop's part of the kernel's path: it lets the grants and the core hear of each other at the right moments.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use super::{EventLoop, LoopTask};
-use crate::core::relay::{OwnAddresses, RelayPort};
+use crate::core::relay::RelayPort;
 use crate::kernel::grants::TICK;
 use crate::kernel::interfaces::Interface;
 use crate::kernel::{Grants, Kernel};
@@ -10,18 +13,18 @@ impl EventLoop {
     /// From now on the kernel forwards what the core offers; with `None`, nothing any more.
     pub(crate) fn set_kernel_path(&mut self, kernel: Option<Box<dyn Kernel>>) {
         self.withdraw_from_kernel();
-        let own = self.sockets.own_addresses().unwrap_or_default();
+        let ips = self.sockets.own_ips();
         let ports = self.sockets.relay_ports();
         self.grants = kernel.map(|kernel| Grants::new(kernel, ports, self.now));
         self.metrics.kernel_path.set(usize::from(self.grants.is_some()));
-        self.set_kernel_addresses(&own);
+        self.set_kernel_addresses(&ips);
         self.watch_for_standing_still();
     }
 
-    /// The machine's addresses are these.
-    pub(super) fn set_kernel_addresses(&mut self, own: &OwnAddresses) {
+    /// The machine has these IPs now.
+    pub(super) fn set_kernel_addresses(&mut self, ips: &BTreeSet<IpAddr>) {
         if let Some(grants) = &mut self.grants {
-            grants.set_addresses(&own.ips().collect::<Vec<_>>());
+            grants.set_addresses(ips);
         }
     }
 

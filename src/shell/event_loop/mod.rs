@@ -22,7 +22,6 @@ use crate::config::Config;
 use crate::core::deadlines::Deadlines;
 use crate::core::effect::Effects;
 use crate::core::id::ConnectionId;
-use crate::core::relay::OwnAddresses;
 use crate::core::snapshot::Snapshot;
 use crate::core::{Core, Input};
 use crate::kernel::Grants;
@@ -137,13 +136,7 @@ impl EventLoop {
         let alarm = Alarm::new(poll.registry(), ALARM)?;
         let waker = Waker::new(poll.registry(), WAKER)?;
         let (sender, channel) = channel(channel_size, waker);
-        let own = sockets.own_addresses().unwrap_or_else(|error| {
-            log::warn!(
-                "cannot read the machine's addresses, so a relay may send to the server itself: {error}; set \
-                 NORAY_UDP_HOST to the address that players use"
-            );
-            OwnAddresses::default()
-        });
+        let own = sockets.own_addresses();
         let mut random = KernelRandom::default();
         let settings = config.settings();
         let mut ports = sockets.relay_ports().to_vec();
