@@ -55,6 +55,15 @@ impl Noray {
         fs::rename(next, &self.program).unwrap();
     }
 
+    /// What its descriptors lead to.
+    fn open_files(&self) -> Vec<String> {
+        let folder = Path::new("/proc").join(self.process.child.id().to_string()).join("fd");
+        // Some are closed while they are looked at.
+        let links =
+            fs::read_dir(folder).unwrap().filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
+        links.map(|target| target.display().to_string()).collect()
+    }
+
     /// Puts something else in the program's place.
     fn replace(&self, content: &[u8]) {
         let next = self.program.with_extension("next");
@@ -503,8 +512,7 @@ fn a_server_that_is_full_up_to_its_last_descriptor_hands_over() {
         line.settle();
     }
     let pid = noray.process.child.id().to_string();
-    let open = fs::read_dir(Path::new("/proc").join(&pid).join("fd")).unwrap().count();
-    let limit = format!("--nofile={}", open + 3);
+    let limit = format!("--nofile={}", noray.open_files().len() + 3);
     let lowered = Command::new("prlimit").args(["--pid", &pid, &limit]).status().unwrap();
     assert!(lowered.success());
     noray.touch();
@@ -632,19 +640,21 @@ fn a_draining_server_does_not_hand_over() {
     pair.settle();
 }
 
+/// Neither the snapshot nor the old program's file and epoll instance.
 #[test]
-fn the_snapshot_is_nowhere_on_a_disk_and_closed_afterwards() {
+fn nothing_of_the_old_process_stays_open() {
     let noray = Noray::start("");
-    let _player = noray.process.join();
+    let polls = |files: &[String]| files.iter().filter(|file| file.contains("eventpoll")).count();
+    let before = polls(&noray.open_files());
     noray.touch();
     noray.reload_well();
-    let open =
-        fs::read_dir(Path::new("/proc").join(noray.process.child.id().to_string()).join("fd"));
-    let targets = open.unwrap().filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
-    for target in targets {
-        assert!(!target.to_string_lossy().contains("handover"), "{}", target.display());
+    // Players are served after all that was to be closed.
+    noray.process.join();
+    let after = noray.open_files();
+    assert_eq!(polls(&after), before, "{after:#?}");
+    for file in after {
+        assert!(!file.contains("handover") && !file.contains("deleted"), "{file}");
     }
-    std::io::stdout().flush().unwrap();
 }
 
 /// The channel to the loop is full of their commands when their threads must end: these wait for room in it.

@@ -16,6 +16,7 @@ use crate::shell::connection::{FAREWELL_TIME, SharedConnection, TcpConnection};
 use crate::shell::connection_table::ConnectionTable;
 use crate::shell::event_channel::{Event, EventSender, Halted, LoopGone};
 use crate::shell::halt::Halt;
+use crate::shell::handover::Remains;
 use crate::shell::player_thread;
 use crate::shell::player_threads::PlayerThreads;
 use crate::shell::refused::RefusedConnections;
@@ -36,6 +37,7 @@ pub(crate) struct AcceptLoop {
     next_id: u64,
     /// Connections whose threads are to be started.
     adopted: Vec<SharedConnection>,
+    remains: Remains,
 }
 
 /// Why no more connections are accepted.
@@ -52,6 +54,7 @@ pub(crate) struct Adopted {
     pub(crate) next_connection: u64,
     pub(crate) connections: Vec<SharedConnection>,
     pub(crate) refused: RefusedConnections,
+    pub(crate) remains: Remains,
 }
 
 impl AcceptLoop {
@@ -72,11 +75,13 @@ impl AcceptLoop {
             warnings: WarningLimiter::default(),
             next_id: adopted.next_connection,
             adopted: adopted.connections,
+            remains: adopted.remains,
         }
     }
 
     /// The body of the thread: accepts until the acceptor is closed, then waits for the players' threads.
     pub(crate) fn run(mut self) {
+        std::mem::take(&mut self.remains).close();
         // If the loop is gone, the server ends.
         while let Ok(Stopped::Halted) = self.run_until_halt() {
             self.threads.join_all();

@@ -111,8 +111,17 @@ impl Server {
         metrics: Arc<Metrics>,
         arrival: Arrival,
     ) -> Result<Self, StartError> {
-        let Arrival { manifest, players, http, registrar, relays, connections, refused, .. } =
-            arrival;
+        let Arrival {
+            manifest,
+            players,
+            http,
+            registrar,
+            relays,
+            connections,
+            refused,
+            remains,
+            ..
+        } = arrival;
         let failed = StartError::System;
         metrics.restore(&manifest.metrics);
         metrics.has_reload_failed.set(0);
@@ -139,7 +148,8 @@ impl Server {
         table.restore(manifest.admission);
         let next_connection = manifest.next_connection;
         let refused = RefusedConnections::adopt(refused, clock::now());
-        let adopted = Adopted { next_connection, connections: connections.clone(), refused };
+        let connections_again = connections.clone();
+        let adopted = Adopted { next_connection, connections: connections_again, refused, remains };
         let resumed = Resumed { core: manifest.core, connections, next_connection };
         let resumption = Some((resumed, adopted));
         let started = clock::now().checked_sub(manifest.uptime).unwrap_or_else(clock::now);

@@ -1,5 +1,6 @@
 //! The event loop's part of a handover: it has players' threads end, and then executes the program anew.
 
+use std::fs::File;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -117,6 +118,9 @@ impl EventLoop {
         for stream in refused.streams() {
             sockets.push((SocketRole::Refused, stream.as_fd()));
         }
+        let program_file = File::open("/proc/self/exe").ok();
+        sockets.extend(program_file.as_ref().map(|file| (SocketRole::Remains, file.as_fd())));
+        sockets.push((SocketRole::Remains, self.poll.registry().as_fd()));
         let manifest = Manifest {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             file: file.clone(),

@@ -13,6 +13,7 @@ mod kernel_path;
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
@@ -132,7 +133,6 @@ impl EventLoop {
         resumed: Option<Resumed>,
     ) -> io::Result<(Self, EventSender)> {
         let poll = Poll::new()?;
-        sockets.register(poll.registry())?;
         let alarm = Alarm::new(poll.registry(), ALARM)?;
         let waker = Waker::new(poll.registry(), WAKER)?;
         let (sender, channel) = channel(channel_size, waker);
@@ -144,6 +144,7 @@ impl EventLoop {
         let (mut connections, mut next_connection) = (HashMap::new(), 0);
         let (core, now) = match resumed {
             None => {
+                sockets.register(poll.registry())?;
                 let now = Timestamp::START;
                 (Core::new(settings, own, ports, &mut random, now), now)
             }
@@ -152,7 +153,13 @@ impl EventLoop {
                 next_connection = resumed.next_connection;
                 let all = resumed.connections.into_iter();
                 connections = all.map(|connection| (connection.id, connection)).collect();
-                let core = Core::restore(resumed.core, settings, own, &ports);
+                // Games wait. With thousands of players and ports each of these takes 10 ms.
+                let core = thread::scope(|scope| {
+                    let restore = || Core::restore(resumed.core, settings, own, &ports);
+                    let core = thread::Builder::new().spawn_scoped(scope, restore)?;
+                    sockets.register(poll.registry())?;
+                    core.join().map_err(|_| io::Error::other("restoring the snapshot panicked"))
+                })?;
                 (core.map_err(io::Error::other)?, now)
             }
         };

@@ -3,13 +3,13 @@
 use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, RawFd};
 use std::thread;
 
 use listenfd::ListenFd;
 use nix::libc::{AF_INET, SOCK_STREAM};
 
-use super::{Manifest, ManifestText, SocketRole};
+use super::{Manifest, ManifestReader, SocketRole};
 use crate::config::Config;
 use crate::core::Core;
 use crate::core::relay::{OwnAddresses, RelayPort};
@@ -60,7 +60,9 @@ pub fn requested() -> Option<Requested> {
 pub fn check(
     read: impl FnOnce(Option<(String, String)>) -> Result<Config, String>,
 ) -> Result<&'static str, String> {
-    let manifest = manifest_text()?.manifest().map_err(unreadable)?;
+    let mut reader = manifest_reader()?;
+    reader.sockets().map_err(unreadable)?;
+    let manifest = reader.manifest().map_err(unreadable)?;
     let config = read(manifest.file)?;
     let ports: Vec<RelayPort> =
         config.relay_ports.as_slice().iter().copied().map(RelayPort).collect();
@@ -69,11 +71,11 @@ pub fn check(
 }
 
 /// The manifest at the standard input, which is closed for it: it holds secrets.
-fn manifest_text() -> Result<ManifestText, String> {
+fn manifest_reader() -> Result<ManifestReader, String> {
     let stdin = io::stdin().as_fd().try_clone_to_owned();
-    let text = stdin.and_then(|stdin| ManifestText::read(File::from(stdin))).map_err(unreadable)?;
+    let reader = stdin.and_then(|stdin| ManifestReader::new(File::from(stdin)));
     close_manifest().map_err(|error| format!("the snapshot cannot be closed: {error}"))?;
-    Ok(text)
+    reader.map_err(unreadable)
 }
 
 fn unreadable(error: io::Error) -> String {
@@ -96,6 +98,7 @@ pub struct Arrival {
     pub(crate) connections: Vec<Option<TcpStream>>,
     /// Connections that are closed once their players have read why.
     pub(crate) refused: Vec<TcpStream>,
+    pub(crate) remains: Remains,
     /// What is wrong with other sockets, for the log, which does not run yet.
     warnings: Vec<String>,
 }
@@ -113,16 +116,15 @@ impl Arrival {
         received.map(|arrival| Self { warnings: fds.warnings, ..arrival })
     }
 
-    /// The manifest is read on another thread meanwhile: for thousands of players each takes 30 ms.
+    /// The manifest is read on another thread meanwhile: with thousands of players each takes 30 ms.
     fn take(fds: &mut Descriptors) -> Result<Self, String> {
-        let text = &manifest_text()?;
-        thread::scope(|scope| {
-            let reader = thread::Builder::new().spawn_scoped(scope, || text.manifest());
-            let reader = reader.map_err(|error| format!("cannot start a thread: {error}"))?;
-            let claimed = Claimed::claim(fds, &text.sockets().map_err(unreadable)?);
-            let manifest = reader.join().map_err(|_| "reading the snapshot panicked")?;
-            claimed.complete(manifest.map_err(unreadable)?)
-        })
+        let mut reader = manifest_reader()?;
+        let sockets = reader.sockets().map_err(unreadable)?;
+        let reader = thread::Builder::new().spawn(|| reader.manifest());
+        let reader = reader.map_err(|error| format!("cannot start a thread: {error}"))?;
+        let claimed = Claimed::claim(fds, &sockets);
+        let manifest = reader.join().map_err(|_| "reading the snapshot panicked")?;
+        claimed.complete(manifest.map_err(unreadable)?)
     }
 
     /// The configuration file as it was checked.
@@ -162,6 +164,22 @@ struct Claimed {
     /// With their places in [`Manifest::players`].
     connections: Vec<(usize, TcpStream)>,
     refused: Vec<TcpStream>,
+    remains: Remains,
+}
+
+/// What the kernel takes milliseconds to end: the old process's file, which it deletes if there is another in its place, and
+/// the old epoll instance, from which it takes each socket.
+#[derive(Default)]
+pub(crate) struct Remains(Vec<RawFd>);
+
+impl Remains {
+    /// Ends them.
+    pub(crate) fn close(self) {
+        for fd in self.0 {
+            // It is open, and cannot fail.
+            let _ = nix::unistd::close(fd);
+        }
+    }
 }
 
 impl Claimed {
@@ -174,7 +192,7 @@ impl Claimed {
                 SocketRole::Http(at) => claimed.http = fds.listener(index, *at),
                 SocketRole::Registrar(at) => claimed.registrar = fds.udp(index, *at),
                 SocketRole::Relay(at) => {
-                    let socket = fds.udp(index, *at);
+                    let socket = fds.relay(index, *at);
                     claimed.relays.extend(socket.map(|socket| (RelayPort(at.port()), socket)));
                 }
                 SocketRole::Player(place, peer) => {
@@ -182,6 +200,9 @@ impl Claimed {
                     claimed.connections.extend(stream.map(|stream| (*place, stream)));
                 }
                 SocketRole::Refused => claimed.refused.extend(fds.stream(index)),
+                SocketRole::Remains => {
+                    claimed.remains.0.extend(fds.fds.take_raw_fd(index).ok().flatten())
+                }
             }
         }
         claimed
@@ -203,6 +224,7 @@ impl Claimed {
             relays: self.relays,
             connections,
             refused: self.refused,
+            remains: self.remains,
             warnings: Vec::new(),
         })
     }
@@ -223,6 +245,12 @@ impl Descriptors {
     fn udp(&mut self, index: usize, at: SocketAddr) -> Option<UdpSocket> {
         let taken = self.fds.take_udp_socket(index);
         self.claim(taken, at, UdpSocket::local_addr)
+    }
+
+    /// There may be thousands, so it is only looked whether it is a UDP socket.
+    fn relay(&mut self, index: usize, at: SocketAddr) -> Option<UdpSocket> {
+        let taken = self.fds.take_udp_socket(index);
+        self.claim(taken, at, |_| Ok(at))
     }
 
     fn connection(&mut self, index: usize, peer: SocketAddr) -> Option<TcpStream> {

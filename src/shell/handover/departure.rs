@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::process;
 use std::sync::Arc;
+use std::thread;
 use std::time::Instant;
 
 use rustix::io::{FdFlags, fcntl_setfd};
@@ -38,21 +39,32 @@ pub(crate) type Passed<'a> = (SocketRole, BorrowedFd<'a>);
 
 /// Executes the program with these sockets. It returns only if that fails; then nothing has changed.
 pub(crate) fn depart(program: &Program, manifest: Manifest, sockets: &[Passed<'_>]) -> String {
-    let roles: Vec<_> = sockets.iter().map(|(role, fd)| (*role, fd.as_raw_fd())).collect();
-    let manifest = match manifest.into_file(&roles) {
-        Ok(manifest) => manifest,
-        Err(error) => return format!("the handover cannot be prepared: {error}"),
-    };
-    let error = match pass(sockets, FdFlags::empty()) {
-        Ok(()) => execute(program, manifest, sockets),
-        Err(error) => error,
+    let why = match prepare(manifest, sockets) {
+        Ok(manifest) => {
+            let error = execute(program, manifest, sockets);
+            format!("the program cannot be executed: {error}")
+        }
+        Err(error) => format!("the handover cannot be prepared: {error}"),
     };
     // Both cannot fail where they went well before.
     let restored = pass(sockets, FdFlags::CLOEXEC).and_then(|()| close_manifest());
     if let Err(error) = restored {
         log::error!("descriptors are not as they were before the handover: {error}");
     }
-    format!("the program cannot be executed: {error}")
+    why
+}
+
+/// Writes the manifest, and lets the next program get the sockets. With thousands of sockets each takes milliseconds, so they
+/// are done side by side.
+fn prepare(manifest: Manifest, sockets: &[Passed<'_>]) -> io::Result<File> {
+    let roles: Vec<_> = sockets.iter().map(|(role, fd)| (*role, fd.as_raw_fd())).collect();
+    thread::scope(|scope| {
+        let pass = || pass(sockets, FdFlags::empty());
+        let passing = thread::Builder::new().spawn_scoped(scope, pass)?;
+        let manifest = manifest.into_file(&roles);
+        passing.join().map_err(|_| io::Error::other("a thread panicked"))??;
+        manifest
+    })
 }
 
 /// Sets whether the next program gets the sockets.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ pub(crate) struct Manifest {
     pub(crate) next_connection: u64,
 }
 
-/// What a socket is for, and where it is bound.
+/// What a descriptor is for, and where its socket is bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum SocketRole {
     /// Players connect there.
@@ -46,6 +46,8 @@ pub(crate) enum SocketRole {
     Player(usize, SocketAddr),
     /// A connection that is closed once its player has read why.
     Refused,
+    /// Something of the old process that takes the kernel milliseconds to end. It is closed once games go on.
+    Remains,
 }
 
 /// A player's connection.
@@ -62,10 +64,12 @@ impl Manifest {
     pub(crate) fn into_file(self, sockets: &[(SocketRole, i32)]) -> io::Result<File> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let mut file = File::from(memfd_create("noray-handover", flags)?);
-        let mut text = serde_json::to_vec(sockets)?;
-        text.push(b'\n');
+        let mut text = BufWriter::with_capacity(64 * 1024, &file);
+        serde_json::to_writer(&mut text, sockets)?;
+        text.write_all(b"\n")?;
         serde_json::to_writer(&mut text, &self)?;
-        file.write_all(&text)?;
+        text.flush()?;
+        drop(text);
         fcntl_add_seals(
             &file,
             SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL,
@@ -75,27 +79,26 @@ impl Manifest {
     }
 }
 
-/// What another process has written: a line about the sockets, and then the manifest. Each part can be read on its own thread.
-pub(crate) struct ManifestText {
-    text: Vec<u8>,
-    end_of_line: usize,
-}
+/// What another process has written: a line about the descriptors, and then the manifest, which another thread can read.
+pub(crate) struct ManifestReader(BufReader<File>);
 
-impl ManifestText {
-    pub(crate) fn read(mut file: File) -> io::Result<Self> {
+impl ManifestReader {
+    pub(crate) fn new(mut file: File) -> io::Result<Self> {
         file.rewind()?;
+        Ok(Self(BufReader::new(file)))
+    }
+
+    /// Reads what each descriptor is for. That comes first.
+    pub(crate) fn sockets(&mut self) -> io::Result<Vec<(SocketRole, i32)>> {
+        let mut line = Vec::new();
+        self.0.read_until(b'\n', &mut line)?;
+        Ok(serde_json::from_slice(&line)?)
+    }
+
+    /// Reads the rest.
+    pub(crate) fn manifest(mut self) -> io::Result<Manifest> {
         let mut text = Vec::new();
-        file.read_to_end(&mut text)?;
-        let end_of_line = text.iter().position(|byte| *byte == b'\n').unwrap_or(text.len());
-        Ok(Self { text, end_of_line })
-    }
-
-    /// What each socket is for, and its descriptor.
-    pub(crate) fn sockets(&self) -> io::Result<Vec<(SocketRole, i32)>> {
-        Ok(serde_json::from_slice(&self.text[..self.end_of_line])?)
-    }
-
-    pub(crate) fn manifest(&self) -> io::Result<Manifest> {
-        Ok(serde_json::from_slice(&self.text[self.end_of_line..])?)
+        self.0.read_to_end(&mut text)?;
+        Ok(serde_json::from_slice(&text)?)
     }
 }

@@ -26,8 +26,9 @@ mod manifest;
 mod openings;
 mod program;
 
+pub(crate) use arrival::Remains;
 pub use arrival::{Arrival, Requested, check, requested};
 pub(crate) use departure::{Departure, Passed, check_room, depart};
-pub(crate) use manifest::{Manifest, ManifestText, PlayerConnection, SocketRole};
+pub(crate) use manifest::{Manifest, ManifestReader, PlayerConnection, SocketRole};
 pub(crate) use openings::Openings;
 pub use program::Program;
