@@ -19,6 +19,8 @@
 //! Datagrams wait in the sockets' buffers from 7 to 9, players' bytes from 6 to 9. The manifest is in a sealed memory file,
 //! because it holds PrivateIDs. It is the new program's standard input. The sockets keep their descriptors, in the manner in
 //! which systemd passes them (sd_listen_fds(3)). If the program cannot be executed, nothing has changed.
+//!
+//! The new program closes the old one's file and epoll instance only when it relays: that takes the kernel milliseconds.
 
 mod arrival;
 mod departure;
