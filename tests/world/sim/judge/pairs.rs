@@ -59,6 +59,9 @@ struct Pair {
     opened: Time,
     forwarded: Time,
     carried: u64,
+    /// When the players were told of it last, as it may have been opened anew then, and what it has carried since.
+    told: Time,
+    carried_since: u64,
     is_closed: bool,
 }
 
@@ -79,21 +82,38 @@ pub(super) struct Pairs {
     by_players: BTreeMap<(usize, usize), usize>,
     current: Option<Current>,
     reloaded: Option<Time>,
-    /// All bytes that came for relays in this second, and in the one before.
+    /// What came for relays in this second, and in the one before.
     second: Time,
-    bytes: u64,
-    bytes_before: u64,
+    bytes: Bytes,
+    bytes_before: Bytes,
     total: Meter,
 }
 
+/// Bytes that came for relays.
+#[derive(Clone, Copy, Default)]
+struct Bytes {
+    all: u64,
+    of_honest: u64,
+}
+
 impl Pairs {
-    fn count(&mut self, bytes: u64, now: Time) {
+    fn count(&mut self, bytes: u64, is_honest: bool, now: Time) {
         if now - self.second >= SECOND {
             let is_next = now - self.second < 2 * SECOND;
-            self.bytes_before = if is_next { self.bytes } else { 0 };
-            (self.second, self.bytes) = (now, 0);
+            self.bytes_before = if is_next { self.bytes } else { Bytes::default() };
+            (self.second, self.bytes) = (now, Bytes::default());
         }
-        self.bytes += bytes;
+        self.bytes.all += bytes;
+        self.bytes.of_honest += if is_honest { bytes } else { 0 };
+    }
+
+    /// Whether so much comes that who sends no more than its share may lose something. One flooder leaves the others a
+    /// quarter; several leave less.
+    fn is_too_much(&self, global_rate: u64, has_one_flooder: bool) -> bool {
+        [self.bytes, self.bytes_before].into_iter().any(|bytes| {
+            let counted = if has_one_flooder { bytes.of_honest } else { bytes.all };
+            counted > global_rate / 4
+        })
     }
 
     /// Limits begin anew.
@@ -175,8 +195,9 @@ impl Judge {
             let may_be_over = now - pair.forwarded + 2 * SECOND >= self.promises.idle.min(UNHEARD);
             if is_same && !pair.is_closed {
                 // Asked again, or closed and opened anew, with fresh limits.
-                let sides = &mut self.pairs.all[known].sides;
-                sides.iter_mut().for_each(|side| side.rate = Meter::default());
+                let pair = &mut self.pairs.all[known];
+                pair.sides.iter_mut().for_each(|side| side.rate = Meter::default());
+                (pair.told, pair.carried_since) = (now, 0);
                 if may_be_over {
                     self.allow_more(players);
                 }
@@ -202,8 +223,15 @@ impl Judge {
         self.pairs.by_port.resize(1 << 16, 0);
         let peers = players.map(|player| self.ids.players[player].peer);
         let sides = [0, 1].map(|side| Side::new(players[side], peers[side], ports[side]));
-        let (opened, forwarded, carried, is_closed) = (now, now, 0, false);
-        self.pairs.all.push(Pair { sides, opened, forwarded, carried, is_closed });
+        self.pairs.all.push(Pair {
+            sides,
+            opened: now,
+            forwarded: now,
+            carried: 0,
+            told: now,
+            carried_since: 0,
+            is_closed: false,
+        });
         let number = self.pairs.all.len();
         for port in ports {
             self.pairs.by_port[usize::from(port)] = number as u32;
@@ -244,7 +272,8 @@ impl Judge {
         self.pairs.current = None;
         self.came_from(datagram, now);
         let Some(index) = self.pairs.at(datagram.to.port) else { return };
-        self.pairs.count(u64::from(datagram.length) + 28, now);
+        let is_honest = self.peer(datagram.sender).is_honest;
+        self.pairs.count(u64::from(datagram.length) + 28, is_honest, now);
         let pair = &mut self.pairs.all[index];
         let owner = usize::from(pair.sides[1].port == datagram.to.port);
         let sender = 1 - owner;
@@ -292,6 +321,7 @@ impl Judge {
         let pair = &mut self.pairs.all[current.pair];
         pair.forwarded = now;
         pair.carried += bytes;
+        pair.carried_since += bytes;
         let Promises { pair_rate, global_rate, burst, .. } = self.promises;
         let of_pair = pair.sides[current.sender].rate.count(bytes, pair_rate, now);
         if of_pair.max(self.pairs.total.count(bytes, global_rate, now)) > burst + SLACK / 10 {
@@ -299,6 +329,11 @@ impl Judge {
             self.accuse("pairs carry no more than their rates", now, what);
         }
         let pair = &self.pairs.all[current.pair];
+        if self.has_outlived(pair, now) {
+            let what = format!("at port {}", datagram.to.port);
+            self.accuse("a pair carries nothing after its lifetime", now, what);
+            return Some(to);
+        }
         let (sender, receiver) = (&pair.sides[current.sender], &pair.sides[1 - current.sender]);
         if via != sender.port {
             let what = format!("from {via} instead of {}", sender.port);
@@ -337,9 +372,7 @@ impl Judge {
         if self.pairs.reloaded.is_some_and(|at| now - at < SECOND) {
             return;
         }
-        if self.pairs.bytes.max(self.pairs.bytes_before) > self.promises.global_rate / 4
-            && !self.has_only_one_flooder()
-        {
+        if self.pairs.is_too_much(self.promises.global_rate, self.has_only_one_flooder()) {
             return;
         }
         let what = format!(

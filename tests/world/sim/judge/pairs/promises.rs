@@ -5,6 +5,9 @@ use super::{ALIVE, FOLLOWED, Pair, Side, UNHEARD};
 use crate::world::net::{Addr, SECOND, Time};
 use crate::world::router::RouterKind;
 
+/// The largest, in bytes. The last one that passes may go beyond a limit.
+const DATAGRAM: u64 = 65_535;
+
 impl Judge {
     /// Whether a pair cannot be over by anything that the pages say.
     pub(super) fn is_surely_live(&self, pair: &Pair, now: Time) -> bool {
@@ -80,6 +83,13 @@ impl Judge {
         let is_new = now - side.from_since <= FOLLOWED || now - side.last > ALIVE;
         let is_disturbed = self.is_disturbed(&[side.peer], now, now);
         is_own && (is_new || is_disturbed || !side.is_settled(now)) || has_any
+    }
+
+    /// Whether the pair must have ended, by its age or by what it has carried.
+    pub(super) fn has_outlived(&self, pair: &Pair, now: Time) -> bool {
+        let longest = self.promises.longest_lifetime + SECOND + self.outage_within(pair.told, now);
+        now - pair.told > longest
+            || pair.carried_since > self.promises.most_lifetime_traffic + DATAGRAM
     }
 
     /// Whether nothing has come from that side for longer than the idle time, also nothing that passes for its own.
