@@ -108,7 +108,8 @@ fn serve(
         is_draining: false,
     };
     if let Some(outcome) = outcome {
-        handler.tell(&outcome);
+        let missing = server.missing().map_or(Ok(()), |missing| Err(missing.to_string()));
+        handler.tell(&outcome.and(missing));
     }
     handler.start(signals).map_err(StartError::System)?;
     server.run()?;

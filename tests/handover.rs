@@ -4,7 +4,6 @@ mod support;
 
 use std::collections::VecDeque;
 use std::fs;
-use std::io::Write;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};

@@ -33,7 +33,7 @@ use crate::shell::sockets::{Sockets, bind_relays};
 use crate::shell::startup;
 
 pub use crate::shell::server_handle::ServerHandle;
-use crate::shell::server_handle::caps;
+use crate::shell::server_handle::{ReloadError, caps};
 pub use crate::shell::startup::{Addresses, StartError};
 
 /// A server with all its ports, not yet running.
@@ -49,6 +49,7 @@ pub struct Server {
     adopted: Adopted,
     /// The kernel's path, if it is to be used.
     opened: Option<Opened>,
+    missing: Option<ReloadError>,
 }
 
 /// The ports of a server.
@@ -173,14 +174,11 @@ impl Server {
         // The former process may have had it open.
         metrics.kernel_path.set(0);
         let kernel = KernelSwitch::new(addresses.registrar.ip(), sockets.relay_ports().len());
-        let opened = match kernel.open(config) {
+        let (opened, missing) = match kernel.open(config) {
             Err(why) if resumption.is_none() => return Err(StartError::KernelPath(why)),
-            Err(why) => {
-                // Games that were handed over must go on.
-                log::error!("{}; the sockets serve", StartError::KernelPath(why));
-                None
-            }
-            Ok(opened) => opened,
+            // Games that were handed over must go on.
+            Err(why) => (None, Some(ReloadError::KernelPath(why))),
+            Ok(opened) => (opened, None),
         };
         let (resumed, adopted) = resumption.unzip();
         let halt = Halt::new().map_err(StartError::System)?;
@@ -215,7 +213,13 @@ impl Server {
             halt,
             adopted: adopted.unwrap_or_default(),
             opened,
+            missing,
         })
+    }
+
+    /// What of the configuration is not in force, where that does not keep a server from going on with what was handed over.
+    pub fn missing(&self) -> Option<&ReloadError> {
+        self.missing.as_ref()
     }
 
     /// Sets the supervisor that hears about the server's state.
@@ -256,6 +260,7 @@ impl Server {
             halt,
             adopted,
             opened,
+            missing: _,
         } = self;
         let ServerHandle {
             events,

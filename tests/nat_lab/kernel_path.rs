@@ -206,6 +206,16 @@ pub(crate) fn a_reload_switches_it_on_and_off_under_a_live_game() {
         }
     }
     assert_eq!(noray.log().matches("has handed over").count(), 2, "{}", noray.log());
+    // A path that is required and cannot be opened makes the reload fail, in place and by a handover. The game goes on.
+    for last_port in [51_000, 51_200] {
+        configure("required\nNORAY_KERNEL_INTERFACES=nowhere", last_port);
+        let reload = ["reload", "--pid", &pid];
+        let told = lab.server.enter(|| Command::new(PROGRAM).args(reload).output()).unwrap();
+        let words = String::from_utf8_lossy(&told.stderr);
+        assert!(!told.status.success() && words.contains("the sockets serve"), "{words}");
+        assert_eq!(noray.metric("noray_kernel_path"), 0);
+        stream.check();
+    }
     drop(noray);
     fs::remove_file(file).unwrap();
 }
