@@ -267,6 +267,11 @@ impl Judge {
         (0..allowances).for_each(|_| self.allow_to(address));
     }
 
+    /// Whether a pair has that port, as far as players were told.
+    pub(super) fn has_pair(&self, port: u16) -> bool {
+        self.pairs.at(port).is_some_and(|index| !self.pairs.all[index].is_closed)
+    }
+
     /// A datagram comes to the server.
     pub fn arrived(&mut self, datagram: &Datagram, now: Time) {
         self.pairs.current = None;

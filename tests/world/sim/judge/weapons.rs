@@ -15,7 +15,7 @@ struct Victim {
     received: u64,
     sent: u64,
     pairs: u64,
-    /// When a forged datagram from it last came to a relay port.
+    /// When a forged datagram from it last came to a pair.
     alive: Option<Time>,
 }
 
@@ -71,9 +71,11 @@ impl Judge {
         if self.weapons.victims.is_empty() {
             return;
         }
+        // A late one to a port of a pair that is over does not count.
+        let has_pair = self.has_pair(datagram.to.port);
         if let Some(victim) = self.weapons.victims.get_mut(&datagram.from) {
             victim.received += u64::from(datagram.length);
-            if datagram.to.port != crate::world::server::REGISTRAR {
+            if has_pair {
                 victim.alive = Some(now);
             }
         }
