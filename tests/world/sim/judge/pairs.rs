@@ -31,6 +31,8 @@ struct Side {
     last: Time,
     /// When its datagram or its PrivateID last came.
     alive: Time,
+    /// Its new registered address, while nothing has come from there: it may be sent the allowance, however long that takes.
+    unheard_at: Option<Addr>,
     /// Since when there has been no gap, and its bytes in the current second.
     steady_since: Time,
     second: Time,
@@ -144,6 +146,7 @@ impl Side {
             first,
             last,
             alive: last,
+            unheard_at: None,
             steady_since,
             second,
             bytes,
@@ -162,6 +165,9 @@ impl Side {
             self.steady_since = now;
         }
         (self.last, self.alive) = (now, now);
+        if self.unheard_at == Some(datagram.from) || now - self.from_since > SECOND {
+            self.unheard_at = None;
+        }
         if now - self.second >= SECOND {
             (self.second, self.bytes) = (now, 0);
         }
@@ -261,6 +267,7 @@ impl Judge {
         for pair in self.pairs.all.iter_mut().filter(|pair| !pair.is_closed) {
             for side in pair.sides.iter_mut().filter(|side| side.player == player) {
                 (side.from_since, side.steady_since) = (now, now);
+                side.unheard_at = Some(address);
                 allowances += 1;
             }
         }

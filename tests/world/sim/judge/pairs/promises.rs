@@ -96,7 +96,8 @@ impl Judge {
     pub(super) fn has_fallen_silent(&self, side: &Side, now: Time) -> bool {
         let peer = self.peer(side.peer);
         let has_one_ip = peer.kind != RouterKind::SeveralIps && !self.promises.has_any_latching;
-        let is_latched = side.from.is_some() && !self.promises.has_no_latching;
+        let is_heard = side.from.is_some() && side.unheard_at.is_none();
+        let is_latched = is_heard && !self.promises.has_no_latching;
         let is_sure = peer.is_honest && is_latched && has_one_ip;
         let silent = now - side.alive;
         is_sure && silent > self.promises.idle + 2 * SECOND + self.outage_within(side.alive, now)
