@@ -81,7 +81,7 @@ impl AcceptLoop {
 
     /// The body of the thread: accepts until the acceptor is closed, then waits for the players' threads.
     pub(crate) fn run(mut self) {
-        std::mem::take(&mut self.remains).close();
+        drop(std::mem::take(&mut self.remains));
         // If the loop is gone, the server ends.
         while let Ok(Stopped::Halted) = self.run_until_halt() {
             self.threads.join_all();

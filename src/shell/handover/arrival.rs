@@ -168,14 +168,13 @@ struct Claimed {
 }
 
 /// What the kernel takes milliseconds to end: the old process's file, which it deletes if there is another in its place, and
-/// the old epoll instance, from which it takes each socket.
+/// the old epoll instance, from which it takes each socket. They are closed with this.
 #[derive(Default)]
 pub(crate) struct Remains(Vec<RawFd>);
 
-impl Remains {
-    /// Ends them.
-    pub(crate) fn close(self) {
-        for fd in self.0 {
+impl Drop for Remains {
+    fn drop(&mut self) {
+        for fd in self.0.drain(..) {
             // It is open, and cannot fail.
             let _ = nix::unistd::close(fd);
         }
