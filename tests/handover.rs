@@ -585,6 +585,9 @@ fn a_program_that_is_gone_after_its_check_leaves_the_old_one_with_everything() {
     let (status, said) = noray.reload();
     assert!(status == Some(1) && said.contains("cannot be executed: No such file"), "{said}");
     goes_on(&noray, &mut pair);
+    // A reply to a player that has gone does not end it either.
+    noray.process.signal("PIPE");
+    goes_on(&noray, &mut pair);
     assert_eq!(noray.metric("noray_config_last_reload_failed"), 1);
     // The next program is found again.
     noray.touch();
@@ -643,6 +646,7 @@ fn a_draining_server_does_not_hand_over() {
 #[test]
 fn nothing_of_the_old_process_stays_open() {
     let noray = Noray::start("");
+    noray.process.join();
     let polls = |files: &[String]| files.iter().filter(|file| file.contains("eventpoll")).count();
     let before = polls(&noray.open_files());
     noray.touch();

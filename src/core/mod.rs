@@ -49,7 +49,7 @@ pub mod relay;
 pub mod snapshot;
 pub mod unheard;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::limits::bounds::Bound;
 use crate::limits::connection_policy::DisconnectReason;
@@ -251,6 +251,11 @@ impl Core {
     /// When the server ends at the latest, if it is about to.
     pub fn drain_deadline(&self) -> Option<Timestamp> {
         self.drain.as_ref().map(Drain::deadline)
+    }
+
+    /// The machine's IPs, as far as the server is reached there.
+    pub fn own_ips(&self) -> impl Iterator<Item = IpAddr> {
+        self.relays.own_addresses().ips()
     }
 
     /// The players.

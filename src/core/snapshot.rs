@@ -11,6 +11,7 @@
 //!   older programs can do without it.
 //! - What breaks these rules needs another [`VERSION`]. A program that does not know the version refuses it at the check, and
 //!   nothing happens.
+//! - A new kind of socket (`SocketRole`) is a reason for a program to refuse: the check names one of each.
 //! - A snapshot of each version is kept in `src/core/snapshots`, and a test reads it.
 
 use serde::{Deserialize, Serialize};

@@ -3,6 +3,7 @@ mod relay_only;
 mod resumption;
 mod snapshot;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -227,4 +228,17 @@ fn a_stale_id_is_answered_beside_a_flood_of_garbage() {
         play.pass(Duration::from_millis(5));
     }
     assert_eq!(answered, 50);
+}
+
+#[test]
+fn the_servers_own_addresses_follow_the_machines_ips() {
+    let mut play = Play::new(Config::default());
+    let at = |ip: &str, port| SocketAddr::new(ip.parse().unwrap(), port);
+    play.handle(Input::OwnIps(BTreeSet::from([at("192.0.2.201", 0).ip()])));
+    let own = play.core.relays.own_addresses();
+    assert!(own.allows(at("192.0.2.200", 1)), "it has gone");
+    assert!(!own.allows(at("192.0.2.201", 1)), "the ports are the same");
+    let mut own = own.clone().and_loopback();
+    own.set_ips([]);
+    assert!(own.allows(at("192.0.2.201", 1)) && !own.allows(at("127.0.0.9", 1)));
 }

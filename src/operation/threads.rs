@@ -7,6 +7,8 @@ use std::panic::{self, PanicHookInfo};
 use std::process;
 use std::thread::{self, JoinHandle};
 
+use parking_lot::Mutex;
+
 use crate::operation::os;
 
 thread_local! {
@@ -39,6 +41,28 @@ pub(crate) fn spawn_vital_with_low_priority(
     spawn_vital(name, || {
         os::lower_priority();
         body();
+    })
+}
+
+/// Does both at once: `one` on another thread if the system gives one, and else first. If `one` panics, so does this.
+pub(crate) fn side_by_side<A: Send, B>(
+    one: impl FnOnce() -> A + Send,
+    other: impl FnOnce() -> B,
+) -> (A, B) {
+    let one = Mutex::new(Some(one));
+    let run_one = || {
+        let one = one.lock().take();
+        one.map(|one| one())
+    };
+    thread::scope(|scope| {
+        let (first, second) = match thread::Builder::new().spawn_scoped(scope, run_one) {
+            Ok(thread) => {
+                let second = other();
+                (thread.join().unwrap_or_else(|panic| panic::resume_unwind(panic)), second)
+            }
+            Err(_) => (run_one(), other()),
+        };
+        (first.expect("it is run once"), second)
     })
 }
 

@@ -18,7 +18,7 @@ use crate::operation::metrics::Metrics;
 use crate::shell::acceptor::AcceptorControl;
 use crate::shell::connection_table::ConnectionTable;
 use crate::shell::event_channel::{Event, EventSender};
-use crate::shell::handover::{self, Departure, Manifest, Openings, Program};
+use crate::shell::handover::{self, Departure, Manifest, Openings, Program, SocketRole};
 use crate::shell::http::Requests;
 use crate::shell::kernel_path::KernelSwitch;
 
@@ -133,7 +133,8 @@ impl ServerHandle {
         let rehearsal = self.rehearsal(file.clone())?;
         let openings = Openings::open(from, to, &rehearsal.core.ports_of_pairs().collect())?;
         handover::check_room()?;
-        program.check(rehearsal.into_file(&[]).map_err(|error| error.to_string())?)?;
+        let roles = SocketRole::one_of_each().map(|role| (role, -1));
+        program.check(rehearsal.into_file(&roles).map_err(|error| error.to_string())?)?;
         let _paused = self.requests.pause(REQUESTS_PATIENCE);
         let departure = Departure {
             program: program.clone(),
@@ -168,6 +169,7 @@ impl ServerHandle {
             admission: self.table.snapshot(),
             players: Vec::new(),
             next_connection: 0,
+            remains: Vec::new(),
         })
     }
 

@@ -212,21 +212,17 @@ impl Sockets {
         self.registrar_buffer
     }
 
-    /// The IPs of all these sockets now. If the kernel does not report them, there are none, with a warning in the log.
-    pub(crate) fn own_ips(&self) -> BTreeSet<IpAddr> {
-        own_ips::read(self.registrar_address.ip()).unwrap_or_else(|error| {
+    /// The addresses of all these sockets now. If the kernel does not report the machine's IPs, the log has a warning.
+    pub(crate) fn own_addresses(&self) -> OwnAddresses {
+        let ips = own_ips::read(self.registrar_address.ip()).unwrap_or_else(|error| {
             log::warn!(
                 "cannot read the machine's addresses, so a relay may send to the server itself: {error}; set \
                  NORAY_UDP_HOST to the address that players use"
             );
             BTreeSet::new()
-        })
-    }
-
-    /// The addresses of all these sockets now.
-    pub(crate) fn own_addresses(&self) -> OwnAddresses {
+        });
         let ports = self.relay_ports.iter().map(|port| port.0);
-        let own = OwnAddresses::new(self.own_ips(), ports.chain([self.registrar_address.port()]));
+        let own = OwnAddresses::new(ips, ports.chain([self.registrar_address.port()]));
         if self.bound_ip().is_none() { own.and_loopback() } else { own }
     }
 

@@ -179,6 +179,11 @@ impl OwnAddresses {
         Self { has_loopback: true, ..self }
     }
 
+    /// The machine's IPs.
+    pub fn ips(&self) -> impl Iterator<Item = IpAddr> {
+        self.ips.iter().copied()
+    }
+
     /// Replaces the machine's IPs, which change with its interfaces.
     pub fn set_ips(&mut self, ips: impl IntoIterator<Item = IpAddr>) {
         self.ips = ips.into_iter().collect();

@@ -1,7 +1,7 @@
 //! The event loop's part of a handover: it has players' threads end, and then executes the program anew.
 
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
@@ -119,8 +119,8 @@ impl EventLoop {
             sockets.push((SocketRole::Refused, stream.as_fd()));
         }
         let program_file = File::open("/proc/self/exe").ok();
-        sockets.extend(program_file.as_ref().map(|file| (SocketRole::Remains, file.as_fd())));
-        sockets.push((SocketRole::Remains, self.poll.registry().as_fd()));
+        let mut remains = vec![self.poll.registry().as_fd()];
+        remains.extend(program_file.as_ref().map(|file| file.as_fd()));
         let manifest = Manifest {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             file: file.clone(),
@@ -131,7 +131,8 @@ impl EventLoop {
             admission: table.snapshot(),
             players: connections.iter().map(|connection| connection.describe()).collect(),
             next_connection: self.next_connection,
+            remains: remains.iter().map(AsRawFd::as_raw_fd).collect(),
         };
-        depart(program, manifest, &sockets)
+        depart(program, manifest, &sockets, &remains)
     }
 }

@@ -13,11 +13,10 @@ impl EventLoop {
     /// From now on the kernel forwards what the core offers; with `None`, nothing any more.
     pub(crate) fn set_kernel_path(&mut self, kernel: Option<Box<dyn Kernel>>) {
         self.withdraw_from_kernel();
-        let ips = self.sockets.own_ips();
         let ports = self.sockets.relay_ports();
         self.grants = kernel.map(|kernel| Grants::new(kernel, ports, self.now));
         self.metrics.kernel_path.set(usize::from(self.grants.is_some()));
-        self.set_kernel_addresses(&ips);
+        self.set_kernel_addresses(&self.core.own_ips().collect());
         self.watch_for_standing_still();
     }
 

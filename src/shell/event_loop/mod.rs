@@ -13,7 +13,6 @@ mod kernel_path;
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
@@ -27,10 +26,10 @@ use crate::core::snapshot::Snapshot;
 use crate::core::{Core, Input};
 use crate::kernel::Grants;
 use crate::label::counted;
-use crate::operation::clock;
 use crate::operation::metrics::Metrics;
 use crate::operation::os::KernelRandom;
 use crate::operation::supervisor::Supervisor;
+use crate::operation::{clock, threads};
 use crate::shell::acceptor::AcceptorControl;
 use crate::shell::alarm::Alarm;
 use crate::shell::connection::SharedConnection;
@@ -154,12 +153,11 @@ impl EventLoop {
                 let all = resumed.connections.into_iter();
                 connections = all.map(|connection| (connection.id, connection)).collect();
                 // Games wait. With thousands of players and ports each of these takes 10 ms.
-                let core = thread::scope(|scope| {
-                    let restore = || Core::restore(resumed.core, settings, own, &ports);
-                    let core = thread::Builder::new().spawn_scoped(scope, restore)?;
-                    sockets.register(poll.registry())?;
-                    core.join().map_err(|_| io::Error::other("restoring the snapshot panicked"))
-                })?;
+                let (core, registered) = threads::side_by_side(
+                    || Core::restore(resumed.core, settings, own, &ports),
+                    || sockets.register(poll.registry()),
+                );
+                registered?;
                 (core.map_err(io::Error::other)?, now)
             }
         };

@@ -1,10 +1,9 @@
 //! The new process's side: it takes over the sockets and goes on.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, RawFd};
-use std::thread;
 
 use listenfd::ListenFd;
 use nix::libc::{AF_INET, SOCK_STREAM};
@@ -15,7 +14,7 @@ use crate::core::Core;
 use crate::core::relay::{OwnAddresses, RelayPort};
 use crate::label::counted;
 use crate::operation::warnings::Warnings;
-use crate::operation::{clock, os};
+use crate::operation::{clock, os, threads};
 use crate::shell::sockets::canonical;
 
 /// The variable by which one process asks the next for something.
@@ -120,11 +119,11 @@ impl Arrival {
     fn take(fds: &mut Descriptors) -> Result<Self, String> {
         let mut reader = manifest_reader()?;
         let sockets = reader.sockets().map_err(unreadable)?;
-        let reader = thread::Builder::new().spawn(|| reader.manifest());
-        let reader = reader.map_err(|error| format!("cannot start a thread: {error}"))?;
-        let claimed = Claimed::claim(fds, &sockets);
-        let manifest = reader.join().map_err(|_| "reading the snapshot panicked")?;
-        claimed.complete(manifest.map_err(unreadable)?)
+        let (manifest, mut claimed) =
+            threads::side_by_side(|| reader.manifest(), || Claimed::claim(fds, &sockets));
+        let manifest = manifest.map_err(unreadable)?;
+        claimed.remains = fds.remains(&manifest.remains);
+        claimed.complete(manifest)
     }
 
     /// The configuration file as it was checked.
@@ -167,8 +166,7 @@ struct Claimed {
     remains: Remains,
 }
 
-/// What the kernel takes milliseconds to end: the old process's file, which it deletes if there is another in its place, and
-/// the old epoll instance, from which it takes each socket. They are closed with this.
+/// [What is left](Manifest::remains) of the old process. It is closed with this.
 #[derive(Default)]
 pub(crate) struct Remains(Vec<RawFd>);
 
@@ -199,9 +197,6 @@ impl Claimed {
                     claimed.connections.extend(stream.map(|stream| (*place, stream)));
                 }
                 SocketRole::Refused => claimed.refused.extend(fds.stream(index)),
-                SocketRole::Remains => {
-                    claimed.remains.0.extend(fds.fds.take_raw_fd(index).ok().flatten())
-                }
             }
         }
         claimed
@@ -283,6 +278,16 @@ impl Descriptors {
         };
         self.warnings.push(format!("the socket for {expected} was not handed over: {why}"));
         None
+    }
+
+    /// Those with these numbers, as far as they are open.
+    fn remains(&mut self, numbers: &[RawFd]) -> Remains {
+        let index = |fd: &RawFd| usize::try_from(fd - FIRST).ok();
+        let taken = numbers.iter().filter_map(index).filter_map(|index| {
+            let fd = self.fds.take_raw_fd(index).ok().flatten()?;
+            fs::read_link(format!("/proc/self/fd/{fd}")).is_ok().then_some(fd)
+        });
+        Remains(taken.collect())
     }
 
     /// Closes what is open and not in the manifest.

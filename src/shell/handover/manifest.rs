@@ -31,6 +31,10 @@ pub(crate) struct Manifest {
     pub(crate) players: Vec<PlayerConnection>,
     /// Larger than the id of every connection.
     pub(crate) next_connection: u64,
+    /// Descriptors of what is left of the old process and takes the kernel milliseconds to end: its file, which the kernel
+    /// deletes if there is another in its place, and the epoll instance, from which it takes each socket.
+    #[serde(default)]
+    pub(crate) remains: Vec<i32>,
 }
 
 /// What a descriptor is for, and where its socket is bound.
@@ -46,8 +50,21 @@ pub(crate) enum SocketRole {
     Player(usize, SocketAddr),
     /// A connection that is closed once its player has read why.
     Refused,
-    /// Something of the old process that takes the kernel milliseconds to end. It is closed once games go on.
-    Remains,
+}
+
+impl SocketRole {
+    /// With these a program can tell whether it knows all roles.
+    pub(crate) fn one_of_each() -> [Self; 6] {
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        [
+            Self::Players(nowhere),
+            Self::Http(nowhere),
+            Self::Registrar(nowhere),
+            Self::Relay(nowhere),
+            Self::Player(0, nowhere),
+            Self::Refused,
+        ]
+    }
 }
 
 /// A player's connection.

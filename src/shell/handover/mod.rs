@@ -20,7 +20,7 @@
 //! because it holds PrivateIDs. It is the new program's standard input. The sockets keep their descriptors, in the manner in
 //! which systemd passes them (sd_listen_fds(3)). If the program cannot be executed, nothing has changed.
 //!
-//! The new program closes the old one's file and epoll instance only when it relays: that takes the kernel milliseconds.
+//! Another thread than the loop's closes the old program's file and epoll instance: that takes the kernel milliseconds.
 
 mod arrival;
 mod departure;

@@ -4,6 +4,9 @@ mod promises;
 
 use std::collections::BTreeMap;
 
+use promises::DATAGRAM;
+
+use super::weapons::ALLOWANCE;
 use super::{Judge, Promises, SLACK, shown};
 use crate::world::net::{Addr, Datagram, Kind, SECOND, Time};
 
@@ -33,6 +36,7 @@ struct Side {
     alive: Time,
     /// Its new registered address, while nothing has come from there: it may be sent the allowance, however long that takes.
     unheard_at: Option<Addr>,
+    sent_unheard: u64,
     /// Since when there has been no gap, and its bytes in the current second.
     steady_since: Time,
     second: Time,
@@ -147,6 +151,7 @@ impl Side {
             last,
             alive: last,
             unheard_at: None,
+            sent_unheard: 0,
             steady_since,
             second,
             bytes,
@@ -165,7 +170,8 @@ impl Side {
             self.steady_since = now;
         }
         (self.last, self.alive) = (now, now);
-        if self.unheard_at == Some(datagram.from) || now - self.from_since > SECOND {
+        let is_there = self.unheard_at.is_some_and(|address| address.ip == datagram.from.ip);
+        if is_there || now - self.from_since > SECOND {
             self.unheard_at = None;
         }
         if now - self.second >= SECOND {
@@ -201,9 +207,12 @@ impl Judge {
             let may_be_over = now - pair.forwarded + 2 * SECOND >= self.promises.idle.min(UNHEARD);
             if is_same && !pair.is_closed {
                 // Asked again, or closed and opened anew, with fresh limits.
+                let is_live = self.is_surely_live(pair, now);
                 let pair = &mut self.pairs.all[known];
                 pair.sides.iter_mut().for_each(|side| side.rate = Meter::default());
-                (pair.told, pair.carried_since) = (now, 0);
+                if !is_live {
+                    (pair.told, pair.carried_since) = (now, 0);
+                }
                 if may_be_over {
                     self.allow_more(players);
                 }
@@ -267,7 +276,7 @@ impl Judge {
         for pair in self.pairs.all.iter_mut().filter(|pair| !pair.is_closed) {
             for side in pair.sides.iter_mut().filter(|side| side.player == player) {
                 (side.from_since, side.steady_since) = (now, now);
-                side.unheard_at = Some(address);
+                (side.unheard_at, side.sent_unheard) = (Some(address), 0);
                 allowances += 1;
             }
         }
@@ -334,6 +343,8 @@ impl Judge {
         pair.forwarded = now;
         pair.carried += bytes;
         pair.carried_since += bytes;
+        let receiver = &mut pair.sides[1 - current.sender];
+        receiver.sent_unheard += if receiver.unheard_at.is_some() { bytes } else { 0 };
         let Promises { pair_rate, global_rate, burst, .. } = self.promises;
         let of_pair = pair.sides[current.sender].rate.count(bytes, pair_rate, now);
         if of_pair.max(self.pairs.total.count(bytes, global_rate, now)) > burst + SLACK / 10 {
@@ -341,6 +352,12 @@ impl Judge {
             self.accuse("pairs carry no more than their rates", now, what);
         }
         let pair = &self.pairs.all[current.pair];
+        let is_sent_too_much = pair.sides[1 - current.sender].sent_unheard > ALLOWANCE + DATAGRAM;
+        if is_sent_too_much && self.peer(pair.sides[1 - current.sender].peer).is_honest {
+            let what = shown(&self.ips, to);
+            self.accuse("an address that is not heard gets 64 KiB more than it sent", now, what);
+            return Some(to);
+        }
         if self.has_outlived(pair, now) {
             let what = format!("at port {}", datagram.to.port);
             self.accuse("a pair carries nothing after its lifetime", now, what);

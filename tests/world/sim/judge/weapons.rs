@@ -7,7 +7,7 @@ use crate::world::net::{Addr, Datagram, SECOND, Time};
 use crate::world::router::Fast;
 
 /// What a relay may send to an address that was never heard, in a pair's life.
-const ALLOWANCE: u64 = 64 * 1024;
+pub(super) const ALLOWANCE: u64 = 64 * 1024;
 
 /// What came from an address that somebody forges, and what was sent there.
 #[derive(Default)]

@@ -6,7 +6,7 @@ use crate::world::net::{Addr, SECOND, Time};
 use crate::world::router::RouterKind;
 
 /// The largest, in bytes. The last one that passes may go beyond a limit.
-const DATAGRAM: u64 = 65_535;
+pub(super) const DATAGRAM: u64 = 65_535;
 
 impl Judge {
     /// Whether a pair cannot be over by anything that the pages say.
@@ -87,9 +87,9 @@ impl Judge {
 
     /// Whether the pair must have ended, by its age or by what it has carried.
     pub(super) fn has_outlived(&self, pair: &Pair, now: Time) -> bool {
-        let longest = self.promises.longest_lifetime + SECOND + self.outage_within(pair.told, now);
+        let longest = self.promises.current_lifetime + SECOND + self.outage_within(pair.told, now);
         now - pair.told > longest
-            || pair.carried_since > self.promises.most_lifetime_traffic + DATAGRAM
+            || pair.carried_since > self.promises.current_lifetime_traffic + DATAGRAM
     }
 
     /// Whether nothing has come from that side for longer than the idle time, also nothing that passes for its own.
