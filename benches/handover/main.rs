@@ -1,6 +1,6 @@
 //! How long a handover takes: `cargo bench --bench handover`.
 //!
-//! A player sends a datagram every 2 ms through a relay. The longest time between two that arrive
+//! A player sends a datagram every millisecond through a relay. The longest time between two that arrive
 //! while the program is executed anew is what a game may notice: from the last datagram of the old process to the first
 //! of the new one. None may be lost.
 
@@ -22,7 +22,7 @@ use support::{IP, Player, WIDE, connect_relay, prepare_machine, start_noray_at};
 const ROUNDS: usize = 15;
 
 /// How often the player sends.
-const TICK: Duration = Duration::from_millis(2);
+const TICK: Duration = Duration::from_millis(1);
 
 fn main() {
     prepare_machine();
@@ -84,7 +84,7 @@ fn replace(name: &Path) {
 fn send(client: &Player, to: SocketAddr, is_over: &AtomicBool) -> u64 {
     let mut sent = 0;
     while !is_over.load(Ordering::Relaxed) {
-        client.udp.send_to(&[0; 100], to).expect("loopback takes it");
+        client.udp.send_to(&[0; 20], to).expect("loopback takes it");
         sent += 1;
         thread::sleep(TICK);
     }
@@ -101,7 +101,7 @@ fn hear(host: &Player, to_client: SocketAddr, longest: &AtomicU64) -> u64 {
         longest.fetch_max(pause, Ordering::Relaxed);
         if heard % 50 == 0 {
             // A host that is silent is sent little.
-            host.udp.send_to(&[0; 100], to_client).expect("loopback takes it");
+            host.udp.send_to(&[0; 20], to_client).expect("loopback takes it");
         }
         (heard, last) = (heard + 1, now);
     }
