@@ -27,15 +27,18 @@
 //! | [`id`] | what ids look like, and how random bytes become one |
 //! | [`blocked_words`] | which words no join code contains |
 //! | [`host`] | how the server itself is named to players |
+//! | `disconnection` | what the end of a connection leads to |
 //! | [`deadlines`] | which task is due when |
 //! | [`drain`] | when a draining server may end |
 //! | `drops` | who hears of a dropped datagram |
 //! | [`unheard`] | when so many players cannot be heard that the operator should know |
+//! | `table_sizes` | how many entries the tables have |
 //! | [`snapshot`] | the whole core as data, so that another process can go on |
 
 pub mod blocked_words;
 pub mod commands;
 pub mod deadlines;
+mod disconnection;
 pub mod drain;
 mod drops;
 pub mod effect;
@@ -47,24 +50,25 @@ pub mod protocol;
 pub mod registrar;
 pub mod relay;
 pub mod snapshot;
+mod table_sizes;
 pub mod unheard;
 
 use std::net::{IpAddr, SocketAddr};
 
 use crate::limits::bounds::Bound;
-use crate::limits::connection_policy::DisconnectReason;
 use crate::time::Timestamp;
 use deadlines::Deadlines;
 use drain::Drain;
 use effect::{CloseMode, Effect, Effects};
-use id::{ConnectionId, Random};
-use players::{AddressRegistration, Departure, Players, Way};
+use id::Random;
+use players::{AddressRegistration, Players, Way};
 use protocol::{ErrorCode, Reply};
 use registrar::{Registrar, Response};
 use relay::{Action, ClosedPair, Judge, KernelTraffic, Offer, OwnAddresses, RelayPort, RelayTable};
 use unheard::UnheardPlayers;
 
 pub use input::{Input, IntroductionSettings, Settings};
+pub use table_sizes::TableSizes;
 
 /// What the core does at a set time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,33 +79,6 @@ enum CoreTask {
     EndOfDrain,
     /// Forget the players that did not come back.
     EndOfAbsence,
-}
-
-/// How many entries the core's tables have.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TableSizes {
-    /// Connections.
-    pub connections: usize,
-    /// Registered players that are connected.
-    pub players: usize,
-    /// Registered players that are away.
-    pub absent: usize,
-    /// OpenIDs in use.
-    pub open_ids: usize,
-    /// PrivateIDs in use.
-    pub private_ids: usize,
-    /// Entries of the rate limits for wrong OpenIDs and for `connect` of unconfirmed players: one for each network.
-    pub limited_networks: usize,
-    /// Relayed pairs.
-    pub pairs: usize,
-    /// Entries of the index that finds a pair by its players: two for each pair.
-    pub partners: usize,
-    /// Networks that have asked for the live pairs.
-    pub relay_networks: usize,
-    /// Relay ports that are free.
-    pub free_ports: usize,
-    /// Relay ports that are reserved.
-    pub reserved_ports: usize,
 }
 
 /// The rules of the server and everything that they must remember.
@@ -221,23 +198,6 @@ impl Core {
         self.deadlines.next().expect("there is always a next sweep")
     }
 
-    /// How many entries the tables have.
-    pub fn table_sizes(&self) -> TableSizes {
-        TableSizes {
-            connections: self.players.connections(),
-            players: self.players.connected(),
-            absent: self.players.absent(),
-            open_ids: self.players.open_ids(),
-            private_ids: self.players.private_ids(),
-            limited_networks: self.players.networks(),
-            pairs: self.relays.pairs(),
-            partners: self.relays.partners(),
-            relay_networks: self.relays.networks(),
-            free_ports: self.relays.ports().free(),
-            reserved_ports: self.relays.ports().reserved(),
-        }
-    }
-
     /// Whether players must not learn each other's IP.
     pub fn hides_players(&self) -> bool {
         self.settings.introductions.relay_only
@@ -271,56 +231,6 @@ impl Core {
         self.players.check_invariants();
         self.relays.check_invariants();
         assert!(self.closed.is_empty(), "each closed pair became an effect");
-    }
-
-    fn handle_disconnect(
-        &mut self,
-        connection: ConnectionId,
-        reason: DisconnectReason,
-        now: Timestamp,
-        effects: &mut Effects,
-    ) {
-        if self.players.connection(connection).is_none() {
-            return;
-        }
-        effects.push_back(Effect::Disconnect(connection, reason));
-        // Its send buffer is full, so there is no room for a reason.
-        let mode = if reason == DisconnectReason::SlowReader {
-            CloseMode::AtOnce
-        } else {
-            effects.push_back(Effect::Tell(connection, Reply::Disconnect(reason)));
-            CloseMode::AfterReplies
-        };
-        self.disconnect(connection, mode, now, effects);
-    }
-
-    /// Ends a connection. Its player's ids are kept for it for a while; its pairs go on until they are idle.
-    fn disconnect(
-        &mut self,
-        connection: ConnectionId,
-        mode: CloseMode,
-        now: Timestamp,
-        effects: &mut Effects,
-    ) {
-        if self.players.connection(connection).is_none() {
-            return;
-        }
-        if let Some(departure) = self.players.remove_connection(connection, now) {
-            self.handle_departure(departure, effects);
-            self.set_end_of_absence();
-        }
-        effects.push_back(Effect::Close(connection, mode));
-    }
-
-    fn handle_departure(&mut self, departure: Departure, effects: &mut Effects) {
-        self.relays.cancel_reservation(departure.player);
-        effects.push_back(Effect::PlayerLeft(departure));
-    }
-
-    fn set_end_of_absence(&mut self) {
-        if let Some(end) = self.players.next_end_of_absence() {
-            self.deadlines.set(CoreTask::EndOfAbsence, end);
-        }
     }
 
     fn handle_registrar_datagram(

@@ -11,12 +11,13 @@ use super::*;
 use crate::config::{Config, PublicHost};
 use crate::core::effect::CloseMode;
 use crate::core::id::testing::Seeded;
-use crate::core::id::{OpenId, PrivateId};
+use crate::core::id::{ConnectionId, OpenId, PrivateId};
 use crate::core::players::Departure;
 use crate::core::players::Way;
 use crate::core::protocol::{Command, CommandKind};
 use crate::core::relay::DropReason;
 use crate::core::snapshot::Snapshot;
+use crate::limits::connection_policy::DisconnectReason;
 use crate::limits::share::HardCap;
 
 const ALICE: ConnectionId = ConnectionId(1);

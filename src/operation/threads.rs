@@ -81,3 +81,15 @@ pub(crate) fn on_panic(report: impl Fn(&PanicHookInfo<'_>) + Send + Sync + 'stat
         }
     }));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_are_done_and_a_panic_of_one_is_passed_on() {
+        assert_eq!(side_by_side(|| 1, || 2), (1, 2));
+        let panicked = panic::catch_unwind(|| side_by_side(|| panic!("one"), || 2));
+        assert_eq!(panicked.unwrap_err().downcast_ref(), Some(&"one"));
+    }
+}

@@ -37,6 +37,7 @@ pub(crate) struct AcceptLoop {
     next_id: u64,
     /// Connections whose threads are to be started.
     adopted: Vec<SharedConnection>,
+    /// Closed when the thread starts.
     remains: Remains,
 }
 

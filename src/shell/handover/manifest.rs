@@ -37,7 +37,7 @@ pub(crate) struct Manifest {
     pub(crate) remains: Vec<i32>,
 }
 
-/// What a descriptor is for, and where its socket is bound.
+/// What a socket is for, and where it is bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum SocketRole {
     /// Players connect there.
@@ -96,7 +96,7 @@ impl Manifest {
     }
 }
 
-/// What another process has written: a line about the descriptors, and then the manifest, which another thread can read.
+/// What another process has written: a line about the sockets, and then the manifest, which another thread can read.
 pub(crate) struct ManifestReader(BufReader<File>);
 
 impl ManifestReader {
@@ -105,7 +105,7 @@ impl ManifestReader {
         Ok(Self(BufReader::new(file)))
     }
 
-    /// Reads what each descriptor is for. That comes first.
+    /// Reads what each socket is for, and its descriptor. That comes first.
     pub(crate) fn sockets(&mut self) -> io::Result<Vec<(SocketRole, i32)>> {
         let mut line = Vec::new();
         self.0.read_until(b'\n', &mut line)?;
